@@ -1,0 +1,1 @@
+"""Deep-learning algorithms in Keras, one file each. Nothing here knows TensorFlow, Hydra, MLflow or `src`."""

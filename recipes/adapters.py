@@ -1,0 +1,47 @@
+"""Both ends of every recipe: how each kind of input becomes a sequence, and how features become the answer."""
+
+import keras
+from keras import layers
+
+from recipes.kinds import Classes, Forecast, Image, Series, Tokens
+
+
+def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
+    """The `keras.Input` for a kind of input, with its batch dimension free."""
+    match inputs:
+        case Image(height, width, channels):
+            return keras.Input((height, width, channels), name="image")
+        case Tokens(length):
+            return keras.Input((length,), dtype="int32", name="tokens")
+        case Series(length, features):
+            return keras.Input((length, features), name="series")
+    raise TypeError(f"{inputs!r} is not a kind of input: use Image, Tokens or Series")
+
+
+def as_sequence(x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int) -> keras.KerasTensor:
+    """An input as the sequence that a sequence model reads: (batch, steps, features).
+
+    An image becomes its rows, top to bottom (one step a row, width · channels features); tokens become vectors of
+    `embedding` entries, padding masked; a series stays as it is.
+    """
+    match inputs:
+        case Image(height, width, channels):
+            return layers.Reshape((height, width * channels), name="rows")(x)
+        case Tokens(_, vocabulary):
+            return layers.Embedding(vocabulary, embedding, mask_zero=True, name="embedding")(x)
+        case _:
+            return x
+
+
+def answer(features: keras.KerasTensor, outputs: Classes | Forecast) -> keras.KerasTensor:
+    """The output layer: features (batch, d) to logits (batch, count) or a forecast (batch, horizon, features).
+
+    It computes in float32 under every precision policy: a softmax or a sum over a batch in 16 bits loses too much.
+    """
+    match outputs:
+        case Classes(count):
+            return layers.Dense(count, dtype="float32", name="logits")(features)
+        case Forecast(horizon, series):
+            flat = layers.Dense(horizon * series, dtype="float32", name="steps_ahead")(features)
+            return layers.Reshape((horizon, series), dtype="float32", name="forecast")(flat)
+    raise TypeError(f"{outputs!r} is not a kind of output: use Classes or Forecast")

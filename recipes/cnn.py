@@ -1,0 +1,107 @@
+"""Convolutional neural network (CNN).
+
+Idea. A pattern worth finding in one place is worth finding in every place. A convolution therefore slides one small set
+of weights over the whole input, a pooling layer keeps the strongest (or mean) response of each neighbourhood, and after
+a few rounds of both, fully connected layers decide from what was found.
+
+Equations, for an image x with C channels and a K × K kernel w (LeCun et al. 1998; as in all deep-learning libraries it is
+a cross-correlation, the kernel is not flipped):
+
+    convolution    a[i, j, f] = b[f] + Σ_u Σ_v Σ_c  w[u, v, c, f] · x[i + u, j + v, c]
+    normalisation  â = γ · (a − mean(a)) / sqrt(var(a) + ε) + β        mean and var over the batch, per filter f
+    activation     h = max(0, â)
+    pooling        p[i, j, f] = max (or mean) of h[2i + u, 2j + v, f]  over u, v ∈ {0, 1}
+    output         z = W g + b                                         g: the last features, flattened or averaged
+
+Order here: [convolution → normalisation → activation] × `convolutions`, then pooling and dropout, once for each entry of
+`filters`; then global average pooling (Lin et al. 2014) or flattening, a fully connected layer, and the output layer. A
+token sequence is embedded first and a series taken as it is; both are convolved along time alone.
+
+References
+----------
+    LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE 86(11), 1998.
+        LeNet-5 reaches 99.05 % on the MNIST test set, and 99.2 % with distorted copies of the training images.
+    Ioffe, Szegedy: Batch normalization. ICML 2015.          Lin, Chen, Yan: Network in network. ICLR 2014.
+
+Results: RESULTS
+"""
+
+from typing import Literal
+
+import keras
+from keras import layers
+
+from recipes.adapters import answer, entry
+from recipes.kinds import Classes, Count, Forecast, Image, Rate, Series, Tokens
+
+# Statistics over the whole batch, not over a replica's share of it, make training on several devices equal training on
+# one. Keras has this on the TensorFlow backend alone; on one device it changes nothing.
+SYNCHRONIZED = keras.config.backend() == "tensorflow"
+
+
+def build(
+    inputs: Image | Tokens | Series,
+    outputs: Classes | Forecast,
+    *,
+    filters: list[Count] = (32, 64, 128),
+    kernel_size: Count = 3,
+    convolutions: Count = 1,
+    normalization: bool = True,
+    pooling: Literal["max", "average"] = "max",
+    global_pooling: bool = True,
+    dense_units: Count = 128,
+    dropout: Rate = 0.25,
+    augmentation: Rate = 0.1,
+    embedding: Count = 64,
+) -> keras.Model:
+    """A convolutional network from `inputs` to `outputs`.
+
+    Args:
+        inputs: an image (H, W, C), tokens (T,) or a series (T, F).
+        outputs: classes (logits) or a forecast.
+        filters: filters of each block; every block halves the input's extent.
+        kernel_size: extent of the kernels, the same in every direction.
+        convolutions: convolutions in each block.
+        normalization: batch normalisation after each convolution.
+        pooling: what a pooling layer keeps of its neighbourhood.
+        global_pooling: average each filter over all positions before the fully connected layer, instead of flattening.
+        dense_units: units of the fully connected layer.
+        dropout: fraction of features set to zero, after each block and before the output, in training.
+        augmentation: strength of the random distortion of images in training: shift and zoom by up to this fraction of
+            the extent, rotation by up to a third of this fraction of a turn. Tokens and series are left as they are.
+        embedding: entries of a token's vector.
+    """
+    x = source = entry(inputs)
+    match inputs:
+        case Image():
+            Convolution, GlobalPooling = layers.Conv2D, layers.GlobalAveragePooling2D
+            Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
+            x = augment(x, augmentation) if augmentation else x
+        case _:
+            Convolution, GlobalPooling = layers.Conv1D, layers.GlobalAveragePooling1D
+            Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
+    if isinstance(inputs, Tokens):
+        x = layers.Embedding(inputs.vocabulary, embedding, name="embedding")(x)
+
+    for block, count in enumerate(filters, 1):  # x: (batch, H, W, filters), or (batch, T, filters)
+        for part in range(1, convolutions + 1):
+            name = f"block{block}_{part}"
+            x = Convolution(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
+            if normalization:
+                x = layers.BatchNormalization(synchronized=SYNCHRONIZED, name=f"{name}_normalization")(x)
+            x = layers.ReLU(name=f"{name}_activation")(x)
+        x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # "same": an extent of 1 stays 1
+        x = layers.Dropout(dropout, name=f"block{block}_dropout")(x)
+
+    x = GlobalPooling(name="global_pooling")(x) if global_pooling else layers.Flatten(name="flatten")(x)
+    x = layers.Dense(dense_units, activation="relu", name="fully_connected")(x)  # (batch, dense_units)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(source, answer(x, outputs), name="cnn")
+
+
+def augment(image: keras.KerasTensor, strength: float) -> keras.KerasTensor:
+    """Small random shifts, turns and zooms, in training only; what comes in from outside the image is black."""
+    outside = {"fill_mode": "constant", "fill_value": 0.0}
+    image = layers.RandomTranslation(strength, strength, **outside, name="random_shift")(image)
+    image = layers.RandomRotation(strength / 3, **outside, name="random_rotation")(image)
+    return layers.RandomZoom(strength, **outside, name="random_zoom")(image)

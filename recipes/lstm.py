@@ -1,0 +1,70 @@
+"""Long short-term memory (LSTM).
+
+Idea. A simple recurrent network forgets, because what it remembers is multiplied by the same matrix at every step and so
+fades or explodes. An LSTM keeps a memory cell c that is only added to, and three gates, each between 0 and 1, learn what
+to write into it (input), what to keep of it (forget) and what to show of it (output).
+
+Equations, for input x_t, output h_{t−1} and cell c_{t−1} of the step before (σ: logistic function, ⊙: entry by entry):
+
+    i_t = σ(W_i x_t + U_i h_{t−1} + b_i)          input gate
+    f_t = σ(W_f x_t + U_f h_{t−1} + b_f)          forget gate
+    g_t = tanh(W_g x_t + U_g h_{t−1} + b_g)       what could be written
+    o_t = σ(W_o x_t + U_o h_{t−1} + b_o)          output gate
+    c_t = f_t ⊙ c_{t−1} + i_t ⊙ g_t               memory cell
+    h_t = o_t ⊙ tanh(c_t)                         output
+
+Hochreiter & Schmidhuber (1997) have no forget gate: c_t = c_{t−1} + i_t ⊙ g_t, the "constant error carousel"; Gers et al.
+(2000) added f_t, so that the cell can also be emptied. In both, the output gate is a learned function of x_t and h_{t−1},
+never of c_t alone. The bias b_f starts at 1, so that at first everything is kept (Gers et al.; Jozefowicz et al. 2015). The
+gates see no c_{t−1} (no "peephole" connections). One layer has 4 · units · (features + units + 1) parameters.
+
+Order here: `layers` LSTMs on top of each other, each (but the last) handing on its whole sequence, read in both directions
+if `bidirectional`; dropout between them; the last output goes to the output layer. An image is read row by row, tokens are
+embedded, a series is taken as it is. A forecast answers all its steps at once.
+
+References
+----------
+    Hochreiter, Schmidhuber: Long short-term memory. Neural Computation 9(8), 1997.
+    Gers, Schmidhuber, Cummins: Learning to forget. Neural Computation 12(10), 2000.
+    Jozefowicz, Zaremba, Sutskever: An empirical exploration of recurrent network architectures. ICML 2015.
+
+Results: RESULTS
+"""
+
+import keras
+from keras import layers as keras_layers
+
+from recipes.adapters import answer, as_sequence, entry
+from recipes.kinds import Classes, Count, Forecast, Image, Rate, Series, Tokens
+
+
+def build(
+    inputs: Image | Tokens | Series,
+    outputs: Classes | Forecast,
+    *,
+    units: Count = 64,
+    layers: Count = 1,
+    bidirectional: bool = False,
+    dropout: Rate = 0.0,
+    embedding: Count = 64,
+) -> keras.Model:
+    """A stack of LSTM layers from `inputs` to `outputs`.
+
+    Args:
+        inputs: an image (H, W, C), read as H rows; tokens (T,); or a series (T, F).
+        outputs: classes (logits) or a forecast.
+        units: entries of the memory cell, and of the output, of each layer and direction.
+        layers: LSTMs on top of each other.
+        bidirectional: read the sequence in both directions and join what both found.
+        dropout: fraction of each layer's output set to zero in training.
+        embedding: entries of a token's vector.
+    """
+    source = entry(inputs)
+    x = as_sequence(source, inputs, embedding)  # (batch, T, F)
+    for layer in range(1, layers + 1):
+        lstm = keras_layers.LSTM(units, return_sequences=layer < layers, name=f"lstm{layer}")
+        if bidirectional:
+            lstm = keras_layers.Bidirectional(lstm, name=f"bidirectional{layer}")
+        x = lstm(x)  # (batch, T, units), after the last layer (batch, units); twice the units if bidirectional
+        x = keras_layers.Dropout(dropout, name=f"dropout{layer}")(x)
+    return keras.Model(source, answer(x, outputs), name="lstm")

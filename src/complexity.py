@@ -1,0 +1,68 @@
+"""What a model costs: parameters, and multiply–accumulate operations (MACs) for one example."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
+
+
+def parameters(model: keras.Model) -> int:
+    """Trainable weights."""
+    return int(sum(np.prod(weight.shape) for weight in model.trainable_weights))
+
+
+def macs(model: keras.Model) -> int:
+    """Multiply–accumulate operations of matrix products and convolutions, for one example.
+
+    The model answers one example op by op, and every op that multiplies and adds is counted as it runs: also inside layers
+    within layers, and once for each step of a recurrent layer. TensorFlow's own counter of floating-point operations
+    (`tf.compat.v1.profiler`) counts the body of a loop once, however often it runs.
+    """
+    total = 0
+
+    def count(op_type, inputs, attrs, outputs, op_name=None, graph=None):
+        nonlocal total
+        total += _macs_of(op_type.decode() if isinstance(op_type, bytes) else op_type, inputs, attrs, outputs)
+
+    example = [tf.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    unroll = [layer.unroll for layer in recurrent]
+    op_callbacks.add_op_callback(count)
+    try:
+        for layer in recurrent:
+            layer.unroll = True  # as a loop, Keras computes one step more than there are, to learn the shape of a step
+        model(example if len(example) > 1 else example[0], training=False)
+    finally:
+        op_callbacks.remove_op_callback(count)
+        for layer, before in zip(recurrent, unroll):
+            layer.unroll = before
+    return total
+
+
+def _macs_of(op_type: str, inputs, attrs, outputs) -> int:
+    match op_type:
+        case "MatMul" | "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3":
+            transposed = _attribute(attrs, "transpose_a") or _attribute(attrs, "adj_x")
+            inner = inputs[0].shape[-2 if transposed else -1]
+            return math.prod(outputs[0].shape) * inner
+        case "Conv2D" | "Conv3D" | "_FusedConv2D":  # kernel (…, channels of a group, filters)
+            return math.prod(outputs[0].shape) * math.prod(inputs[1].shape[:-1])
+        case "DepthwiseConv2dNative":  # kernel (height, width, channels, multiplier): each output sees one channel
+            return math.prod(outputs[0].shape) * math.prod(inputs[1].shape[:2])
+        case "Conv2DBackpropInput":  # a transposed convolution: kernel (height, width, filters, channels), then the input
+            return math.prod(inputs[2].shape) * math.prod(inputs[1].shape[:-1])
+        case "Einsum":
+            equation = _attribute(attrs, "equation")
+            equation = equation.decode() if isinstance(equation, bytes) else equation
+            extents = {}
+            for labels, tensor in zip(equation.split("->")[0].split(","), inputs):
+                extents |= dict(zip(labels, tensor.shape))
+            return math.prod(extents.values())
+    return 0
+
+
+def _attribute(attrs, name: str):
+    """An attribute of an op run eagerly: attrs are a flat sequence name, value, name, value, …"""
+    return dict(zip(attrs[::2], attrs[1::2])).get(name)

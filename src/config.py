@@ -1,0 +1,224 @@
+"""From the command line to checked settings, or to one sentence (`UserError`) that says what is wrong with it.
+
+Hydra composes the configuration and pydantic checks it. TensorFlow takes seconds to import, so nothing here may import it.
+"""
+
+import difflib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src import signature
+from src.errors import UserError
+from src.settings import KINDS, Settings, leaves
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Checks every job that a command line asks for, before the first one starts.
+
+    Raises:
+        UserError: a job could not run as it is written.
+    """
+    parsed = get_args_parser().parse_args(list(arguments))
+    if parsed.help or parsed.hydra_help or parsed.shell_completion or parsed.info:
+        return
+    directory = Path(parsed.config_path).resolve() if parsed.config_path else CONF
+    overrides = list(parsed.overrides)
+    if parsed.config_dir:
+        overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
+    with initialize_config_dir(str(directory), version_base="1.3"):
+        for job in _jobs(overrides, parsed.multirun):
+            checked(_compose(parsed.config_name or "config", job))
+
+
+def checked(config: DictConfig) -> Settings:
+    """The settings that Hydra composed, with types and ranges checked.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range, or values do not go together.
+    """
+    try:
+        raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"The configuration cannot be read: {str(error).splitlines()[0]}.") from None
+    try:
+        settings = Settings.model_validate(raw)
+        accepted = signature.read(settings.model.target)
+        accepted.hyperparameters.model_validate(settings.model.hyperparameters)
+    except pydantic.ValidationError as error:
+        # Only the hyperparameters are checked against a class of another name.
+        section = () if error.title == Settings.__name__ else ("model",)
+        raise UserError(_sentence(error.errors()[0], section, raw)) from None
+    _recipe_learns_task(settings, accepted)
+    _strategy_can_do(settings)
+    return settings
+
+
+def _recipe_learns_task(settings: Settings, accepted: signature.Signature) -> None:
+    def learns(task: str) -> bool:
+        inputs, outputs = KINDS[task]
+        return inputs in accepted.inputs and outputs in accepted.outputs
+
+    if not learns(settings.task.name):
+        fitting = [name for name, task in _datasets().items() if learns(task)]
+        raise UserError(
+            f"model={settings.model.name} cannot learn {settings.task.name}, which dataset={settings.dataset.name} asks for; "
+            f"it can learn from dataset={', '.join(fitting)}."
+        )
+
+
+def _strategy_can_do(settings: Settings) -> None:
+    training, strategy = settings.training, settings.strategy
+    if strategy.name == "mirrored":
+        if training.jit_compile:
+            raise UserError(
+                "strategy=mirrored cannot run a step compiled by XLA; type training.jit_compile=false or strategy=single."
+            )
+        if training.gradient_accumulation > 1:
+            raise UserError(
+                "strategy=mirrored cannot accumulate gradients; type training.gradient_accumulation=1 or strategy=single."
+            )
+        check_share(training.batch_size, strategy.replicas or 1)
+    if training.ema is not None and training.early_stopping is not None and training.keep == "last":
+        raise UserError(
+            "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "
+            "type training.keep=best."
+        )
+
+
+def check_share(batch_size: int, replicas: int) -> None:
+    """Raises a UserError unless `replicas` can share a batch evenly; an uneven share would change the loss."""
+    if batch_size % replicas:
+        fitting = [n for n in (batch_size // replicas * replicas, -(-batch_size // replicas) * replicas) if n]
+        raise UserError(
+            f"training.batch_size={batch_size} cannot be shared by {replicas} replicas; "
+            f"type training.batch_size={' or '.join(map(str, fitting))}."
+        )
+
+
+# --- composing ------------------------------------------------------------------------------------------------------
+
+
+def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
+    """The overrides of each job: one, or as many as a sweep over comma-separated values makes."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        parsed = parser.parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise UserError(f"'{error.override}' cannot be read; write key=value, like training.epochs=5.") from None
+    swept = [override for override in parsed if override.is_sweep_override()]
+    if swept and not multirun:
+        first = swept[0].input_line
+        raise UserError(f"{first} names several values; add -m to run them one after the other.")
+    fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] for o in swept if o.is_discrete_sweep()
+    ]
+    for values in itertools.product(*choices):
+        yield fixed + list(values)
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    try:
+        return compose(name, overrides)
+    except MissingConfigException as error:
+        raise UserError(_unknown_option(error)) from None
+    except ConfigCompositionException as error:
+        raise UserError(_unknown_key(str(error), name, overrides)) from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to a number
+        raise UserError(f"The configuration cannot be composed: {str(error).splitlines()[0]}") from None
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    known = sorted(error.options or [])
+    if not known:
+        return str(error).splitlines()[0]
+    near = [f"{group}={word}" for word in _near(option, known)]
+    return f"There is no {group}={option}; {_did_you_mean(near)}known: {', '.join(known)}."
+
+
+def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
+    """Hydra's own advice for an unknown key is `+key`, which hides a typo; answer with the key that was meant."""
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if f"'{key}'" in message:
+            break
+    else:
+        return message.splitlines()[0]
+    chosen = [other for other in overrides if other.partition("=")[0] in groups]
+    try:
+        known = [key for key, _ in leaves(OmegaConf.to_container(compose(name, chosen), resolve=False))]
+    except HydraException:
+        known = []
+    near = _near(key, known + groups)
+    return f"There is no setting '{key}'; {_did_you_mean(near)}see all with: python -m src.run --cfg job"
+
+
+def _near(word: str, known: Sequence[str]) -> list[str]:
+    """The known words that `word` most likely stands for, best first: same last part, then alike."""
+    last = word.rpartition(".")[2]
+    same = [key for key in known if key.rpartition(".")[2] == last]
+    by_last_part = {}
+    for key in known:
+        by_last_part.setdefault(key.rpartition(".")[2], key)
+    alike = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
+    alike += [by_last_part[part] for part in difflib.get_close_matches(last, by_last_part, n=2, cutoff=0.75)]
+    return list(dict.fromkeys(same + alike))[:3]
+
+
+def _did_you_mean(near: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+def _sentence(error: dict[str, Any], section: tuple[str, ...], raw: dict[str, Any]) -> str:
+    """One of pydantic's errors as a sentence that names the setting as it is typed."""
+    place, here = [], raw
+    for part in section + error["loc"]:
+        if isinstance(here, dict) and part not in here and here.get("name") == part:
+            continue  # the chosen member of a union ("adam"), which is no part of a setting's name
+        place.append(part)
+        here = here[part] if isinstance(here, dict) and part in here else None
+    key = ".".join(map(str, place))
+    for index in [part for part in place if isinstance(part, int)]:
+        key = key.replace(f".{index}", f"[{index}]")
+    match error["type"]:
+        case "extra_forbidden":
+            siblings = _siblings(raw, place, section)
+            return f"There is no setting '{key}'; {_did_you_mean(siblings)}see all with: python -m src.run --cfg job"
+        case "missing":
+            return f"The setting '{key}' is missing."
+        case "union_tag_invalid":
+            return f"{key}.name must be {error['ctx']['expected_tags']}, not '{error['ctx']['tag']}'."
+        case "value_error":
+            return f"{error['ctx']['error']}."
+        case _:
+            wanted = error["msg"].removeprefix("Input should be ")
+            return f"{key} must be {wanted}, not {error['input']!r}."
+
+
+def _siblings(raw: dict[str, Any], place: list[Any], section: tuple[str, ...]) -> list[str]:
+    *parents, last = place
+    here = raw
+    for part in parents:
+        here = here[part]
+    return [".".join(map(str, [*parents, near])) for near in _near(str(last), [k for k in here if k != last])]
+
+
+def _datasets() -> dict[str, str]:
+    """{name: task} of every data set that can be chosen."""
+    names = GlobalHydra.instance().config_loader().get_group_options("dataset")
+    return {name: compose("config", [f"dataset={name}"]).task.name for name in names}

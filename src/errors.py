@@ -1,0 +1,8 @@
+"""The one exception that is a message to the user."""
+
+
+class UserError(Exception):
+    """Something the user can put right. Its text is one sentence saying what is wrong and what to type instead.
+
+    It is printed without a traceback and ends the command with exit status 2, as a wrong option does everywhere else.
+    """

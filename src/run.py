@@ -1,0 +1,106 @@
+"""One run: `python -m src.run model=lstm`. Add -m to run several: `python -m src.run -m model=cnn,lstm`."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from src import config, startup
+from src.errors import UserError
+from src.settings import Settings
+
+log = logging.getLogger("src.run")  # __name__ is "__main__" here
+
+
+def main() -> None:
+    """The command line: checks it, runs what it asks for, and answers a mistake in one sentence."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hands exceptions on to here instead of printing and exiting
+    try:
+        config.check(sys.argv[1:])
+        job()
+    except UserError as error:
+        sys.exit(_stop(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(_stop("Stopped. What was logged up to now is kept, and the run is marked KILLED.", 130))
+
+
+def _stop(sentence: str, status: int) -> int:
+    print(sentence, file=sys.stderr)
+    return status
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+def job(composed: DictConfig) -> float:
+    """One job of Hydra's. Returns the monitored validation metric, for sweepers to improve."""
+    hydra_config = HydraConfig.get()
+    return run(
+        config.checked(composed),
+        log_file=f"{hydra_config.runtime.output_dir}/run.log",
+        quiet=hydra_config.mode == RunMode.MULTIRUN,
+    )
+
+
+def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> float:
+    """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
+
+    Args:
+        chosen: the checked settings.
+        log_file: a log that is kept with the run.
+        quiet: lines instead of a progress bar.
+
+    Returns:
+        The monitored validation metric: of the best epoch, or of the last one if that is kept.
+    """
+    startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
+    from src import complexity, datasets, report, strategies, tasks, tracking, training
+
+    began = time.perf_counter()
+    strategy = strategies.create(chosen.strategy)
+    strategies.check_batch(chosen.training.batch_size, strategy)
+    data = datasets.load(chosen.dataset)
+    training.prepare(chosen)
+    task = tasks.create(chosen.task, data)
+    model = training.build(chosen, task, strategy)
+    cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model)}
+    log.info(
+        "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",
+        chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}", strategy.num_replicas_in_sync,
+    )  # fmt: skip
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tracking.run(chosen, data, log_file) as record, tempfile.TemporaryDirectory() as scratch:
+        record.metrics(cost)
+        profile_to = f"{scratch}/profile" if chosen.training.profile else None
+        objective = training.fit(model, chosen, task, record.metrics, quiet=quiet, profile_to=profile_to)
+        if profile_to:
+            record.files(profile_to, "profile")
+
+        predictions = training.predict(model, task.test, chosen.training.batch_size)
+        test, baselines = task.metrics(task.test, predictions), task.baselines()
+        record.metrics({f"test/{name}": value for name, value in test.items()})
+        for baseline, values in baselines.items():
+            record.metrics({f"baseline/{baseline}/{name}": value for name, value in values.items()})
+        record.figures(task.figures(predictions))
+        if chosen.tracking.log_model:
+            record.model(task.served(model), task.test.inputs[:2], data.classes)
+
+        seconds = time.perf_counter() - began
+        record.metrics({"seconds": seconds})
+        log.info("\n%s\n", report.table(chosen.model.name, test, baselines, task.units))
+        log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
+    return objective
+
+
+def _interrupt(number: int, frame) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

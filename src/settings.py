@@ -1,0 +1,176 @@
+"""The settings of a run: the sections of the composed configuration, with the type and range of every value.
+
+What each setting means stands beside its default in conf/. Checked without TensorFlow, so nothing here may import it.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from recipes.kinds import Classes, Count, Forecast, Fraction, Image, Positive, Rate, Series
+
+
+class Section(pydantic.BaseModel):
+    """A section of the settings: no keys but these, no silent conversions, no changes afterwards."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+# --- data set and task ----------------------------------------------------------------------------------------------
+
+
+class Splits(Section):
+    """The three parts, as TFDS slices (https://www.tensorflow.org/datasets/splits)."""
+
+    train: str
+    validation: str
+    test: str
+
+
+class Dataset(Section):
+    name: str  # the column it has in MLflow
+    builder: str  # TFDS builder
+    config: str | None  # the builder's config
+    splits: Splits
+    inputs: str  # feature that goes in
+    targets: str  # feature to be predicted
+    passes: Count  # epochs that a recipe needs on it, unless the recipe says otherwise
+    limit: Count | None
+    data_dir: str | None
+
+
+class ImageClassification(Section):
+    name: Literal["image_classification"]
+
+
+class Forecasting(Section):
+    name: Literal["forecasting"]
+    window: Count  # steps seen
+    horizon: Count  # steps ahead
+    season: Count  # steps after which the series repeats itself, roughly
+    center: Literal["last", "mean", "none"]
+    unit: str
+
+    @pydantic.model_validator(mode="after")
+    def _season_is_seen(self):
+        if self.window < self.season:
+            raise ValueError(
+                f"task.window={self.window} is shorter than task.season={self.season}, so the seasonal naive forecast "
+                f"has nothing to repeat; type task.window={self.season} or more"
+            )
+        return self
+
+
+Task = Annotated[ImageClassification | Forecasting, pydantic.Field(discriminator="name")]
+
+# What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
+KINDS = {"image_classification": (Image, Classes), "forecasting": (Series, Forecast)}
+
+
+# --- strategy, optimizer, training ----------------------------------------------------------------------------------
+
+
+class Single(Section):
+    name: Literal["single"]
+    device: Literal["auto", "cpu", "gpu"]
+
+
+class Mirrored(Section):
+    name: Literal["mirrored"]
+    replicas: Count | None
+
+
+Strategy = Annotated[Single | Mirrored, pydantic.Field(discriminator="name")]
+
+
+class OptimizerSection(Section):
+    learning_rate: Positive
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] | None
+    clip_norm: Positive | None
+    schedule: Literal["constant", "cosine", "linear", "exponential"]
+    warmup: Fraction
+    final_fraction: Annotated[float, pydantic.Field(gt=0, le=1)]
+
+
+class Adam(OptimizerSection):
+    name: Literal["adam", "adamw"]
+    beta_1: Rate
+    beta_2: Rate
+    epsilon: Positive
+
+
+class SGD(OptimizerSection):
+    name: Literal["sgd"]
+    momentum: Rate
+    nesterov: bool
+
+
+class RMSprop(OptimizerSection):
+    name: Literal["rmsprop"]
+    rho: Rate
+    momentum: Rate
+    epsilon: Positive
+
+
+Optimizer = Annotated[Adam | SGD | RMSprop, pydantic.Field(discriminator="name")]
+
+
+class Training(Section):
+    epochs: Count
+    steps_per_epoch: Count | None
+    batch_size: Count
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    jit_compile: bool
+    gradient_accumulation: Count
+    ema: Rate | None
+    early_stopping: Count | None
+    monitor: str
+    keep: Literal["best", "last"]
+    profile: bool
+
+
+class Tracking(Section):
+    experiment: str
+    run_name: str | None
+    log_model: bool
+    system_metrics_interval: Count
+
+
+class Model(pydantic.BaseModel):
+    """A recipe and its hyperparameters, which the recipe's own signature checks."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
+
+    name: str
+    target: str = pydantic.Field(alias="_target_")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return dict(self.model_extra)
+
+
+class Settings(Section):
+    """Everything a run depends on."""
+
+    model: Model
+    dataset: Dataset
+    task: Task
+    strategy: Strategy
+    optimizer: Optimizer
+    training: Training
+    tracking: Tracking
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+
+    def flat(self) -> dict[str, Any]:
+        """{"training.epochs": 10, …}"""
+        return dict(leaves(self.model_dump(by_alias=True)))
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("training.epochs", 10), … of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,90 @@
+"""What a recipe's `build` accepts, read from its source: importing a recipe would load Keras, and cost seconds."""
+
+import ast
+import importlib.util
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydantic
+
+from recipes import kinds
+from src.errors import UserError
+
+# The names that annotations in a recipe's signature may use.
+VOCABULARY = {name: getattr(kinds, name) for name in dir(kinds) if not name.startswith("_")} | {
+    name: getattr(typing, name) for name in ("Annotated", "Literal", "Any")
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The signature of `build(inputs, outputs, *, hyperparameters)`."""
+
+    inputs: frozenset[type]  # kinds of input it takes
+    outputs: frozenset[type]  # kinds of output it gives
+    hyperparameters: type[pydantic.BaseModel]  # their types, ranges and defaults
+
+
+def read(target: str) -> Signature:
+    """The signature of the function that `target` ("package.module.function") names.
+
+    Raises:
+        UserError: there is no such function, or its annotations use other words than `recipes.kinds` and `typing`.
+    """
+    module, _, function = target.rpartition(".")
+    definition = _definition(module, function, target)
+    hints = {argument.arg: argument.annotation for argument in _arguments(definition)}
+    for name in ("inputs", "outputs"):
+        if hints.get(name) is None:
+            raise UserError(f"{target} must annotate its argument '{name}' with kinds from recipes/kinds.py.")
+    fields = {}
+    for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
+        hint = _evaluate(argument.annotation, target, argument.arg) if argument.annotation else typing.Any
+        value = ... if default is None else _default(default, target, argument.arg)
+        fields[argument.arg] = (hint, list(value) if isinstance(value, tuple) else value)
+    strict = pydantic.ConfigDict(extra="forbid", strict=True)
+    return Signature(
+        inputs=frozenset(_members(_evaluate(hints["inputs"], target, "inputs"))),
+        outputs=frozenset(_members(_evaluate(hints["outputs"], target, "outputs"))),
+        hyperparameters=pydantic.create_model(function, __config__=strict, **fields),
+    )
+
+
+def _definition(module: str, function: str, target: str) -> ast.FunctionDef:
+    try:
+        found = importlib.util.find_spec(module) if module else None
+    except ModuleNotFoundError:
+        found = None
+    if found is None or found.origin is None:
+        raise UserError(f"model._target_={target} names no module that can be found; write it like recipes.cnn.build.")
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return node
+    raise UserError(f"model._target_={target}: {module} has no function '{function}'; a recipe defines 'build'.")
+
+
+def _arguments(definition: ast.FunctionDef) -> list[ast.arg]:
+    return definition.args.posonlyargs + definition.args.args
+
+
+def _evaluate(annotation: ast.expr, target: str, argument: str) -> typing.Any:
+    source = ast.unparse(annotation)
+    try:
+        return eval(source, {}, VOCABULARY)  # a recipe is code that is about to be run anyway
+    except NameError as error:
+        raise UserError(
+            f"{target} annotates '{argument}' with {source}, but only recipes/kinds.py and typing are known here ({error})."
+        ) from None
+
+
+def _default(default: ast.expr, target: str, argument: str) -> typing.Any:
+    try:
+        return ast.literal_eval(default)
+    except ValueError:
+        raise UserError(f"{target}: the default of '{argument}' must be a plain value, not {ast.unparse(default)}.") from None
+
+
+def _members(hint: typing.Any) -> tuple[type, ...]:
+    return typing.get_args(hint) or (hint,)

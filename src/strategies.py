@@ -1,0 +1,77 @@
+"""Where a run computes: one device, or several that share each batch. The only module that knows tf.distribute."""
+
+import functools
+import logging
+
+import keras
+import tensorflow as tf
+
+from src import settings
+from src.config import check_share
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# A CPU is made to look like several devices, so that `mirrored` runs everywhere. It has to be done before TensorFlow first
+# uses a device, so also for `single`, which a later job of the same sweep may follow with `mirrored`; it costs nothing.
+LOGICAL_CPUS = 8
+DEFAULT_CPU_REPLICAS = 2
+
+
+@functools.cache
+def create(chosen: settings.Strategy) -> tf.distribute.Strategy:
+    """The strategy, made once in a process: a second MirroredStrategy over the same devices fails on its second model.
+
+    Raises:
+        UserError: the devices that it asks for are not there.
+    """
+    gpus = _devices()
+    if chosen.name == "single":
+        if chosen.device == "gpu" and not gpus:
+            raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
+        avoid_gpu = gpus and chosen.device == "cpu"
+        return tf.distribute.OneDeviceStrategy("/CPU:0") if avoid_gpu else tf.distribute.get_strategy()
+    kind, there = ("GPU", gpus) if gpus else ("CPU", LOGICAL_CPUS)
+    replicas = chosen.replicas or gpus or DEFAULT_CPU_REPLICAS
+    if replicas > there:
+        raise UserError(f"strategy.replicas={replicas}, but there are {there} devices ({kind}); type {there} or fewer.")
+    _draw_differently_on_each_replica()
+    return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(replicas)])
+
+
+def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Raises a UserError unless the replicas, now that their number is known, can share a batch evenly."""
+    check_share(batch_size, strategy.num_replicas_in_sync)
+
+
+@functools.cache
+def _devices() -> int:
+    """Prepares this process's devices, once; returns how many GPUs there are."""
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)  # leave memory to others
+    if not gpus:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS)
+    return len(gpus)
+
+
+@functools.cache
+def _draw_differently_on_each_replica() -> None:
+    """Makes Keras's random numbers depend on the replica.
+
+    Every replica has a copy of a seed generator's state, and all copies are equal: left alone, all replicas drop the same
+    units and add the same noise, so a batch holds less variety than it seems to. Here the replica's number goes into the
+    seed. Replica 0 draws what a single device would.
+    """
+    draw = keras.random.SeedGenerator.next
+
+    def draw_on_replica(self: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
+        seed = draw(self, ordered)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
+        return seed + tf.stack([replica * 1_000_003, 0])  # a seed is [seed, counter]; any large odd step will do
+
+    keras.random.SeedGenerator.next = draw_on_replica

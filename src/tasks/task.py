@@ -1,0 +1,66 @@
+"""The interface of a task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+
+from src.datasets import Part
+
+Metrics = dict[str, float]
+
+
+class Task(ABC):
+    """How examples are encoded, what is lost by a wrong answer, how answers are judged and shown.
+
+    A task puts its own layers around the recipe's network, so that the model takes what a user has (pixels 0..255, a
+    series in its own unit) and nothing has to be known about the training data to use it.
+
+    Attributes:
+        inputs, outputs: what the recipe is asked to take and to give (`recipes.kinds`).
+        train, validation, test: the examples.
+        units: {metric: unit} of the metrics that have one.
+    """
+
+    inputs: Any
+    outputs: Any
+    train: Part
+    validation: Part
+    test: Part
+    units: dict[str, str]
+
+    def model(self, build: Callable[..., keras.Model], hyperparameters: dict[str, Any]) -> keras.Model:
+        """The trainable model: raw inputs to what `loss` compares with the targets."""
+        network = build(self.inputs, self.outputs, **hyperparameters)
+        return self.around(network)
+
+    @abstractmethod
+    def around(self, network: keras.Model) -> keras.Model:
+        """The network with the task's encoding before it and its decoding behind it."""
+
+    @abstractmethod
+    def loss(self) -> keras.losses.Loss:
+        """What training minimises."""
+
+    @abstractmethod
+    def training_metrics(self) -> list[keras.metrics.Metric]:
+        """What is measured while training, on batches and on the validation part."""
+
+    @abstractmethod
+    def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
+        """What is reported: one definition for the model, for the baselines, and for every later evaluation."""
+
+    @abstractmethod
+    def baselines(self) -> dict[str, Metrics]:
+        """{name: metrics on the test part} of predictors that need no deep learning."""
+
+    @abstractmethod
+    def served(self, model: keras.Model) -> keras.Model:
+        """The model to be used by others: raw inputs to a dictionary of named answers."""
+
+    @abstractmethod
+    def figures(self, predictions: np.ndarray) -> dict[str, Figure]:
+        """{file name: figure} of the predictions on the test part."""

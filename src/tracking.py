@@ -1,0 +1,172 @@
+"""The record of a run, in MLflow. The only module that knows MLflow."""
+
+import contextlib
+import importlib.metadata
+import logging
+import platform
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import filelock
+import keras
+import mlflow
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.models import infer_signature
+
+from src import settings
+from src.datasets import Data
+
+log = logging.getLogger(__name__)
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
+
+# What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
+SERVING = ("tensorflow", "keras", "numpy")
+STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
+
+
+class Killed(BaseException):
+    """The process was asked to end (SIGTERM, SIGHUP). No `Exception`: nothing but the record should stop to look at it."""
+
+
+class Record:
+    """What a run tells MLflow. Made by `run`."""
+
+    def __init__(self, run: mlflow.ActiveRun):
+        self.run_id, self.name = run.info.run_id, run.info.run_name
+        self.experiment_id = run.info.experiment_id
+        self.experiment = mlflow.get_experiment(self.experiment_id).name
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Logs numbers, all in one call."""
+        mlflow.log_metrics(dict(values), step=step)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        mlflow.set_tags(dict(values))
+
+    def figures(self, figures: Mapping[str, Figure]) -> None:
+        """Keeps figures as pictures."""
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, f"figures/{name}", save_kwargs={"dpi": 100})
+
+    def files(self, folder: str, where: str) -> None:
+        """Keeps all the files of a folder under the name `where`."""
+        mlflow.log_artifacts(folder, where)
+
+    def model(self, served: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
+        """Keeps a model that `mlflow.pyfunc.load_model("runs:/<run id>/model")` loads and `mlflow models serve` serves."""
+        keras.config.disable_interactive_logging()  # MLflow tries the model out, which shows a progress bar
+        try:
+            mlflow.tensorflow.log_model(
+                served,
+                name="model",
+                signature=infer_signature(example, served.predict(example)),
+                input_example=example,
+                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING],
+                metadata={"classes": list(classes)} if classes else None,
+            )
+        finally:
+            keras.config.enable_interactive_logging()
+
+    def where(self) -> str:
+        """How a person finds the run."""
+        return f"experiment '{self.experiment}', run '{self.name}' ({self.run_id})"
+
+
+@contextlib.contextmanager
+def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator[Record]:
+    """Opens a run in MLflow and closes it with a status that is true.
+
+    FINISHED if the block ended; KILLED on Ctrl-C or a signal; FAILED on any other exception, with its last line as the tag
+    `failure` and its traceback among the artifacts. The log goes along in each case.
+    """
+    with _first_use():
+        mlflow.set_experiment(chosen.tracking.experiment)
+    mlflow.set_system_metrics_sampling_interval(chosen.tracking.system_metrics_interval)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    name = chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}"
+    started = mlflow.start_run(run_name=name, tags=_tags(chosen), log_system_metrics=True)
+    record = Record(started)
+    status = "FAILED"
+    try:
+        _log_settings(chosen)
+        _log_data(data)
+        _log_code()
+        yield record
+        status = "FINISHED"
+    except (KeyboardInterrupt, Killed):
+        status = "KILLED"
+        raise
+    except Exception as error:
+        mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:5000])
+        mlflow.log_text(traceback.format_exc(), "traceback.txt")
+        raise
+    finally:
+        if log_file and Path(log_file).exists():
+            mlflow.log_artifact(log_file)
+        mlflow.end_run(status)
+
+
+@contextlib.contextmanager
+def _first_use() -> Iterator[None]:
+    """Lets one process at a time create the database: parallel first starts race on its migrations."""
+    if mlflow.get_tracking_uri().startswith("sqlite:"):
+        Path("mlruns").mkdir(exist_ok=True)
+        with filelock.FileLock("mlruns/.first_use.lock"):
+            yield
+    else:
+        yield
+
+
+def _tags(chosen: settings.Settings) -> dict[str, str]:
+    tags = {
+        "model": chosen.model.name,
+        "dataset": chosen.dataset.name,
+        "task": chosen.task.name,
+        "strategy": chosen.strategy.name,
+        "precision": chosen.training.precision,
+        "backend": keras.config.backend(),
+        "python": platform.python_version(),
+        "command": " ".join(sys.argv),
+    }
+    for package in STACK:
+        tags[f"version.{package}"] = importlib.metadata.version(package)
+    return tags
+
+
+def _log_settings(chosen: settings.Settings) -> None:
+    mlflow.log_params(chosen.flat())
+    mlflow.log_text(yaml.safe_dump(chosen.model_dump(by_alias=True), sort_keys=False, allow_unicode=True), "config.yaml")
+
+
+def _log_data(data: Data) -> None:
+    source = CodeDatasetSource(tags={"tfds": data.source})
+    dataset = MetaDataset(source, name=data.name, digest=data.digest[:32])
+    for context in ("train", "validation", "test"):
+        mlflow.log_input(dataset, context=context)
+
+
+def _log_code() -> None:
+    """The commit that runs, and what differs from it. Nothing outside a git checkout, or where git is not installed."""
+    commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    if commit:
+        mlflow.set_tags({"git.commit": commit.strip(), "git.dirty": str(bool(diff)).lower()})
+    if commit and diff:
+        mlflow.log_text(diff, "uncommitted.diff")
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,232 @@
+"""From a recipe to a trained model: seed, precision, optimizer, `fit`, and what is watched while it runs."""
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import hydra.utils
+import keras
+import numpy as np
+import tensorflow as tf
+
+from src import settings
+from src.datasets import Part, pipeline
+from src.errors import UserError
+from src.tasks import Task
+
+log = logging.getLogger(__name__)
+
+LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
+
+
+def prepare(chosen: settings.Settings) -> None:
+    """A clean start: nothing left of an earlier run in this process, every random number from the seed, the precision."""
+    keras.backend.clear_session()
+    gc.collect()
+    keras.utils.set_random_seed(chosen.seed)
+    keras.config.set_dtype_policy(chosen.training.precision)
+
+
+def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strategy) -> keras.Model:
+    """The recipe's model for a task, compiled, its weights on the strategy's devices.
+
+    Raises:
+        UserError: the recipe refuses its hyperparameters (it raises a ValueError), or an epoch would be empty.
+    """
+    recipe = hydra.utils.get_method(chosen.model.target)
+    steps = steps_per_epoch(chosen.training, task.train)
+    with strategy.scope():
+        try:
+            model = task.model(recipe, chosen.model.hyperparameters)
+        except ValueError as error:
+            raise UserError(f"model={chosen.model.name} cannot be built: {' '.join(str(error).split())}") from error
+        model.compile(
+            optimizer=optimizer(chosen.optimizer, chosen.training, steps),
+            loss=task.loss(),
+            weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
+            jit_compile=chosen.training.jit_compile,
+        )
+    return model
+
+
+def steps_per_epoch(chosen: settings.Training, part: Part) -> int:
+    """Optimizer steps of an epoch: as chosen, or as many whole batches as the training part holds."""
+    if len(part) < chosen.batch_size:
+        raise UserError(
+            f"training.batch_size={chosen.batch_size} is more than the {len(part)} training examples; "
+            f"type training.batch_size={len(part)} or less."
+        )
+    return chosen.steps_per_epoch or len(part) // chosen.batch_size
+
+
+def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its learning-rate schedule; `steps` make an epoch."""
+    classes = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+    }
+    own = set(type(chosen).model_fields) - set(settings.OptimizerSection.model_fields) - {"name"}
+    updates = steps * training.epochs // training.gradient_accumulation
+    return classes[chosen.name](
+        learning_rate=learning_rate(chosen, max(updates, 1)),
+        weight_decay=chosen.weight_decay,
+        global_clipnorm=chosen.clip_norm,
+        use_ema=training.ema is not None,
+        ema_momentum=training.ema if training.ema is not None else 0.99,
+        gradient_accumulation_steps=training.gradient_accumulation if training.gradient_accumulation > 1 else None,
+        **{name: getattr(chosen, name) for name in own},
+    )
+
+
+def learning_rate(chosen: settings.OptimizerSection, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate as a function of the update, over so many updates."""
+    if chosen.schedule == "constant" and chosen.warmup == 0:
+        return chosen.learning_rate
+    return WarmupThenDecay(chosen.learning_rate, chosen.schedule, updates, chosen.warmup, chosen.final_fraction)
+
+
+class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A rise from 0 in a straight line, then a decay that reaches `peak · final_fraction` at the last update.
+
+    Args:
+        peak: the highest learning rate.
+        schedule: constant, cosine, linear or exponential.
+        updates: updates in all.
+        warmup: fraction of them in which the learning rate rises.
+        final_fraction: of the peak, at the last update; not used by `constant`.
+    """
+
+    def __init__(self, peak: float, schedule: str, updates: int, warmup: float, final_fraction: float):
+        self.peak, self.schedule, self.updates = peak, schedule, updates
+        self.warmup, self.final_fraction = warmup, final_fraction
+
+    def __call__(self, step):
+        """The learning rate of update number `step`, counted from 0."""
+        ops = keras.ops
+        step = ops.cast(step, "float32")
+        rising = self.warmup * self.updates
+        done = ops.clip((step - rising) / max(self.updates - 1 - rising, 1), 0.0, 1.0)
+        last = self.final_fraction
+        match self.schedule:
+            case "constant":
+                share = ops.ones_like(done)
+            case "cosine":
+                share = last + (1 - last) * 0.5 * (1 + ops.cos(math.pi * done))
+            case "linear":
+                share = 1 - (1 - last) * done
+            case "exponential":
+                share = ops.exp(math.log(last) * done)
+        return self.peak * share * ops.minimum(1.0, (step + 1) / max(rising, 1))
+
+    def get_config(self):
+        """The arguments it was made with."""
+        names = ("peak", "schedule", "updates", "warmup", "final_fraction")
+        return {name: getattr(self, name) for name in names}
+
+
+def fit(
+    model: keras.Model, chosen: settings.Settings, task: Task, log_metrics: LogMetrics, *, quiet: bool, profile_to: str | None
+) -> float:
+    """Trains, and leaves the model with the weights that are to be kept.
+
+    Args:
+        model: as `build` returns it.
+        chosen: the settings of the run.
+        task: what it is trained on.
+        log_metrics: told the metrics of every epoch.
+        quiet: a line an epoch instead of a progress bar.
+        profile_to: folder that a profile is written to.
+
+    Returns:
+        The best value of the monitored metric (of the last epoch, where that one is kept).
+    """
+    training = chosen.training
+    steps = steps_per_epoch(training, task.train)
+    watch = EpochLog(log_metrics, chosen.optimizer, training, steps, quiet)
+    callbacks = [watch, keras.callbacks.TerminateOnNaN()]
+    if training.ema is not None:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    best = keras.callbacks.EarlyStopping(
+        monitor=training.monitor,
+        patience=training.early_stopping or training.epochs,
+        restore_best_weights=training.keep == "best",
+    )
+    callbacks.append(best)
+    if profile_to:
+        callbacks.append(Profile(profile_to))
+    history = model.fit(
+        pipeline.training(task.train, training.batch_size, chosen.seed),
+        validation_data=pipeline.evaluation(task.validation, training.batch_size),
+        epochs=training.epochs,
+        steps_per_epoch=steps,
+        shuffle=False,  # the pipeline does it
+        callbacks=callbacks,
+        verbose=0 if quiet else "auto",
+    ).history
+    return float(best.best if training.keep == "best" else history[training.monitor][-1])
+
+
+def predict(model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
+    """The model's answers on a part of the data, one for each example."""
+    return model.predict(pipeline.prediction(part, batch_size), verbose=0)[: len(part)]
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Tells the record, and the log, what every epoch brought and cost."""
+
+    def __init__(
+        self, log_metrics: LogMetrics, chosen: settings.Optimizer, training: settings.Training, steps: int, quiet: bool
+    ):
+        super().__init__()
+        self.log_metrics, self.training, self.steps = log_metrics, training, steps
+        self.level = logging.INFO if quiet else logging.DEBUG  # the progress bar has shown it already
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self.began = time.perf_counter()
+        self.seconds = None
+
+    def on_test_begin(self, logs=None):
+        """Stops the clock: validation is no training."""
+        self.seconds = time.perf_counter() - self.began
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Passes on the metrics: `val_loss` as val/loss, `loss` as train/loss."""
+        seconds = self.seconds or time.perf_counter() - self.began
+        named = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}
+        named["learning_rate"] = float(self.model.optimizer.learning_rate)
+        named["examples_per_second"] = self.steps * self.training.batch_size / seconds
+        self.log_metrics(named, epoch + 1)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in named.items())
+        log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, shown)
+
+
+class Profile(keras.callbacks.Callback):
+    """Traces some steps of the first epoch with TensorFlow's profiler."""
+
+    FIRST, LAST = 10, 20  # the first steps are compiled, which is not what is asked about
+
+    def __init__(self, folder: str):
+        super().__init__()
+        self.folder, self.tracing = folder, False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Starts after the first steps."""
+        if batch == self.FIRST and not self.tracing:
+            tf.profiler.experimental.start(self.folder)
+            self.tracing = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops a few steps later."""
+        if batch == self.LAST and self.tracing:
+            tf.profiler.experimental.stop()
+            self.tracing = False
+
+    def on_train_end(self, logs=None):
+        """Stops where an epoch was shorter than that."""
+        if self.tracing:
+            tf.profiler.experimental.stop()
