@@ -13,9 +13,9 @@ a cross-correlation, the kernel is not flipped):
     pooling        p[i, j, f] = max (or mean) of h[2i + u, 2j + v, f]  over u, v ∈ {0, 1}
     output         z = W g + b                                         g: the last features, flattened or averaged
 
-Order here: [convolution → normalisation → activation] × `convolutions`, then pooling and dropout, once for each entry of
-`filters`; then global average pooling (Lin et al. 2014) or flattening, a fully connected layer, and the output layer. A
-token sequence is embedded first and a series taken as it is; both are convolved along time alone.
+Order here: [convolution → normalisation → activation] × `convolutions`, then pooling, once for each entry of `filters`; then
+global average pooling (Lin et al. 2014) or flattening, a fully connected layer with dropout, and the output layer. A token
+sequence is embedded first and a series taken as it is; both are convolved along time alone.
 
 References
 ----------
@@ -36,7 +36,8 @@ from recipes.kinds import Classes, Count, Forecast, Image, Rate, Series, Tokens
 
 # Statistics over the whole batch, not over a replica's share of it, make training on several devices equal training on
 # one. Keras has this on the TensorFlow backend alone; on one device it changes nothing.
-SYNCHRONIZED = keras.config.backend() == "tensorflow"
+# The moving mean and variance, which are used after training, follow within tens of steps: a small data set has few.
+BATCH_NORMALIZATION = {"momentum": 0.9, "synchronized": keras.config.backend() == "tensorflow"}
 
 
 def build(
@@ -51,7 +52,7 @@ def build(
     global_pooling: bool = True,
     dense_units: Count = 128,
     dropout: Rate = 0.25,
-    augmentation: Rate = 0.1,
+    augmentation: Rate = 0.05,
     embedding: Count = 64,
 ) -> keras.Model:
     """A convolutional network from `inputs` to `outputs`.
@@ -66,7 +67,7 @@ def build(
         pooling: what a pooling layer keeps of its neighbourhood.
         global_pooling: average each filter over all positions before the fully connected layer, instead of flattening.
         dense_units: units of the fully connected layer.
-        dropout: fraction of features set to zero, after each block and before the output, in training.
+        dropout: fraction of the fully connected layer's output set to zero in training.
         augmentation: strength of the random distortion of images in training: shift and zoom by up to this fraction of
             the extent, rotation by up to a third of this fraction of a turn. Tokens and series are left as they are.
         embedding: entries of a token's vector.
@@ -88,10 +89,9 @@ def build(
             name = f"block{block}_{part}"
             x = Convolution(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
             if normalization:
-                x = layers.BatchNormalization(synchronized=SYNCHRONIZED, name=f"{name}_normalization")(x)
+                x = layers.BatchNormalization(**BATCH_NORMALIZATION, name=f"{name}_normalization")(x)
             x = layers.ReLU(name=f"{name}_activation")(x)
         x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # "same": an extent of 1 stays 1
-        x = layers.Dropout(dropout, name=f"block{block}_dropout")(x)
 
     x = GlobalPooling(name="global_pooling")(x) if global_pooling else layers.Flatten(name="flatten")(x)
     x = layers.Dense(dense_units, activation="relu", name="fully_connected")(x)  # (batch, dense_units)

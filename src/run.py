@@ -43,7 +43,7 @@ def job(composed: DictConfig) -> float:
     return run(
         config.checked(composed),
         log_file=f"{hydra_config.runtime.output_dir}/run.log",
-        quiet=hydra_config.mode == RunMode.MULTIRUN,
+        quiet=hydra_config.mode == RunMode.MULTIRUN or not sys.stdout.isatty(),
     )
 
 
@@ -66,7 +66,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     strategies.check_batch(chosen.training.batch_size, strategy)
     data = datasets.load(chosen.dataset)
     training.prepare(chosen)
-    task = tasks.create(chosen.task, data)
+    task = tasks.create(chosen.task, data, chosen.dataset.limit)
     model = training.build(chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model)}
     log.info(

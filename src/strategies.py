@@ -18,14 +18,13 @@ LOGICAL_CPUS = 8
 DEFAULT_CPU_REPLICAS = 2
 
 
-@functools.cache
 def create(chosen: settings.Strategy) -> tf.distribute.Strategy:
-    """The strategy, made once in a process: a second MirroredStrategy over the same devices fails on its second model.
+    """The strategy that was chosen, over the devices that are there.
 
     Raises:
         UserError: the devices that it asks for are not there.
     """
-    gpus = _devices()
+    gpus = prepare_devices()
     if chosen.name == "single":
         if chosen.device == "gpu" and not gpus:
             raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
@@ -35,7 +34,14 @@ def create(chosen: settings.Strategy) -> tf.distribute.Strategy:
     replicas = chosen.replicas or gpus or DEFAULT_CPU_REPLICAS
     if replicas > there:
         raise UserError(f"strategy.replicas={replicas}, but there are {there} devices ({kind}); type {there} or fewer.")
+    return _mirrored(kind, replicas)
+
+
+@functools.cache
+def _mirrored(kind: str, replicas: int) -> tf.distribute.Strategy:
+    """Made once in a process: a second MirroredStrategy over the same devices fails on its second model."""
     _draw_differently_on_each_replica()
+    _clip_the_gradient_of_the_whole_batch()
     return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(replicas)])
 
 
@@ -45,7 +51,7 @@ def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
 
 
 @functools.cache
-def _devices() -> int:
+def prepare_devices() -> int:
     """Prepares this process's devices, once; returns how many GPUs there are."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -66,12 +72,42 @@ def _draw_differently_on_each_replica() -> None:
     """
     draw = keras.random.SeedGenerator.next
 
+    @functools.wraps(draw)
     def draw_on_replica(self: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
         seed = draw(self, ordered)
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
+        replica = _replica()
+        if replica is None:
             return seed
-        replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
-        return seed + tf.stack([replica * 1_000_003, 0])  # a seed is [seed, counter]; any large odd step will do
+        number = tf.cast(replica.replica_id_in_sync_group, seed.dtype)
+        return seed + tf.stack([number * 1_000_003, 0])  # a seed is [seed, counter]; any large odd step will do
 
     keras.random.SeedGenerator.next = draw_on_replica
+
+
+@functools.cache
+def _clip_the_gradient_of_the_whole_batch() -> None:
+    """Makes Keras's optimizers clip the gradient of the batch.
+
+    Left alone they clip the gradient of each replica's share, and add them up then: a bound on the norm then means another
+    thing for every number of replicas. Here the shares are added up first; each replica hands on an equal part of what is
+    left of the sum, since they are going to be added up once more.
+    """
+    clip = keras.optimizers.Optimizer._clip_gradients
+
+    @functools.wraps(clip)
+    def clip_sum(self: keras.optimizers.Optimizer, gradients: list) -> list:
+        replica = _replica()
+        if replica is None or not (self.clipnorm or self.global_clipnorm or self.clipvalue):
+            return clip(self, gradients)
+        there = [gradient for gradient in gradients if gradient is not None]
+        summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, there))
+        clipped = clip(self, [None if gradient is None else next(summed) for gradient in gradients])
+        return [None if gradient is None else gradient / replica.num_replicas_in_sync for gradient in clipped]
+
+    keras.optimizers.Optimizer._clip_gradients = clip_sum
+
+
+def _replica() -> tf.distribute.ReplicaContext | None:
+    """The replica that this code runs on, if it is one of several."""
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None

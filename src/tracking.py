@@ -32,10 +32,6 @@ SERVING = ("tensorflow", "keras", "numpy")
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 
 
-class Killed(BaseException):
-    """The process was asked to end (SIGTERM, SIGHUP). No `Exception`: nothing but the record should stop to look at it."""
-
-
 class Record:
     """What a run tells MLflow. Made by `run`."""
 
@@ -102,7 +98,7 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
         _log_code()
         yield record
         status = "FINISHED"
-    except (KeyboardInterrupt, Killed):
+    except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
         status = "KILLED"
         raise
     except Exception as error:

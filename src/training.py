@@ -14,6 +14,7 @@ import tensorflow as tf
 from src import settings
 from src.datasets import Part, pipeline
 from src.errors import UserError
+from src.profiling import Profile
 from src.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,15 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
             weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
             jit_compile=chosen.training.jit_compile,
         )
+    _check_monitor(chosen.training.monitor, task)
     return model
+
+
+def _check_monitor(monitor: str, task: Task) -> None:
+    names = ["loss", *(metric.name for metric in task.training_metrics())]
+    known = [f"val_{name}" for name in names] + names
+    if monitor not in known:
+        raise UserError(f"There is no metric training.monitor={monitor}; known: {', '.join(known)}.")
 
 
 def steps_per_epoch(chosen: settings.Training, part: Part) -> int:
@@ -147,7 +156,7 @@ def fit(
     training = chosen.training
     steps = steps_per_epoch(training, task.train)
     watch = EpochLog(log_metrics, chosen.optimizer, training, steps, quiet)
-    callbacks = [watch, keras.callbacks.TerminateOnNaN()]
+    callbacks = [FailOnNaN(), watch]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     best = keras.callbacks.EarlyStopping(
@@ -173,6 +182,21 @@ def fit(
 def predict(model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
     """The model's answers on a part of the data, one for each example."""
     return model.predict(pipeline.prediction(part, batch_size), verbose=0)[: len(part)]
+
+
+class FailOnNaN(keras.callbacks.Callback):
+    """Ends a run whose loss is no number any more: it would never become one again."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """The loss here is the mean over the epoch up to now, so the first step that is not finite shows at once."""
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"The loss became {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}; "
+                "a smaller optimizer.learning_rate, optimizer.clip_norm=1.0 or training.precision=float32 may help."
+            )
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -203,30 +227,3 @@ class EpochLog(keras.callbacks.Callback):
         self.log_metrics(named, epoch + 1)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in named.items())
         log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, shown)
-
-
-class Profile(keras.callbacks.Callback):
-    """Traces some steps of the first epoch with TensorFlow's profiler."""
-
-    FIRST, LAST = 10, 20  # the first steps are compiled, which is not what is asked about
-
-    def __init__(self, folder: str):
-        super().__init__()
-        self.folder, self.tracing = folder, False
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Starts after the first steps."""
-        if batch == self.FIRST and not self.tracing:
-            tf.profiler.experimental.start(self.folder)
-            self.tracing = True
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Stops a few steps later."""
-        if batch == self.LAST and self.tracing:
-            tf.profiler.experimental.stop()
-            self.tracing = False
-
-    def on_train_end(self, logs=None):
-        """Stops where an epoch was shorter than that."""
-        if self.tracing:
-            tf.profiler.experimental.stop()

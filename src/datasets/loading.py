@@ -43,6 +43,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def first(self, limit: int | None) -> "Part":
+        """The first `limit` examples; all of them if that is None."""
+        return Part(self.inputs[:limit], self.targets[:limit])
+
 
 @dataclass(frozen=True)
 class Data:

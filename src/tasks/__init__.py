@@ -9,10 +9,12 @@ from src.tasks.task import Task
 TASKS: dict[str, type[Task]] = {"image_classification": ImageClassification, "forecasting": Forecasting}
 
 
-def create(chosen: settings.Task, data: Data) -> Task:
-    """The task on a data set.
+def create(chosen: settings.Task, data: Data, limit: int | None = None) -> Task:
+    """The task on a data set, with at most `limit` examples in each part.
 
     Raises:
         UserError: the data is not of the kind that the task needs.
     """
-    return TASKS[chosen.name](chosen, data)
+    task = TASKS[chosen.name](chosen, data)
+    task.train, task.validation, task.test = (part.first(limit) for part in (task.train, task.validation, task.test))
+    return task

@@ -1,0 +1,84 @@
+"""What tests share: one folder of prepared data, settings composed as the command line would, and the command line itself."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from src import startup
+
+startup.load_tensorflow()
+
+from hydra import compose, initialize_config_dir  # noqa: E402
+
+from src import config, datasets, strategies  # noqa: E402
+from src.settings import Settings  # noqa: E402
+
+strategies.prepare_devices()  # logical CPU devices: they cannot be made any more once TensorFlow has used one
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of the catalogue, prepared or downloaded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory) -> Path:
+    """Where the data sets of the tests are prepared."""
+    folder = tmp_path_factory.mktemp("tensorflow_datasets")
+    os.environ["TFDS_DATA_DIR"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(data_dir) -> Callable[..., Settings]:
+    """settings("model=lstm", …): checked settings of a command line."""
+
+    def composed(*overrides: str) -> Settings:
+        with initialize_config_dir(str(config.CONF), version_base="1.3"):
+            return config.checked(compose("config", [*overrides, f"dataset.data_dir={data_dir}"]))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def load(settings) -> Callable[[str], datasets.Data]:
+    """load("digits"): a data set."""
+    recipe = {"co2": "lstm", "sunspots": "lstm"}
+    return lambda name: datasets.load(settings(f"model={recipe.get(name, 'cnn')}", f"dataset={name}").dataset)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory, in which MLflow keeps its default places."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a command started elsewhere than in the project's folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+@pytest.fixture
+def command(here) -> Callable[..., subprocess.CompletedProcess]:
+    """command("model=lstm"): runs `python -m src.run model=lstm` in an empty working directory."""
+
+    def run(*arguments: str, env: Sequence[tuple[str, str]] = (), timeout: float = 180) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "src.run", *arguments],
+            cwd=here, env=environment(**dict(env)), capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def catalogue_data() -> str:
+    """A folder with data sets of the TFDS catalogue; without one the test is skipped."""
+    if not os.environ.get(CATALOGUE_DATA):
+        pytest.skip(f"{CATALOGUE_DATA} names no folder with data sets of the TFDS catalogue")
+    return os.environ[CATALOGUE_DATA]

@@ -1,0 +1,65 @@
+"""The equations of recipes/cnn.py against a computation by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import cnn
+from recipes.kinds import Classes, Image, Series, Tokens
+
+
+def by_hand(model, image, pooling):
+    """The page's equations in plain loops, for one block without normalisation; image (H, W, C)."""
+    kernel, bias = (w.astype(np.float64) for w in model.get_layer("block1_1_convolution").get_weights())
+    size = kernel.shape[0]
+    padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    height, width, _ = image.shape
+    found = np.zeros((height, width, kernel.shape[3]))
+    for i in range(height):
+        for j in range(width):
+            patch = padded[i : i + size, j : j + size]
+            found[i, j] = bias + np.einsum("uvc,uvcf->f", patch, kernel)
+    found = np.maximum(found, 0)
+    blocks = found.reshape(height // 2, 2, width // 2, 2, -1)
+    pooled = blocks.max(axis=(1, 3)) if pooling == "max" else blocks.mean(axis=(1, 3))
+    features = pooled.mean(axis=(0, 1))
+    for name, activation in (("fully_connected", lambda z: np.maximum(z, 0)), ("logits", lambda z: z)):
+        weights, bias = model.get_layer(name).get_weights()
+        features = activation(features @ weights + bias)
+    return features
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_computes_what_its_page_says(pooling):
+    keras.utils.set_random_seed(1)
+    model = cnn.build(Image(6, 4, 2), Classes(3), filters=[5], pooling=pooling, normalization=False, dense_units=7)
+    for weight in model.trainable_weights:  # biases start at 0, where a mistake in them would not show
+        weight.assign(keras.random.normal(weight.shape))
+    images = np.random.default_rng(0).random((2, 6, 4, 2))
+    answer = keras.ops.convert_to_numpy(model(images, training=False))
+    np.testing.assert_allclose(answer, [by_hand(model, image, pooling) for image in images], rtol=1e-4, atol=1e-5)
+
+
+def test_normalisation_uses_the_batch_in_training():
+    model = cnn.build(Series(4, 1), Classes(2), filters=[3], dropout=0.0)
+    layer = model.get_layer("block1_1_normalization")
+    batch = np.random.default_rng(0).normal(3.0, 2.0, (5, 4, 3)).astype(np.float32)
+    out = keras.ops.convert_to_numpy(layer(batch, training=True))
+    wanted = (batch - batch.mean(axis=(0, 1))) / np.sqrt(batch.var(axis=(0, 1)) + layer.epsilon)
+    np.testing.assert_allclose(out, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters"), [(Image(8, 8, 1), 110_698), (Tokens(12, 50), 58_314), (Series(20, 3), 49_258)]
+)
+def test_number_of_parameters(inputs, parameters):
+    model = cnn.build(inputs, Classes(10))
+    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == parameters
+
+
+def test_augmentation_works_in_training_alone():
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, cnn.augment(image, 0.2))
+    pixels = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), pixels)
+    assert np.abs(keras.ops.convert_to_numpy(model(pixels, training=True)) - pixels).max() > 0.1

@@ -1,0 +1,88 @@
+"""What every recipe has to do, whatever its algorithm."""
+
+import ast
+import importlib
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from recipes.kinds import Classes, Forecast, Image, Series, Tokens
+from src import config, signature
+
+CONFIGS = sorted((config.CONF / "model").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in CONFIGS)
+INPUTS = [Image(8, 8, 1), Image(9, 7, 3), Tokens(12, 50), Series(20, 3)]
+OUTPUTS = [Classes(4), Forecast(5, 3)]
+SOURCES = sorted((config.CONF.parent / "recipes").glob("*.py"))
+
+
+def example(inputs, batch=3):
+    draw = np.random.default_rng(0)
+    match inputs:
+        case Image(height, width, channels):
+            return draw.random((batch, height, width, channels), np.float32)
+        case Tokens(length, vocabulary):
+            return draw.integers(1, vocabulary, (batch, length), np.int32)
+        case Series(length, features):
+            return draw.normal(size=(batch, length, features)).astype(np.float32)
+
+
+def build_of(recipe):
+    return importlib.import_module(f"recipes.{recipe}").build
+
+
+@pytest.fixture(params=["float32", "mixed_bfloat16", "mixed_float16"])
+def precision(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("inputs", INPUTS, ids=str)
+@pytest.mark.parametrize("outputs", OUTPUTS, ids=str)
+def test_answers_what_it_says_and_comes_back_from_disk(recipe, inputs, outputs, precision, tmp_path):
+    accepted = signature.read(f"recipes.{recipe}.build")
+    if type(inputs) not in accepted.inputs or type(outputs) not in accepted.outputs:
+        pytest.skip(f"{recipe} does not take {type(inputs).__name__} to {type(outputs).__name__}")
+    keras.utils.set_random_seed(0)
+    model = build_of(recipe)(inputs, outputs)
+    answer = keras.ops.convert_to_numpy(model(example(inputs), training=False))
+    wanted = (3, outputs.count) if isinstance(outputs, Classes) else (3, outputs.horizon, outputs.features)
+    assert answer.shape == wanted
+    assert answer.dtype == np.float32  # under every precision: losses are computed from it
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(example(inputs), training=False)), answer)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_refuses_what_is_no_kind(recipe):
+    with pytest.raises(TypeError, match="is not a kind of input"):
+        build_of(recipe)("pixels", Classes(2))
+    with pytest.raises(TypeError, match="is not a kind of output"):
+        build_of(recipe)(Series(20, 3), "label")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_shows_every_hyperparameter_with_the_default_of_the_code(path):
+    shown = OmegaConf.to_container(OmegaConf.load(path).model)
+    assert shown.pop("name") == path.stem
+    module, _, function = shown.pop("_target_").rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters.values()
+    in_code = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert shown == {name: list(value) if isinstance(value, tuple) else value for name, value in in_code.items()}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_knows_keras_alone(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.partition(".")[0])
+    assert imported <= {"keras", "recipes", "typing", "dataclasses", "annotated_types"}

@@ -1,0 +1,99 @@
+"""The door to TensorFlow Datasets."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from src import datasets
+from src.errors import UserError
+from tests.conftest import environment
+
+
+def test_parts_are_apart_and_complete(load):
+    data = load("digits")
+    assert (len(data.train), len(data.validation), len(data.test)) == (1258, 180, 359)
+    assert data.classes == tuple("0123456789")
+    assert data.source == "digits:1.0.0"
+    assert (data.train.inputs.dtype, data.train.inputs.shape[1:]) == (np.uint8, (8, 8, 1))
+
+
+def test_the_digest_tells_data_apart(load, settings):
+    digits = load("digits")
+    again = datasets.load.__wrapped__(settings("dataset=digits").dataset)
+    other = datasets.load(settings("dataset=digits", "dataset.splits.train=train[:69%]").dataset)
+    assert digits.digest == again.digest
+    assert digits.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("dataset.builder=digitz", "no builder 'digitz'; did you mean digits?"),
+        ("dataset.config=large", "dataset.config=large: "),
+        ("dataset.inputs=picture", "digits has no feature 'picture'; it has: image, label."),
+        ("dataset.splits.test=exam", "'exam' cannot be had from digits"),
+        ("'dataset.splits.test=train[:half]'", "'train\\[:half\\]' cannot be had from digits"),
+        ("'dataset.splits.test=train[:0]'", "dataset.splits.test=train\\[:0\\] is empty"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(settings, override, answer):
+    with pytest.raises(UserError, match=answer):
+        datasets.load(settings("dataset=digits", override.strip("'")).dataset)
+
+
+def test_without_a_network_it_says_so_soon_and_names_what_needs_none(command):
+    # The proxy is a port of this machine on which nothing listens: no connection is made, whatever the network.
+    nowhere = [(name, "http://127.0.0.1:9") for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")]
+    began = time.perf_counter()
+    done = command("dataset=fashion_mnist", env=[*nowhere, ("NO_PROXY", ""), ("no_proxy", "")])
+    assert time.perf_counter() - began < 15 + 15  # and as much for TensorFlow to load on a busy machine
+    assert done.returncode == 2
+    assert "dataset=fashion_mnist could not be prepared: its archive cannot be downloaded" in done.stderr
+    assert "need no network: co2, digits, sunspots" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+PREPARE = """
+from src import startup
+startup.load_tensorflow()
+import sys, time
+from src import datasets, settings
+from src.datasets.builders import digits
+make = digits.Digits._generate_examples
+def slowly(self):
+    for index, example in enumerate(make(self)):
+        if index == 100:
+            print("half way", flush=True)
+            time.sleep(60)
+        yield example
+if sys.argv[2] == "slowly":
+    digits.Digits._generate_examples = slowly
+split = settings.Splits(train="train[:70%]", validation="train[70%:80%]", test="train[80%:]")
+chosen = settings.Dataset(name="digits", builder="digits", config=None, splits=split, inputs="image", targets="label",
+                          passes=1, limit=None, data_dir=sys.argv[1])
+print(len(datasets.load(chosen).train), flush=True)
+"""
+
+
+def test_a_preparation_that_was_killed_does_not_pass_for_a_finished_one(tmp_path):
+    def start(how):
+        program = [sys.executable, "-c", PREPARE, str(tmp_path), how]
+        return subprocess.Popen(program, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
+
+    first = start("slowly")
+    assert first.stdout.readline() == "half way\n"
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = start("at once")
+    assert second.communicate(timeout=120)[0] == "1258\n"
+
+
+def test_real_mnist_is_read_through_the_catalogue(settings, catalogue_data):
+    data = datasets.load(settings("dataset=mnist").dataset.model_copy(update={"data_dir": catalogue_data}))
+    assert (len(data.train), len(data.validation), len(data.test)) == (54_000, 6_000, 10_000)
+    assert np.bincount(data.test.targets).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # as published

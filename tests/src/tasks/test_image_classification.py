@@ -1,0 +1,94 @@
+"""Metrics and baselines of image classification, against scikit-learn and by hand."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import accuracy_score, log_loss
+
+from recipes import cnn
+from recipes.kinds import Classes, Image
+from src import tasks, training
+from src.datasets import Part
+from src.errors import UserError
+from src.tasks.image_classification import calibration_error
+
+
+@pytest.fixture
+def task(settings, load):
+    return tasks.create(settings("dataset=digits").task, load("digits"))
+
+
+def test_metrics_are_those_of_scikit_learn(task):
+    logits = np.random.default_rng(0).normal(0, 3, (len(task.test), 10)).astype(np.float32)
+    found = task.metrics(task.test, logits)
+    assert found["accuracy"] == accuracy_score(task.test.targets, logits.argmax(axis=1))
+    np.testing.assert_allclose(found["nll"], log_loss(task.test.targets, softmax(logits.astype(np.float64), axis=1)), rtol=1e-6)
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])
+    targets = np.array([0, 1, 0, 1])
+    # Two bins hold examples: two at 0.9, of which one is right; and 0.6 and 0.55, which fall into one bin each.
+    wanted = (2 * abs(0.5 - 0.9) + abs(1 - 0.6) + abs(1 - 0.55)) / 4
+    np.testing.assert_allclose(calibration_error(targets, probabilities), wanted)
+    sure_and_right = np.eye(2)[[0, 1]]
+    assert calibration_error(np.array([0, 1]), sure_and_right) == 0
+
+
+def test_baselines(task):
+    found = task.baselines()
+    dummy = DummyClassifier(strategy="prior").fit(np.zeros((len(task.train), 1)), task.train.targets)
+    answer = dummy.predict_proba(np.zeros((len(task.test), 1)))
+    assert found["majority_class"]["accuracy"] == accuracy_score(task.test.targets, answer.argmax(axis=1))
+    np.testing.assert_allclose(found["majority_class"]["nll"], log_loss(task.test.targets, answer), rtol=1e-2)  # smoothed
+    assert found["logistic_regression"]["accuracy"] > 0.9
+
+
+def test_baselines_of_a_part_that_lacks_a_class(task):
+    task.train = Part(task.train.inputs[task.train.targets == 3], task.train.targets[task.train.targets == 3])
+    share = float(np.mean(task.test.targets == 3))
+    assert {name: metrics["accuracy"] for name, metrics in task.baselines().items()} == {
+        "majority_class": share, "logistic_regression": share,
+    }  # fmt: skip
+
+
+def test_what_keras_measures_in_training_is_what_is_reported(task, settings):
+    chosen = settings("dataset=digits")
+    strategy = training.tf.distribute.get_strategy()
+    model = training.build(chosen, task, strategy)
+    from src.datasets import pipeline
+
+    loss, accuracy = model.evaluate(pipeline.evaluation(task.validation, 64), verbose=0)
+    found = task.metrics(task.validation, training.predict(model, task.validation, 64))
+    np.testing.assert_allclose([loss, accuracy], [found["nll"], found["accuracy"]], rtol=1e-5)
+
+
+def test_the_served_model_takes_pixels_and_names_its_answers(task):
+    keras.utils.set_random_seed(0)
+    model = task.model(cnn.build, {})
+    network = cnn.build(Image(8, 8, 1), Classes(10))
+    network.set_weights(model.get_weights())
+    images = task.test.inputs[:5]
+    answer = task.served(model).predict(images, verbose=0)
+    wanted = softmax(keras.ops.convert_to_numpy(network(images.astype(np.float32) / 255)), axis=1)
+    np.testing.assert_allclose(answer["probability"], wanted, rtol=1e-4)
+    np.testing.assert_array_equal(answer["class"], wanted.argmax(axis=1))
+
+
+def test_figures_are_drawn(task, tmp_path):
+    logits = np.random.default_rng(0).normal(0, 1, (len(task.test), 10)) + 6 * np.eye(10)[task.test.targets]
+    figures = task.figures(logits)
+    assert set(figures) == {"confusion_matrix.png", "worst_mistakes.png"}
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / name)
+    shown = [text.get_text() for text in figures["confusion_matrix.png"].axes[0].texts]
+    assert sum(map(int, shown)) == len(task.test)
+    perfect = task.figures(100 * np.eye(10)[task.test.targets])  # no mistake to show
+    perfect["worst_mistakes.png"].savefig(tmp_path / "none.png")
+
+
+def test_a_series_is_no_image(settings, load):
+    with pytest.raises(UserError, match="image_classification needs images"):
+        tasks.create(settings("dataset=digits").task, load("co2"))

@@ -1,0 +1,42 @@
+"""Multiply–accumulate operations, counted by hand for each kind of layer."""
+
+import keras
+import pytest
+from keras import layers
+
+from src import complexity
+
+attention_input = keras.Input((5, 8))
+CASES = {
+    "dense": (keras.Sequential([keras.Input((5, 8)), layers.Dense(3)]), 5 * 8 * 3),
+    "convolution": (keras.Sequential([keras.Input((8, 6, 2)), layers.Conv2D(4, 3, padding="same")]), 8 * 6 * 4 * 3 * 3 * 2),
+    "strides": (keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(4, 2, strides=2)]), 4 * 4 * 4 * 2 * 2 * 2),
+    "groups": (keras.Sequential([keras.Input((8, 8, 4)), layers.Conv2D(8, 3, groups=2, padding="same")]), 64 * 8 * 9 * 2),
+    "depthwise": (keras.Sequential([keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3, padding="same")]), 64 * 3 * 9),
+    "transposed": (keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2DTranspose(2, 3, 2, padding="same")]), 16 * 9 * 2 * 3),
+    "sequence": (keras.Sequential([keras.Input((7, 3)), layers.Conv1D(4, 3, padding="same")]), 7 * 4 * 3 * 3),
+    "lstm": (keras.Sequential([keras.Input((7, 3)), layers.LSTM(5)]), 7 * 4 * 5 * (3 + 5)),
+    "gru": (keras.Sequential([keras.Input((7, 3)), layers.GRU(5)]), 7 * 3 * 5 * (3 + 5)),
+    "bidirectional": (keras.Sequential([keras.Input((7, 3)), layers.Bidirectional(layers.LSTM(5))]), 2 * 7 * 4 * 5 * (3 + 5)),
+    "attention": (  # queries, keys and values; scores; weighted sum; output
+        keras.Model(attention_input, layers.MultiHeadAttention(2, 4)(attention_input, attention_input)),
+        3 * 5 * 8 * 8 + 2 * 5 * 5 * 4 + 2 * 5 * 5 * 4 + 5 * 8 * 8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_macs(name):
+    model, by_hand = CASES[name]
+    assert complexity.macs(model) == by_hand
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model, _ = CASES["lstm"]
+    complexity.macs(model)
+    assert model.layers[0].unroll is False
+
+
+def test_parameters_are_the_trainable_ones():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.BatchNormalization()])
+    assert complexity.parameters(model) == 3 * 4 + 4 + 4 + 4  # not the moving mean and variance

@@ -1,0 +1,119 @@
+"""The command line is checked before TensorFlow loads: what is wrong, and what to type instead."""
+
+import itertools
+import subprocess
+import sys
+import time
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from src import config, settings
+from src.errors import UserError
+from tests.conftest import environment
+
+MISTAKES = [
+    ("epochs=3", "no setting 'epochs'; did you mean training.epochs?"),
+    ("learning_rate=1", "did you mean optimizer.learning_rate?"),
+    ("training.epoch=3", "did you mean training.epochs"),
+    ("modle=cnn", "did you mean model?"),
+    ("model=cn", "no model=cn; did you mean model=cnn? known: cnn, lstm."),
+    ("dataset=mnits", "did you mean dataset=mnist?"),
+    ("strategy=multi", "known: mirrored, single."),
+    ("optimizer=adm", "did you mean optimizer=adam"),
+    ("debug=overift", "did you mean debug=overfit?"),
+    ("model.filtres=[3]", "did you mean model.filters?"),
+    ("+model.filtres=[3]", "did you mean model.filters?"),
+    ("+more=1", "no setting 'more'"),
+    ("model=lstm model.filters=[3]", "no setting 'model.filters'"),
+    ("optimizer=sgd optimizer.beta_1=0.9", "no setting 'optimizer.beta_1'"),
+    ("training.epochs=many", "training.epochs must be a valid integer, not 'many'."),
+    ("training.epochs=true", "training.epochs must be a valid integer, not True."),
+    ("training.epochs=0", "training.epochs must be greater than or equal to 1, not 0."),
+    ("training.precision=float8", "training.precision must be 'float32', 'mixed_bfloat16' or 'mixed_float16', not 'float8'."),
+    ("training.ema=1", "training.ema must be less than 1, not 1."),
+    ("optimizer.learning_rate=-1", "optimizer.learning_rate must be greater than 0, not -1."),
+    ("optimizer.schedule=cosin", "optimizer.schedule must be 'constant', 'cosine', 'linear' or 'exponential'"),
+    ("optimizer.name=lion", "optimizer.name must be 'adam', 'adamw', 'sgd', 'rmsprop', not 'lion'."),
+    ("seed=-1", "seed must be greater than or equal to 0"),
+    ("model.dropout=1", "model.dropout must be less than 1, not 1."),
+    ("model.filters=[32,big]", "model.filters[1] must be a valid integer, not 'big'."),
+    ("model.pooling=min", "model.pooling must be 'max' or 'average', not 'min'."),
+    ("model._target_=recipes.nothing.build", "names no module that can be found"),
+    ("model._target_=recipes.cnn.make", "recipes.cnn has no function 'make'"),
+    ("strategy=mirrored strategy.replicas=4 training.batch_size=33", "type training.batch_size=32 or 36."),
+    ("strategy=mirrored training.jit_compile=true", "type training.jit_compile=false or strategy=single."),
+    ("strategy=mirrored training.gradient_accumulation=2", "type training.gradient_accumulation=1 or strategy=single."),
+    ("training.ema=0.9 training.early_stopping=2 training.keep=last", "type training.keep=best."),
+    ("model=lstm task.window=10", "type task.window=52 or more."),
+    ("model=cnn,lstm", "add -m to run them one after the other."),
+    ("-m model=cnn,lstm training.epochs=1,none", "training.epochs must be a valid integer, not 'none'."),
+    ("-m model=cnn,lst", "did you mean model=lstm?"),
+    ("training.epochs=[", "cannot be read; write key=value"),
+    ("training=3", "cannot be composed"),
+    ("training.epochs", "cannot be read; write key=value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_answered_in_one_sentence(line, answer):
+    began = time.perf_counter()
+    with pytest.raises(UserError) as raised:
+        config.check(line.split())
+    assert answer in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert time.perf_counter() - began < 2  # a second and some, on a busy machine
+
+
+def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
+    (tmp_path / "only_series.py").write_text(
+        "def build(inputs: Series, outputs: Forecast, *, units: Count = 3): ...\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
+    config.check(overrides)
+    with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, sunspots\."):
+        config.check([*overrides, "dataset=digits"])
+
+
+LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding")
+GROUPS = {group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml")) for group in ("model", "dataset", "debug")}
+
+
+@pytest.mark.parametrize("choice", list(itertools.product(*GROUPS.values())), ids="-".join)
+def test_every_config_composes_with_every_other(choice):
+    config.check([f"{group}={name}" for group, name in zip(GROUPS, choice)])
+
+
+@pytest.mark.parametrize("group", ["optimizer", "strategy", "experiment"])
+def test_every_option_of_the_other_groups_is_sound(group):
+    for path in (config.CONF / group).glob("*.yaml"):
+        config.check([f"{group}={path.stem}"])
+
+
+def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
+    assert settings("model=lstm").dataset.name == "co2"
+    assert settings("model=lstm", "dataset=digits").dataset.name == "digits"
+    assert settings("model=lstm").optimizer.clip_norm == 1.0
+    assert settings("model=lstm", "optimizer.clip_norm=2.0").optimizer.clip_norm == 2.0
+    assert settings("dataset=mnist").training.epochs == 8
+    assert settings("dataset=mnist", "training.epochs=2").training.epochs == 2
+
+
+def test_every_setting_has_a_default_in_conf():
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        shown = OmegaConf.to_container(compose("config"))
+    assert set(shown) == set(settings.Settings.model_fields)
+    assert set(shown["training"]) == set(settings.Training.model_fields)
+
+
+def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
+    program = "import sys; from src import run; run.main(); assert not {'tensorflow', 'keras', 'mlflow'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--cfg", "job", "model=lstm"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "_target_: recipes.lstm.build" in done.stdout
+    assert not list(tmp_path.iterdir())

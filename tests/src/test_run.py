@@ -1,0 +1,161 @@
+"""The command line, as a user types it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import pytest
+
+from tests.conftest import ROOT, environment
+
+SMALL = ("training.epochs=1", "dataset.limit=64", "training.batch_size=32")
+
+
+def runs(here, experiment=None):
+    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    names = [experiment] if experiment else [found.name for found in client.search_experiments()]
+    ids = [client.get_experiment_by_name(name).experiment_id for name in names]
+    return client.search_runs(ids)
+
+
+def test_one_command_trains_records_and_sums_up(command, here):
+    done = command("model=lstm", "training.epochs=2", "model.units=8")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (run,) = runs(here, "co2")
+    assert run.info.status == "FINISHED"
+    mae = run.data.metrics["test/mae"]
+    shown = re.search(r"^lstm +([\d.]+)", done.stdout, re.MULTILINE)
+    assert float(shown[1]) == pytest.approx(mae, abs=1e-4)
+    assert re.search(r"^seasonal naive +1\.7722", done.stdout, re.MULTILINE)
+    assert run.info.run_id in done.stdout
+    assert "mlflow ui" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert len(lines) == len(set(lines))  # no line twice
+    assert sorted(path.name for path in here.iterdir()) == ["mlflow.db", "mlruns"]  # no litter
+
+
+def test_a_sweep_runs_every_job(command, here):
+    done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL)
+    assert done.returncode == 0, done.stderr
+    found = {(run.data.tags["model"], run.data.tags["strategy"], run.info.status) for run in runs(here)}
+    assert found == {(model, strategy, "FINISHED") for model in ("cnn", "lstm") for strategy in ("single", "mirrored")}
+
+
+@pytest.mark.parametrize("debug", ["one_batch", "overfit", "profile"])
+def test_debug_modes(command, here, debug):
+    done = command("model=cnn", f"debug={debug}", "tracking.log_model=false")
+    assert done.returncode == 0, done.stderr
+    (run,) = runs(here, "debug")
+    steps = {"one_batch": 1, "overfit": 100, "profile": 1}
+    assert int(run.data.params["training.epochs"]) == steps[debug]
+    if debug == "overfit":
+        assert run.data.metrics["test/accuracy"] == 1.0  # the batch is known by heart
+    if debug == "profile":
+        table = next((here / "mlruns").rglob("profile/ops.txt")).read_text()
+        assert "Conv2D" in table
+
+
+def test_a_mistake_leaves_nothing_behind(command, here):
+    done = command("model=lstm", "training.epoch=3")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "There is no setting 'training.epoch'; did you mean training.epochs? see all with: python -m src.run --cfg job\n"
+    )
+    assert not list(here.iterdir())
+
+
+def test_a_mistake_that_takes_tensorflow_to_find_leaves_no_run_behind(command, here):
+    done = command("model=cnn", "training.batch_size=5000")
+    assert done.returncode == 2
+    assert "type training.batch_size=1258 or less" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (here / "mlflow.db").exists()
+
+
+def test_a_loss_that_is_no_number_fails_the_run(command, here):
+    done = command("model=cnn", *SMALL, "optimizer=sgd", "optimizer.learning_rate=1e30", "model.normalization=false")
+    assert done.returncode == 2
+    assert "The loss became" in done.stderr
+    assert "Traceback" not in done.stderr
+    (run,) = runs(here)
+    assert run.info.status == "FAILED"
+    assert "The loss became" in run.data.tags["failure"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_run_that_is_stopped_is_marked_killed_and_keeps_what_it_logged(here, number):
+    arguments = ["-m", "src.run", "model=lstm", "training.epochs=1000", "model.units=4"]
+    with subprocess.Popen(
+        [sys.executable, *arguments], cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while "epoch 2/1000" not in process.stdout.readline():
+            assert process.poll() is None
+        os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "Stopped. What was logged up to now is kept, and the run is marked KILLED.\n"
+    (run,) = runs(here)
+    assert run.info.status == "KILLED"
+    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) >= 2
+    assert "run.log" in [found.path for found in client.list_artifacts(run.info.run_id)]
+
+
+def test_the_progress_bar_is_shown_on_a_terminal(here):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    arguments = ["-m", "src.run", "model=cnn", *SMALL, "tracking.log_model=false"]
+    with subprocess.Popen([sys.executable, *arguments], cwd=here, env=environment(), stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            try:
+                more = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            shown += more
+        assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert "Epoch 1/1" in text
+    assert "━" in text
+    assert "epoch 1/1 " not in text  # the line that a sweep shows instead
+    assert not re.search(r"oneDNN|cuda|CUDA|absl|Warning|WARNING", text)
+
+
+def test_real_mnist_trains(command, here, catalogue_data):
+    done = command("dataset=mnist", f"dataset.data_dir={catalogue_data}", "training.epochs=1", "training.steps_per_epoch=100")
+    assert done.returncode == 0, done.stderr
+    (run,) = runs(here, "mnist")
+    assert run.data.metrics["test/accuracy"] > 0.9
+
+
+def test_hydras_own_options_still_work(command):
+    done = command("--help")
+    assert done.returncode == 0
+    assert "model: cnn, lstm" in done.stdout
+    done = command("--cfg", "job", "--package", "training")
+    assert "batch_size: 64" in done.stdout
+
+
+def test_it_runs_where_git_is_not_installed(command, here):
+    done = command("model=cnn", *SMALL, env=[("PATH", str(here))])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (run,) = runs(here)
+    assert "git.commit" not in run.data.tags
+
+
+def test_the_root_holds_what_it_should():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.partition("/")[0] for line in tracked.stdout.splitlines()}
+    fixed = {"recipes", "src", "conf", "tests", "mlruns", "requirements.txt", "README.md", "pyproject.toml"}
+    assert {name for name in top if not name.startswith((".", "requirements", "README"))} <= fixed

@@ -1,0 +1,121 @@
+"""Training on several devices is training on one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src import datasets, strategies, tasks, training
+from src import settings as sections
+from src.errors import UserError
+
+SINGLE = sections.Single(name="single", device="auto")
+MIRRORED = sections.Mirrored(name="mirrored", replicas=2)
+RECIPES = {  # recipe: settings that leave it no randomness but its first weights and the order of the examples
+    "cnn": ("model=cnn", "dataset=digits", "model.dropout=0", "model.augmentation=0"),
+    "lstm": ("model=lstm", "dataset=co2", "model.dropout=0"),
+}
+
+
+def train(chosen):
+    """{metric: [value after each epoch]}, and the weights at the end."""
+    strategy = strategies.create(chosen.strategy)
+    data = datasets.load(chosen.dataset)
+    training.prepare(chosen)
+    task = tasks.create(chosen.task, data, chosen.dataset.limit)
+    model = training.build(chosen, task, strategy)
+    history = []
+    training.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+    names = [name for name in history[0] if name != "examples_per_second"]
+    return {name: [epoch[name] for epoch in history] for name in names}, model.get_weights()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_single_and_mirrored_have_the_same_loss_curve(settings, recipe):
+    common = (*RECIPES[recipe], "training.epochs=3", "training.keep=last")
+    single, _ = train(settings(*common, "strategy=single"))
+    mirrored, _ = train(settings(*common, "strategy=mirrored", "strategy.replicas=2"))
+    assert single["train/loss"][-1] < 0.7 * single["train/loss"][0]  # it does learn
+    for name in ("train/loss", "val/loss"):
+        np.testing.assert_allclose(mirrored[name], single[name], rtol=1e-4, err_msg=name)
+
+
+def test_clipping_bounds_the_gradient_of_the_whole_batch(settings):
+    """Left alone, Keras clips what each replica found, which bounds the sum to another norm."""
+    tight = ("optimizer.clip_norm=0.05", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
+    common = (*RECIPES["lstm"], *tight, "optimizer.learning_rate=1.0", "training.epochs=1", "dataset.limit=256")
+    _, single = train(settings(*common, "strategy=single"))
+    _, mirrored = train(settings(*common, "strategy=mirrored"))
+    for one, two in zip(single, mirrored):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["single", "mirrored"])
+@pytest.mark.parametrize("recipe", ["cnn", "lstm"])
+def test_the_same_seed_gives_the_same_run_to_the_last_bit(settings, recipe, strategy):
+    dataset = RECIPES[recipe][1]
+    common = (f"model={recipe}", dataset, "model.dropout=0.2", "training.epochs=2", "dataset.limit=256", f"strategy={strategy}")
+    first, first_weights = train(settings(*common))
+    second, second_weights = train(settings(*common))
+    other, _ = train(settings(*common, "seed=1"))
+    assert first == second
+    for one, two in zip(first_weights, second_weights):
+        np.testing.assert_array_equal(one, two)
+    assert first["train/loss"] != other["train/loss"]
+
+
+def each_replica(compute):
+    """What `compute` returns on each of two replicas."""
+    strategy = strategies.create(MIRRORED)
+    run = tf.function(lambda: strategy.run(compute))
+    return [tensor.numpy() for tensor in strategy.experimental_local_results(run())]
+
+
+def test_replicas_draw_different_numbers():
+    with strategies.create(MIRRORED).scope():
+        generator = keras.random.SeedGenerator(3)
+        dropout = keras.layers.Dropout(0.5, seed=3)
+        shift = keras.layers.RandomTranslation(0.3, 0.3, seed=3)
+    image = tf.reshape(tf.range(64.0), (1, 8, 8, 1))
+    for compute in (
+        lambda: keras.random.normal((100,), seed=generator),
+        lambda: dropout(tf.ones(100), training=True),
+        lambda: shift(image, training=True),
+    ):
+        first, second = each_replica(compute)
+        assert not np.array_equal(first, second)
+        assert not np.array_equal(first, each_replica(compute)[0])  # and new ones every time
+
+
+def test_the_first_replica_draws_what_a_single_device_would():
+    with strategies.create(MIRRORED).scope():
+        generator = keras.random.SeedGenerator(3)
+    first, _ = each_replica(lambda: keras.random.normal((100,), seed=generator))
+    np.testing.assert_array_equal(first, keras.random.normal((100,), seed=keras.random.SeedGenerator(3)))
+
+
+def test_left_alone_keras_draws_the_same_numbers_on_every_replica(monkeypatch):
+    """The reason for the repair: when this fails, Keras has changed and the repair can go."""
+    strategies.create(MIRRORED)
+    repaired = keras.random.SeedGenerator.next
+    monkeypatch.setattr(keras.random.SeedGenerator, "next", repaired.__wrapped__)
+    with strategies.create(MIRRORED).scope():
+        generator = keras.random.SeedGenerator(3)
+    first, second = each_replica(lambda: keras.random.normal((100,), seed=generator))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_one_strategy_for_the_life_of_a_process():
+    assert strategies.create(MIRRORED) is strategies.create(sections.Mirrored(name="mirrored", replicas=2))
+    assert strategies.create(sections.Mirrored(name="mirrored", replicas=None)).num_replicas_in_sync == 2
+
+
+def test_devices_that_are_not_there_are_named():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"finds no GPU.*type strategy.device=auto or strategy.device=cpu"):
+        strategies.create(sections.Single(name="single", device="gpu"))
+    with pytest.raises(UserError, match=r"strategy.replicas=99, but there are 8 devices"):
+        strategies.create(sections.Mirrored(name="mirrored", replicas=99))
+    with pytest.raises(UserError, match=r"type training\.batch_size=62 or 64"):
+        strategies.check_batch(63, strategies.create(MIRRORED))

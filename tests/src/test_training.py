@@ -1,0 +1,169 @@
+"""Schedules, settings of `fit`, and what ends a run."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src import tasks, training
+from src.errors import UserError
+from src.training import WarmupThenDecay
+
+
+def rates(schedule, updates=101, warmup=0.0, final_fraction=0.1):
+    rate = WarmupThenDecay(2.0, schedule, updates, warmup, final_fraction)
+    return np.array([float(rate(step)) for step in range(updates)])
+
+
+def test_schedules_by_hand():
+    share = np.arange(101) / 100
+    np.testing.assert_allclose(rates("constant"), 2.0)
+    np.testing.assert_allclose(rates("linear"), 2 * (1 - 0.9 * share), rtol=1e-5)
+    np.testing.assert_allclose(rates("cosine"), 2 * (0.1 + 0.45 * (1 + np.cos(np.pi * share))), rtol=1e-5)
+    np.testing.assert_allclose(rates("exponential"), 2 * 0.1**share, rtol=1e-5)
+
+
+def test_warmup_rises_to_the_peak_and_the_decay_follows():
+    found = rates("cosine", updates=100, warmup=0.2)
+    np.testing.assert_allclose(found[:20], 2 * np.arange(1, 21) / 20, rtol=1e-5)
+    assert (np.diff(found[20:]) < 0).all()
+    np.testing.assert_allclose(found[-1], 0.2, rtol=1e-5)
+
+
+def test_the_schedule_spans_the_run(settings, trained):
+    _, history, _ = trained(
+        "training.epochs=3", "optimizer.schedule=linear", "optimizer.warmup=0", "optimizer.final_fraction=0.5"
+    )
+    steps, peak = 4, settings("model=cnn").optimizer.learning_rate
+    # After an epoch the next update's rate is shown; the last update of all has half the peak.
+    wanted = [peak * (1 - 0.5 * min(step / (3 * steps - 1), 1)) for step in (steps, 2 * steps, 3 * steps)]
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history], wanted, rtol=1e-5)
+
+
+@pytest.fixture
+def trained(settings, load):
+    """trained("training.epochs=3", …): the model, the metrics of each epoch, and the objective; 256 digits."""
+
+    def train(*overrides):
+        chosen = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
+        training.prepare(chosen)
+        task = tasks.create(chosen.task, load("digits"), chosen.dataset.limit)
+        model = training.build(chosen, task, tf.distribute.get_strategy())
+        history = []
+        objective = training.fit(
+            model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None
+        )
+        train.task = task
+        return model, history, objective
+
+    yield train
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+def test_every_optimizer_learns(trained, optimizer):
+    _, history, _ = trained(
+        f"optimizer={optimizer}", "training.epochs=5", "model.augmentation=0", "optimizer.learning_rate=2e-3"
+    )
+    assert history[-1]["train/loss"] < history[0]["train/loss"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.precision=mixed_bfloat16", "training.precision=mixed_float16", "training.jit_compile=true", "training.ema=0.9"],
+)
+def test_every_setting_of_fit_learns(trained, override):
+    _, history, _ = trained(override, "training.epochs=5", "model.augmentation=0")
+    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    assert np.isfinite([value for epoch in history for value in epoch.values()]).all()
+
+
+def test_accumulated_gradients_are_those_of_the_large_batch(trained):
+    common = ("model.normalization=false", "model.augmentation=0", "model.dropout=0", "optimizer=sgd", "optimizer.momentum=0")
+    common = (*common, "optimizer.nesterov=false", "training.keep=last", "optimizer.schedule=constant", "training.epochs=1")
+    large, _, _ = trained(*common, "training.batch_size=64")
+    small, _, _ = trained(*common, "training.batch_size=32", "training.gradient_accumulation=2")
+    for one, two in zip(large.get_weights(), small.get_weights()):
+        np.testing.assert_allclose(one, two, atol=2e-6)
+
+
+def test_the_averaged_weights_are_kept(trained):
+    common = ("training.keep=last", "optimizer.schedule=constant", "training.epochs=1", "model.normalization=false")
+    averaged, _, _ = trained(*common, "training.ema=0.5")
+    seen = []
+    chosen_fit = keras.Model.fit
+
+    def fit(model, *args, callbacks, **more):
+        note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.get_weights()))
+        return chosen_fit(model, *args, callbacks=[*callbacks, note], **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", fit)
+        model, _, _ = trained(*common)
+    trainable = {id(v): n for n, v in enumerate(model.weights)}
+    for variable, kept in zip(model.trainable_weights, averaged.trainable_weights):
+        at = trainable[id(variable)]
+        mean = seen[0][at]  # Keras starts the average at the first weights that it sees
+        for weights in seen[1:]:
+            mean = 0.5 * mean + 0.5 * weights[at]
+        assert np.abs(keras.ops.convert_to_numpy(kept) - seen[-1][at]).max() > 0
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), mean, atol=1e-4)
+
+
+def test_the_best_epoch_is_kept(trained):
+    model, history, objective = trained("training.epochs=8", "optimizer.learning_rate=0.2", "optimizer.schedule=constant")
+    losses = [epoch["val/loss"] for epoch in history]
+    assert objective == min(losses)
+    assert losses[-1] != min(losses)  # else nothing is tested
+    found = trained.task.metrics(trained.task.validation, training.predict(model, trained.task.validation, 64))
+    np.testing.assert_allclose(found["nll"], min(losses), rtol=1e-4)
+
+
+def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
+    common = ("training.epochs=6", "optimizer.learning_rate=0.05", "optimizer.schedule=constant", "training.keep=last")
+    model, history, objective = trained(*common)
+    assert objective == history[-1]["val/loss"]
+    found = trained.task.metrics(trained.task.validation, training.predict(model, trained.task.validation, 64))
+    np.testing.assert_allclose(found["nll"], objective, rtol=1e-4)
+
+
+def test_training_stops_early(trained):
+    _, history, _ = trained("training.epochs=40", "training.early_stopping=2", "optimizer.learning_rate=0.05")
+    losses = [epoch["val/loss"] for epoch in history]
+    assert len(losses) < 40
+    assert losses.index(min(losses)) == len(losses) - 3
+
+
+def test_a_loss_that_is_no_number_ends_the_run(trained):
+    with pytest.raises(UserError, match=r"The loss became (nan|inf) in epoch 1, step \d+; a smaller optimizer.learning_rate"):
+        trained("optimizer=sgd", "optimizer.learning_rate=1e30", "model.normalization=false", "training.epochs=1")
+
+
+def test_an_epoch_may_have_another_number_of_steps(trained):
+    model, history, _ = trained("training.steps_per_epoch=10", "training.epochs=2")
+    assert int(model.optimizer.iterations) == 20
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("training.batch_size=257", "more than the 256 training examples; type training.batch_size=256 or less"),
+        (
+            "training.monitor=val_accurcy",
+            "no metric training.monitor=val_accurcy; known: val_loss, val_accuracy, loss, accuracy",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(trained, override, answer):
+    with pytest.raises(UserError, match=answer):
+        trained(override)
+
+
+def test_what_a_recipe_refuses_is_answered_in_one_sentence(trained, monkeypatch):
+    def build(inputs, outputs, **hyperparameters):
+        raise ValueError("depth must be\n6n + 2, not 9")
+
+    monkeypatch.setattr(training.hydra.utils, "get_method", lambda target: build)
+    with pytest.raises(UserError, match=r"model=cnn cannot be built: depth must be 6n \+ 2, not 9"):
+        trained()
