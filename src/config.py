@@ -175,7 +175,7 @@ def _near(word: str, known: Sequence[str]) -> list[str]:
     by_last_part = {}
     for key in known:
         by_last_part.setdefault(key.rpartition(".")[2], key)
-    alike = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
+    alike = difflib.get_close_matches(word, known, n=2, cutoff=0.85)
     alike += [by_last_part[part] for part in difflib.get_close_matches(last, by_last_part, n=2, cutoff=0.75)]
     return list(dict.fromkeys(same + alike))[:3]
 

@@ -86,6 +86,7 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
     """
     with _first_use():
         mlflow.set_experiment(chosen.tracking.experiment)
+    mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # else the UI shows pages on language models
     mlflow.set_system_metrics_sampling_interval(chosen.tracking.system_metrics_interval)
     mlflow.set_system_metrics_samples_before_logging(1)
     name = chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}"
@@ -94,7 +95,7 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
     status = "FAILED"
     try:
         _log_settings(chosen)
-        _log_data(data)
+        _log_data(chosen.dataset, data)
         _log_code()
         yield record
         status = "FINISHED"
@@ -131,7 +132,7 @@ def _tags(chosen: settings.Settings) -> dict[str, str]:
         "precision": chosen.training.precision,
         "backend": keras.config.backend(),
         "python": platform.python_version(),
-        "command": " ".join(sys.argv),
+        "command": " ".join(["python -m src.run", *sys.argv[1:]]),
     }
     for package in STACK:
         tags[f"version.{package}"] = importlib.metadata.version(package)
@@ -143,11 +144,10 @@ def _log_settings(chosen: settings.Settings) -> None:
     mlflow.log_text(yaml.safe_dump(chosen.model_dump(by_alias=True), sort_keys=False, allow_unicode=True), "config.yaml")
 
 
-def _log_data(data: Data) -> None:
-    source = CodeDatasetSource(tags={"tfds": data.source})
-    dataset = MetaDataset(source, name=data.name, digest=data.digest[:32])
-    for context in ("train", "validation", "test"):
-        mlflow.log_input(dataset, context=context)
+def _log_data(chosen: settings.Dataset, data: Data) -> None:
+    for name, split in chosen.splits.model_dump().items():
+        source = CodeDatasetSource(tags={"tfds": data.source, "split": split})
+        mlflow.log_input(MetaDataset(source, name=data.name, digest=getattr(data, name).digest), context=name)
 
 
 def _log_code() -> None:

@@ -47,6 +47,15 @@ class Part:
         """The first `limit` examples; all of them if that is None."""
         return Part(self.inputs[:limit], self.targets[:limit])
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """A fingerprint of every value, and of their order: 32 hexadecimal digits."""
+        fingerprint = hashlib.blake2b(digest_size=16)
+        for array in (self.inputs, self.targets):
+            fingerprint.update(str((array.shape, array.dtype)).encode())
+            fingerprint.update(np.ascontiguousarray(array).data)
+        return fingerprint.hexdigest()
+
 
 @dataclass(frozen=True)
 class Data:
@@ -59,16 +68,6 @@ class Data:
     validation: Part
     test: Part
     classes: tuple[str, ...]  # names of the classes; empty where targets are no classes
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """A fingerprint of every value of all three parts, and of their order."""
-        fingerprint = hashlib.blake2b(digest_size=16)
-        for part in (self.train, self.validation, self.test):
-            for array in (part.inputs, part.targets):
-                fingerprint.update(str((array.shape, array.dtype)).encode())
-                fingerprint.update(np.ascontiguousarray(array).data)
-        return fingerprint.hexdigest()
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep mostly share a data set

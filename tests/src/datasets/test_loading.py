@@ -26,8 +26,11 @@ def test_the_digest_tells_data_apart(load, settings):
     digits = load("digits")
     again = datasets.load.__wrapped__(settings("dataset=digits").dataset)
     other = datasets.load(settings("dataset=digits", "dataset.splits.train=train[:69%]").dataset)
-    assert digits.digest == again.digest
-    assert digits.digest != other.digest
+    assert digits.train.digest == again.train.digest
+    assert digits.train.digest != other.train.digest
+    swapped = digits.test.inputs.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    assert datasets.Part(swapped, digits.test.targets).digest != digits.test.digest
 
 
 @pytest.mark.parametrize(
