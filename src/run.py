@@ -22,6 +22,9 @@ log = logging.getLogger("src.run")  # __name__ is "__main__" here
 def main() -> None:
     """The command line: checks it, runs what it asks for, and answers a mistake in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hands exceptions on to here instead of printing and exiting
+    for name in ("SIGTERM", "SIGHUP"):  # a scheduler ends the job, a terminal is closed: as Ctrl-C
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     try:
         config.check(sys.argv[1:])
         job()
@@ -29,6 +32,10 @@ def main() -> None:
         sys.exit(_stop(str(error), 2))
     except KeyboardInterrupt:
         sys.exit(_stop("Stopped. What was logged up to now is kept, and the run is marked KILLED.", 130))
+
+
+def _interrupt(number: int, frame) -> None:
+    raise KeyboardInterrupt
 
 
 def _stop(sentence: str, status: int) -> int:
@@ -40,11 +47,14 @@ def _stop(sentence: str, status: int) -> int:
 def job(composed: DictConfig) -> float:
     """One job of Hydra's. Returns the monitored validation metric, for sweepers to improve."""
     hydra_config = HydraConfig.get()
-    return run(
-        config.checked(composed),
-        log_file=f"{hydra_config.runtime.output_dir}/run.log",
-        quiet=hydra_config.mode == RunMode.MULTIRUN or not sys.stdout.isatty(),
-    )
+    sweep = hydra_config.mode == RunMode.MULTIRUN
+    log_file = f"{hydra_config.runtime.output_dir}/run.log"
+    try:
+        return run(config.checked(composed), log_file, quiet=sweep or not sys.stdout.isatty())
+    except UserError as error:
+        if sweep:
+            raise  # Hydra runs the other jobs first
+        sys.exit(_stop(str(error), 2))
 
 
 def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> float:
@@ -74,7 +84,6 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
         chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}", strategy.num_replicas_in_sync,
     )  # fmt: skip
 
-    signal.signal(signal.SIGTERM, _interrupt)
     with tracking.run(chosen, data, log_file) as record, tempfile.TemporaryDirectory() as scratch:
         record.metrics(cost)
         profile_to = f"{scratch}/profile" if chosen.training.profile else None
@@ -96,10 +105,6 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
         log.info("\n%s\n", report.table(chosen.model.name, test, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
     return objective
-
-
-def _interrupt(number: int, frame) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
