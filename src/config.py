@@ -117,7 +117,10 @@ def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
     try:
         parsed = parser.parse_overrides(overrides)
     except OverrideParseException as error:
-        raise UserError(f"'{error.override}' cannot be read; write key=value, like training.epochs=5.") from None
+        raise UserError(
+            f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets or colons "
+            """in quotes, like 'dataset.splits.test="train[80%:]"'."""
+        ) from None
     swept = [override for override in parsed if override.is_sweep_override()]
     if swept and not multirun:
         first = swept[0].input_line

@@ -84,9 +84,6 @@ def load(chosen: settings.Dataset) -> Data:
         if key not in features:
             raise UserError(f"{chosen.builder} has no feature '{key}'; it has: {', '.join(features)}.")
     parts = {name: _read(builder, chosen, split) for name, split in chosen.splits.model_dump().items()}
-    for name, part in parts.items():
-        if len(part) == 0:
-            raise UserError(f"dataset.splits.{name}={getattr(chosen.splits, name)} is empty; type a larger slice.")
     target = features[chosen.targets]
     return Data(
         name=chosen.name,
@@ -164,6 +161,8 @@ def _read(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset, split: st
     except (KeyError, ValueError) as error:
         known = ", ".join(builder.info.splits)
         raise UserError(f"dataset.splits: '{split}' cannot be had from {chosen.builder} ({error}); it has: {known}.") from None
+    if count == 0:
+        raise UserError(f"The slice '{split}' of {chosen.builder} is empty; type a larger one.")
     shape = builder.info.features[chosen.inputs].shape
     if None in shape:
         raise UserError(f"dataset={chosen.name}: '{chosen.inputs}' has no fixed shape ({shape}), which is not supported.")
@@ -171,7 +170,7 @@ def _read(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset, split: st
     if needed > psutil.virtual_memory().available / 2:  # once as it is read, once as it is used
         raise UserError(
             f"dataset={chosen.name} needs {needed / 2**30:.1f} GiB for '{split}' in memory; type a smaller slice, "
-            f"like '{split}[:10%]'."
+            f"""like 'dataset.splits.train="train[:10%]"'."""
         )
     batch = builder.as_dataset(
         split=split,

@@ -77,12 +77,15 @@ class Forecasting(Task):
         error = predictions.astype(np.float64) - part.targets  # (windows, horizon, features)
         absolute = np.abs(error).mean(axis=(0, 1))  # (features,)
         naive = np.abs(self._seasonal_naive(part) - part.targets).mean()
-        return {
-            "mae": float(absolute.mean()),
-            "rmse": float(np.sqrt(np.square(error).mean())),
-            "mase": float((absolute / self.naive_error).mean()),
-            "skill": float(1 - absolute.mean() / naive),
-        }
+        with np.errstate(
+            divide="ignore", invalid="ignore"
+        ):  # a series that repeats itself exactly leaves nothing to compare with
+            return {
+                "mae": float(absolute.mean()),
+                "rmse": float(np.sqrt(np.square(error).mean())),
+                "mase": float((absolute / self.naive_error).mean()),
+                "skill": float(1 - absolute.mean() / naive),
+            }
 
     def baselines(self) -> dict[str, Metrics]:
         answers = {"seasonal_naive": self._seasonal_naive(self.test)}

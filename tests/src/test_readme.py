@@ -18,7 +18,7 @@ COMMANDS = [
     if kind == "bash"
     for found in re.finditer(r"python -m src\.run(.*?)(?:#.*)?$", block, re.M)
 ]
-FILES = {found[1]: block for _, block in BLOCKS if (found := re.match(r"# ((?:conf|recipes)/\S+)\n", block))}
+FILES = dict(re.findall(r"`((?:conf|recipes)/\S+\.\w+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("arguments", [line.split() for line in COMMANDS], ids=" ".join)

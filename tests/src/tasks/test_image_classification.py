@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import softmax
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, log_loss
@@ -10,7 +11,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from recipes import cnn
 from recipes.kinds import Classes, Image
 from src import tasks, training
-from src.datasets import Part
+from src.datasets import Part, pipeline
 from src.errors import UserError
 from src.tasks.image_classification import calibration_error
 
@@ -56,10 +57,7 @@ def test_baselines_of_a_part_that_lacks_a_class(task):
 
 def test_what_keras_measures_in_training_is_what_is_reported(task, settings):
     chosen = settings("dataset=digits")
-    strategy = training.tf.distribute.get_strategy()
-    model = training.build(chosen, task, strategy)
-    from src.datasets import pipeline
-
+    model = training.build(chosen, task, tf.distribute.get_strategy())
     loss, accuracy = model.evaluate(pipeline.evaluation(task.validation, 64), verbose=0)
     found = task.metrics(task.validation, training.predict(model, task.validation, 64))
     np.testing.assert_allclose([loss, accuracy], [found["nll"], found["accuracy"]], rtol=1e-5)
@@ -72,7 +70,7 @@ def test_the_served_model_takes_pixels_and_names_its_answers(task):
     network.set_weights(model.get_weights())
     images = task.test.inputs[:5]
     answer = task.served(model).predict(images, verbose=0)
-    wanted = softmax(keras.ops.convert_to_numpy(network(images.astype(np.float32) / 255)), axis=1)
+    wanted = softmax(keras.ops.convert_to_numpy(network(images.astype(np.float32) / 255, training=False)), axis=1)
     np.testing.assert_allclose(answer["probability"], wanted, rtol=1e-4)
     np.testing.assert_array_equal(answer["class"], wanted.argmax(axis=1))
 
