@@ -13,10 +13,9 @@ a cross-correlation, the kernel is not flipped):
     pooling        p[i, j, f] = max (or mean) of h[2i + u, 2j + v, f]  over u, v ∈ {0, 1}
     output         z = W g + b                                         g: the last features, flattened or averaged
 
-Order here, for each entry of `filters`: `convolutions` times [convolution → normalisation → activation], with pooling right
-after the last convolution, so that what follows it has a quarter of the work (max pooling and ReLU may change places: both
-are monotone); then global average pooling (Lin et al. 2014) or flattening, a fully connected layer with dropout, and the
-output layer. A token sequence is embedded first and a series taken as it is; both are convolved along time alone.
+Order here, for each entry of `filters`: `convolutions` times [convolution → normalisation → activation], then pooling; after
+that global average pooling (Lin et al. 2014) or flattening, a fully connected layer with dropout, and the output layer. A
+token sequence is embedded first and a series taken as it is; both are convolved along time alone.
 
 References
 ----------
@@ -89,11 +88,10 @@ def build(
         for part in range(1, convolutions + 1):
             name = f"block{block}_{part}"
             x = Convolution(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
-            if part == convolutions:
-                x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # "same": an extent of 1 stays 1
             if normalization:
                 x = layers.BatchNormalization(**BATCH_NORMALIZATION, name=f"{name}_normalization")(x)
             x = layers.ReLU(name=f"{name}_activation")(x)
+        x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # "same": an extent of 1 stays 1
 
     x = GlobalPooling(name="global_pooling")(x) if global_pooling else layers.Flatten(name="flatten")(x)
     x = layers.Dense(dense_units, activation="relu", name="fully_connected")(x)  # (batch, dense_units)

@@ -49,7 +49,7 @@ class Forecasting(Section):
     window: Count  # steps seen
     horizon: Count  # steps ahead
     season: Count  # steps after which the series repeats itself, roughly
-    center: Literal["last", "mean", "none"]
+    center: Literal["last", "mean", "train"]
     unit: str
 
     @pydantic.model_validator(mode="after")

@@ -23,8 +23,6 @@ from mlflow.models import infer_signature
 from src import settings
 from src.datasets import Data
 
-log = logging.getLogger(__name__)
-
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
@@ -43,10 +41,6 @@ class Record:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers, all in one call."""
         mlflow.log_metrics(dict(values), step=step)
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Sets tags of the run."""
-        mlflow.set_tags(dict(values))
 
     def figures(self, figures: Mapping[str, Figure]) -> None:
         """Keeps figures as pictures."""
@@ -91,13 +85,12 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
     mlflow.set_system_metrics_samples_before_logging(1)
     name = chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}"
     started = mlflow.start_run(run_name=name, tags=_tags(chosen), log_system_metrics=True)
-    record = Record(started)
     status = "FAILED"
     try:
         _log_settings(chosen)
         _log_data(chosen.dataset, data)
         _log_code()
-        yield record
+        yield Record(started)
         status = "FINISHED"
     except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
         status = "KILLED"

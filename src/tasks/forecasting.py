@@ -34,8 +34,9 @@ class Forecasting(Task):
         features = self.train.inputs.shape[2]
         self.inputs = Series(chosen.window, features)
         self.outputs = Forecast(chosen.horizon, features)
-        deviation = self.train.inputs - _center(self.train.inputs, chosen.center)
-        self.scale = np.maximum(deviation.std(axis=(0, 1)), 1e-6)  # (features,), of the training part alone
+        # Of the training part alone, (features,) each:
+        self.mean = self.train.inputs.mean(axis=(0, 1))
+        self.scale = np.maximum((self.train.inputs - self._center(self.train.inputs)).std(axis=(0, 1)), 1e-6)
         # Mean error of the seasonal naive forecast, one season ahead, within the training part (Hyndman & Koehler 2006).
         train = self.series["train"]
         self.naive_error = np.abs(train[chosen.season :] - train[: -chosen.season]).mean(axis=0)  # (features,)
@@ -55,12 +56,26 @@ class Forecasting(Task):
         series = keras.Input(network.input_shape[1:], dtype="float32", name="series")
         scale = layers.Rescaling(1 / self.scale, dtype="float32", name="scale")
         unscale = layers.Rescaling(self.scale, dtype="float32", name="unscale")
-        if self.chosen.center == "none":
-            return keras.Model(series, unscale(network(scale(series))), name=network.name)
-        center = series[:, -1:] if self.chosen.center == "last" else ops.mean(series, axis=1, keepdims=True)
+        match self.chosen.center:
+            case "last":
+                center = series[:, -1:]
+            case "mean":
+                center = ops.mean(series, axis=1, keepdims=True)
+            case "train":
+                center = layers.Rescaling(0.0, offset=self.mean, dtype="float32", name="training_mean")(series[:, -1:])
         centered = layers.Subtract(dtype="float32", name="center")([series, center])
         forecast = layers.Add(dtype="float32", name="uncenter")([unscale(network(scale(centered))), center])
         return keras.Model(series, forecast, name=network.name)
+
+    def _center(self, windows: np.ndarray) -> np.ndarray:
+        """What each window (windows, window, features) is measured from: (windows or 1, 1, features)."""
+        match self.chosen.center:
+            case "last":
+                return windows[:, -1:]
+            case "mean":
+                return windows.mean(axis=1, keepdims=True)
+            case "train":
+                return self.mean[None, None]
 
     def loss(self) -> keras.losses.Loss:
         return StandardizedSquaredError(self.scale.tolist())
@@ -198,13 +213,3 @@ def _complete(series: np.ndarray) -> np.ndarray:
             raise UserError("A part of the series holds no number at all; choose other dataset.splits.")
         column[:] = np.interp(time, time[known], column[known])
     return columns.astype(np.float32)
-
-
-def _center(windows: np.ndarray, center: str) -> np.ndarray:
-    match center:
-        case "last":
-            return windows[:, -1:]
-        case "mean":
-            return windows.mean(axis=1, keepdims=True)
-        case _:
-            return np.zeros_like(windows[:, :1])

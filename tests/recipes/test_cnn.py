@@ -19,9 +19,10 @@ def by_hand(model, image, pooling):
         for j in range(width):
             patch = padded[i : i + size, j : j + size]
             found[i, j] = bias + np.einsum("uvc,uvcf->f", patch, kernel)
+    found = np.maximum(found, 0)
     blocks = found.reshape(height // 2, 2, width // 2, 2, -1)
     pooled = blocks.max(axis=(1, 3)) if pooling == "max" else blocks.mean(axis=(1, 3))
-    features = np.maximum(pooled, 0).mean(axis=(0, 1))
+    features = pooled.mean(axis=(0, 1))
     for name, activation in (("fully_connected", lambda z: np.maximum(z, 0)), ("logits", lambda z: z)):
         weights, bias = model.get_layer(name).get_weights()
         features = activation(features @ weights + bias)
