@@ -97,7 +97,7 @@ def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
     assert settings("model=lstm", "dataset=digits").dataset.name == "digits"
     assert settings("model=lstm").optimizer.clip_norm == 1.0
     assert settings("model=lstm", "optimizer.clip_norm=2.0").optimizer.clip_norm == 2.0
-    assert settings("dataset=mnist").training.epochs == 7
+    assert settings("dataset=mnist").training.epochs == 8
     assert settings("dataset=mnist", "training.epochs=2").training.epochs == 2
 
 
