@@ -84,7 +84,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch(trained):
     large, _, _ = trained(*common, "training.batch_size=64")
     small, _, _ = trained(*common, "training.batch_size=32", "training.gradient_accumulation=2")
     for one, two in zip(large.get_weights(), small.get_weights()):
-        np.testing.assert_allclose(one, two, atol=2e-6)
+        np.testing.assert_allclose(one, two, atol=1e-5)  # the weights have moved by 1e-3 and more
 
 
 def test_the_averaged_weights_are_kept(trained):
