@@ -46,8 +46,9 @@ def trained(settings, load):
 
     def train(*overrides):
         chosen = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
+        data = load("digits")  # first, as in a run: preparing data draws random numbers
         training.prepare(chosen)
-        task = tasks.create(chosen.task, load("digits"), chosen.dataset.limit)
+        task = tasks.create(chosen.task, data, chosen.dataset.limit)
         model = training.build(chosen, task, tf.distribute.get_strategy())
         history = []
         objective = training.fit(
