@@ -79,9 +79,8 @@ def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: in
         "rmsprop": keras.optimizers.RMSprop,
     }
     own = set(type(chosen).model_fields) - set(settings.OptimizerSection.model_fields) - {"name"}
-    updates = steps * training.epochs // training.gradient_accumulation
     return classes[chosen.name](
-        learning_rate=learning_rate(chosen, max(updates, 1)),
+        learning_rate=learning_rate(chosen, steps * training.epochs),
         weight_decay=chosen.weight_decay,
         global_clipnorm=chosen.clip_norm,
         use_ema=training.ema is not None,
@@ -91,34 +90,34 @@ def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: in
     )
 
 
-def learning_rate(chosen: settings.OptimizerSection, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate as a function of the update, over so many updates."""
+def learning_rate(chosen: settings.OptimizerSection, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate over so many steps. Keras asks for it by step, also where several steps make one update."""
     if chosen.schedule == "constant" and chosen.warmup == 0:
         return chosen.learning_rate
-    return WarmupThenDecay(chosen.learning_rate, chosen.schedule, updates, chosen.warmup, chosen.final_fraction)
+    return WarmupThenDecay(chosen.learning_rate, chosen.schedule, steps, chosen.warmup, chosen.final_fraction)
 
 
 class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A rise from 0 in a straight line, then a decay that reaches `peak · final_fraction` at the last update.
+    """A rise from 0 in a straight line, then a decay that reaches `peak · final_fraction` at the last step.
 
     Args:
         peak: the highest learning rate.
         schedule: constant, cosine, linear or exponential.
-        updates: updates in all.
+        steps: steps in all.
         warmup: fraction of them in which the learning rate rises.
-        final_fraction: of the peak, at the last update; not used by `constant`.
+        final_fraction: of the peak, at the last step; not used by `constant`.
     """
 
-    def __init__(self, peak: float, schedule: str, updates: int, warmup: float, final_fraction: float):
-        self.peak, self.schedule, self.updates = peak, schedule, updates
+    def __init__(self, peak: float, schedule: str, steps: int, warmup: float, final_fraction: float):
+        self.peak, self.schedule, self.steps = peak, schedule, steps
         self.warmup, self.final_fraction = warmup, final_fraction
 
     def __call__(self, step):
-        """The learning rate of update number `step`, counted from 0."""
+        """The learning rate of step number `step`, counted from 0."""
         ops = keras.ops
         step = ops.cast(step, "float32")
-        rising = self.warmup * self.updates
-        done = ops.clip((step - rising) / max(self.updates - 1 - rising, 1), 0.0, 1.0)
+        rising = self.warmup * self.steps
+        done = ops.clip((step - rising) / max(self.steps - 1 - rising, 1), 0.0, 1.0)
         last = self.final_fraction
         match self.schedule:
             case "constant":
@@ -133,7 +132,7 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         """The arguments it was made with."""
-        names = ("peak", "schedule", "updates", "warmup", "final_fraction")
+        names = ("peak", "schedule", "steps", "warmup", "final_fraction")
         return {name: getattr(self, name) for name in names}
 
 
