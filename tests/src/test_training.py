@@ -40,6 +40,14 @@ def test_the_schedule_spans_the_run(settings, trained):
     np.testing.assert_allclose([epoch["learning_rate"] for epoch in history], wanted, rtol=1e-5)
 
 
+def test_the_schedule_spans_the_run_where_gradients_are_accumulated(settings, trained):
+    straight = ("optimizer.schedule=linear", "optimizer.warmup=0", "optimizer.final_fraction=0.5")
+    _, history, _ = trained("training.epochs=3", "training.gradient_accumulation=2", *straight)
+    peak = settings("model=cnn").optimizer.learning_rate
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history][-1], 0.5 * peak, rtol=1e-5)
+    assert history[1]["learning_rate"] > 0.6 * peak  # it did not get there half way
+
+
 @pytest.fixture
 def trained(settings, load):
     """trained("training.epochs=3", …): the model, the metrics of each epoch, and the objective; 256 digits."""
