@@ -24,7 +24,7 @@ References:
 
 Results, on two CPU cores, 110,698 parameters:
     digits  99.16 ± 0.28 % (mean ± sd of three seeds), 10 to 14 s a run: python -m src.run -m model=cnn seed=0,1,2
-    MNIST   MNIST_RESULT: python -m src.run experiment=cnn_mnist
+    MNIST   99.38 % (seed 0), 213 s: python -m src.run experiment=cnn_mnist
 """
 
 from typing import Literal

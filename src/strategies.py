@@ -34,7 +34,16 @@ def create(chosen: settings.Strategy) -> tf.distribute.Strategy:
     replicas = chosen.replicas or gpus or DEFAULT_CPU_REPLICAS
     if replicas > there:
         raise UserError(f"strategy.replicas={replicas}, but there are {there} devices ({kind}); type {there} or fewer.")
+    if _replicas_before not in ([], [replicas]):
+        raise UserError(
+            f"TensorFlow cannot mirror over {replicas} devices in a process that did so over {_replicas_before[0]}; "
+            "type a command of its own for each strategy.replicas."
+        )
+    _replicas_before[:] = [replicas]
     return _mirrored(kind, replicas)
+
+
+_replicas_before: list[int] = []  # the number that this process has mirrored over, if it has
 
 
 @functools.cache

@@ -110,6 +110,12 @@ def test_one_strategy_for_the_life_of_a_process():
     assert strategies.create(sections.Mirrored(name="mirrored", replicas=None)).num_replicas_in_sync == 2
 
 
+def test_a_second_number_of_replicas_is_answered_in_one_sentence():
+    strategies.create(MIRRORED)
+    with pytest.raises(UserError, match="cannot mirror over 4 devices in a process that did so over 2"):
+        strategies.create(sections.Mirrored(name="mirrored", replicas=4))
+
+
 def test_devices_that_are_not_there_are_named():
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
