@@ -18,13 +18,27 @@ def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
     raise TypeError(f"{inputs!r} is not a kind of input: use Image, Tokens or Series")
 
 
-def as_sequence(x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int) -> keras.KerasTensor:
+def as_sequence(
+    x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int, patch: int | None = None
+) -> keras.KerasTensor:
     """An input as the sequence that a sequence model reads: (batch, steps, features).
 
-    An image becomes its rows, top to bottom (one step a row, width · channels features); tokens become vectors of
-    `embedding` entries, padding masked; a series stays as it is.
+    An image becomes its rows, top to bottom (one step a row, width · channels features), or its patches, row by row; tokens
+    become vectors of `embedding` entries, padding masked; a series stays as it is.
+
+    Args:
+        x: the input.
+        inputs: its kind.
+        embedding: entries of a token's vector.
+        patch: height and width of an image's patches; black is added at the bottom and on the right where they do not fit.
     """
     match inputs:
+        case Image(height, width, channels) if patch:
+            x = layers.ZeroPadding2D(((0, -height % patch), (0, -width % patch)), name="filled_up")(x)
+            down, across = x.shape[1] // patch, x.shape[2] // patch
+            x = layers.Reshape((down, patch, across, patch * channels), name="cut")(x)
+            x = layers.Permute((1, 3, 2, 4), name="side_by_side")(x)
+            return layers.Reshape((down * across, patch * patch * channels), name="patches")(x)
         case Image(height, width, channels):
             return layers.Reshape((height, width * channels), name="rows")(x)
         case Tokens(_, vocabulary):

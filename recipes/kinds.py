@@ -10,6 +10,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
+# Ids that mean the same in every vocabulary.
+PADDING, UNKNOWN, START, END = range(4)
+
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
 
@@ -28,6 +31,18 @@ class Tokens:
 
     length: int
     vocabulary: int
+
+
+@dataclass(frozen=True)
+class SourceTarget:
+    """Two integer tensors of ids, 0 is padding: `source` (batch, source_length), a whole sequence, and `target`
+    (batch, target_length), what has been written of the other one so far: it begins with `START`.
+    """
+
+    source_length: int
+    source_vocabulary: int
+    target_length: int
+    target_vocabulary: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,14 @@ class Forecast:
 
     horizon: int
     features: int
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """Float tensor (batch, length, vocabulary): at each step, one logit for each token that could come next."""
+
+    length: int
+    vocabulary: int
 
 
 # --- ranges of hyperparameters --------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ def parameters(model: keras.Model) -> int:
     return int(sum(np.prod(weight.shape) for weight in model.trainable_weights))
 
 
-def macs(model: keras.Model) -> int:
-    """Multiply–accumulate operations of matrix products and convolutions, for one example.
+def macs(model: keras.Model, example) -> int:
+    """Multiply–accumulate operations of matrix products and convolutions, for one example (a batch of one).
 
     The model answers one example op by op, and every op that multiplies and adds is counted as it runs: also inside layers
     within layers, and once for each step of a recurrent layer. TensorFlow's own counter of floating-point operations
@@ -26,14 +26,13 @@ def macs(model: keras.Model) -> int:
         nonlocal total
         total += _macs_of(op_type.decode() if isinstance(op_type, bytes) else op_type, inputs, attrs, outputs)
 
-    example = [tf.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
     recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
     unroll = [layer.unroll for layer in recurrent]
     op_callbacks.add_op_callback(count)
     try:
         for layer in recurrent:
             layer.unroll = True  # as a loop, Keras computes one step more than there are, to learn the shape of a step
-        model(example if len(example) > 1 else example[0], training=False)
+        model(keras.tree.map_structure(tf.convert_to_tensor, example), training=False)
     finally:
         op_callbacks.remove_op_callback(count)
         for layer, before in zip(recurrent, unroll):

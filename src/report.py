@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from src.tasks.task import Metrics
 
-LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase"}
+LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse"}
 
 
 def table(model: str, test: Metrics, baselines: Mapping[str, Metrics], units: Mapping[str, str]) -> str:

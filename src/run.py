@@ -78,7 +78,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     training.prepare(chosen)
     task = tasks.create(chosen.task, data, chosen.dataset.limit)
     model = training.build(chosen, task, strategy)
-    cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model)}
+    cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",
         chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}", strategy.num_replicas_in_sync,
@@ -91,14 +91,14 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
         if profile_to:
             record.files(profile_to, "profile")
 
-        predictions = training.predict(model, task.test, chosen.training.batch_size)
+        predictions = task.predict(model, task.test, chosen.training.batch_size)
         test, baselines = task.metrics(task.test, predictions), task.baselines()
         record.metrics({f"test/{name}": value for name, value in test.items()})
         for baseline, values in baselines.items():
             record.metrics({f"baseline/{baseline}/{name}": value for name, value in values.items()})
-        record.figures(task.figures(predictions))
+        record.figures(task.figures(model, predictions))
         if chosen.tracking.log_model:
-            record.model(task.served(model), task.test.inputs[:2], data.classes)
+            record.model(task, model, task.test.first(2).raw, data.classes)
 
         seconds = time.perf_counter() - began
         record.metrics({"seconds": seconds})

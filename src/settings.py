@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from recipes.kinds import Classes, Count, Forecast, Fraction, Image, Positive, Rate, Series
+from recipes.kinds import Classes, Count, Forecast, Fraction, Image, NextTokens, Positive, Rate, Series, SourceTarget, Tokens
 
 
 class Section(pydantic.BaseModel):
@@ -50,6 +50,7 @@ class Forecasting(Section):
     horizon: Count  # steps ahead
     season: Count  # steps after which the series repeats itself, roughly
     center: Literal["last", "mean", "train"]
+    reach_back: bool
     unit: str
 
     @pydantic.model_validator(mode="after")
@@ -62,10 +63,36 @@ class Forecasting(Section):
         return self
 
 
-Task = Annotated[ImageClassification | Forecasting, pydantic.Field(discriminator="name")]
+class Texts(Section):
+    """How texts become tokens."""
+
+    unit: Literal["word", "character"]
+    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # numbers 0 to 3 are taken
+    lowercase: bool
+
+
+class TextClassification(Texts):
+    name: Literal["text_classification"]
+    length: Count  # tokens of a text that are read
+
+
+class Translation(Texts):
+    name: Literal["translation"]
+    source_length: Count  # tokens
+    target_length: Count
+    label_smoothing: Rate
+    beams: Count
+
+
+Task = Annotated[ImageClassification | TextClassification | Translation | Forecasting, pydantic.Field(discriminator="name")]
 
 # What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
-KINDS = {"image_classification": (Image, Classes), "forecasting": (Series, Forecast)}
+KINDS = {
+    "image_classification": (Image, Classes),
+    "text_classification": (Tokens, Classes),
+    "translation": (SourceTarget, NextTokens),
+    "forecasting": (Series, Forecast),
+}
 
 
 # --- strategy, optimizer, training ----------------------------------------------------------------------------------
@@ -124,6 +151,7 @@ class Training(Section):
     jit_compile: bool
     gradient_accumulation: Count
     ema: Rate | None
+    gradient_norm: bool
     early_stopping: Count | None
     monitor: str
     keep: Literal["best", "last"]

@@ -108,12 +108,21 @@ def _clip_the_gradient_of_the_whole_batch() -> None:
         replica = _replica()
         if replica is None or not (self.clipnorm or self.global_clipnorm or self.clipvalue):
             return clip(self, gradients)
-        there = [gradient for gradient in gradients if gradient is not None]
-        summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, there))
-        clipped = clip(self, [None if gradient is None else next(summed) for gradient in gradients])
+        clipped = clip(self, of_the_whole_batch(gradients))
         return [None if gradient is None else gradient / replica.num_replicas_in_sync for gradient in clipped]
 
     keras.optimizers.Optimizer._clip_gradients = clip_sum
+
+
+def of_the_whole_batch(gradients: list) -> list:
+    """The sum over all replicas of the gradients that each has found on its share of a batch."""
+    replica = _replica()
+    if replica is None:
+        return gradients
+    # An embedding's gradient comes as the rows that were looked up; their sum over replicas is easier had as a matrix.
+    there = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+    summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return [None if gradient is None else next(summed) for gradient in gradients]
 
 
 def _replica() -> tf.distribute.ReplicaContext | None:

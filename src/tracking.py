@@ -6,6 +6,7 @@ import logging
 import platform
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,15 +19,17 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 
-from src import settings
+from src import serving, settings
 from src.datasets import Data
+from src.tasks import Task
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
-SERVING = ("tensorflow", "keras", "numpy")
+SERVING = ("tensorflow", "numpy", "pandas")
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 
 
@@ -42,29 +45,34 @@ class Record:
         """Logs numbers, all in one call."""
         mlflow.log_metrics(dict(values), step=step)
 
-    def figures(self, figures: Mapping[str, Figure]) -> None:
-        """Keeps figures as pictures."""
+    def figures(self, figures: Mapping[str, Figure | str]) -> None:
+        """Keeps figures as pictures, or as the HTML pages that they are."""
         for name, figure in figures.items():
-            mlflow.log_figure(figure, f"figures/{name}", save_kwargs={"dpi": 100})
+            if isinstance(figure, str):
+                mlflow.log_text(figure, f"figures/{name}")
+            else:
+                mlflow.log_figure(figure, f"figures/{name}", save_kwargs={"dpi": 100})
 
     def files(self, folder: str, where: str) -> None:
         """Keeps all the files of a folder under the name `where`."""
         mlflow.log_artifacts(folder, where)
 
-    def model(self, served: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
+    def model(self, task: Task, model: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
         """Keeps a model that `mlflow.pyfunc.load_model("runs:/<run id>/model")` loads and `mlflow models serve` serves."""
-        keras.config.disable_interactive_logging()  # MLflow tries the model out, which shows a progress bar
-        try:
-            mlflow.tensorflow.log_model(
-                served,
+        with tempfile.TemporaryDirectory() as scratch:
+            answer, owners = task.served(model)
+            answers = serving.save(answer, owners, example, f"{scratch}/saved_model")
+            texts = example.dtype == object
+            inputs = Schema([ColSpec("string")]) if texts else infer_signature(example).inputs
+            mlflow.pyfunc.log_model(
                 name="model",
-                signature=infer_signature(example, served.predict(example)),
-                input_example=example,
+                loader_module=serving.__name__,
+                data_path=f"{scratch}/saved_model",
+                signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, answers).outputs),
+                input_example=example.tolist() if texts else example,
                 pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING],
                 metadata={"classes": list(classes)} if classes else None,
             )
-        finally:
-            keras.config.enable_interactive_logging()
 
     def where(self) -> str:
         """How a person finds the run."""

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src import settings
+from src import settings, strategies
 from src.datasets import Part, pipeline
 from src.errors import UserError
 from src.profiling import Profile
@@ -43,6 +43,7 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
             model = task.model(recipe, chosen.model.hyperparameters)
         except ValueError as error:
             raise UserError(f"model={chosen.model.name} cannot be built: {' '.join(str(error).split())}") from error
+        model(keras.tree.map_structure(tf.constant, task.train.first(1).inputs))  # some models make their weights only now
         model.compile(
             optimizer=optimizer(chosen.optimizer, chosen.training, steps),
             loss=task.loss(),
@@ -78,8 +79,11 @@ def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: in
         "sgd": keras.optimizers.SGD,
         "rmsprop": keras.optimizers.RMSprop,
     }
+    chosen_class = classes[chosen.name]
+    if training.gradient_norm:
+        chosen_class = type(chosen_class.__name__, (MeasuresGradient, chosen_class), {})
     own = set(type(chosen).model_fields) - set(settings.OptimizerSection.model_fields) - {"name"}
-    return classes[chosen.name](
+    return chosen_class(
         learning_rate=learning_rate(chosen, steps * training.epochs),
         weight_decay=chosen.weight_decay,
         global_clipnorm=chosen.clip_norm,
@@ -88,6 +92,36 @@ def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: in
         gradient_accumulation_steps=training.gradient_accumulation if training.gradient_accumulation > 1 else None,
         **{name: getattr(chosen, name) for name in own},
     )
+
+
+class MeasuresGradient:
+    """Makes an optimizer measure the norm of the gradient of the batch, all weights together, before it is clipped.
+
+    `gradient_norm` and `gradient_norm_max` are the mean and the largest of the norms since `forget_norms`.
+    """
+
+    def build(self, variables):
+        super().build(variables)
+        scalar = {"shape": (), "dtype": "float32", "aggregation": "only_first_replica"}
+        self._norms = {name: self.add_variable(**scalar, name=f"norm_{name}") for name in ("sum", "max", "count")}
+
+    def _clip_gradients(self, gradients):
+        there = [tf.convert_to_tensor(g) for g in strategies.of_the_whole_batch(gradients) if g is not None]
+        norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in there])
+        self._norms["sum"].assign_add(norm)
+        self._norms["max"].assign(tf.maximum(self._norms["max"].value, norm))
+        self._norms["count"].assign_add(1.0)
+        return super()._clip_gradients(gradients)
+
+    def forget_norms(self):
+        """Begins anew."""
+        for variable in self._norms.values():
+            variable.assign(0.0)
+
+    def norms(self) -> dict[str, float]:
+        """The mean and the largest norm."""
+        total, largest, count = (float(keras.ops.convert_to_numpy(self._norms[name])) for name in ("sum", "max", "count"))
+        return {"gradient_norm": total / max(count, 1), "gradient_norm_max": largest}
 
 
 def learning_rate(chosen: settings.OptimizerSection, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
@@ -155,7 +189,7 @@ def fit(
     training = chosen.training
     steps = steps_per_epoch(training, task.train)
     watch = EpochLog(log_metrics, chosen.optimizer, training, steps, quiet)
-    callbacks = [FailOnNaN(), watch]
+    callbacks = [FailOnNaN(), *([GradientNorm()] if training.gradient_norm else []), watch]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     best = keras.callbacks.EarlyStopping(
@@ -178,11 +212,6 @@ def fit(
     return float(best.best if training.keep == "best" else history[training.monitor][-1])
 
 
-def predict(model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
-    """The model's answers on a part of the data, one for each example."""
-    return model.predict(pipeline.prediction(part, batch_size), verbose=0)[: len(part)]
-
-
 class FailOnNaN(keras.callbacks.Callback):
     """Ends a run whose loss is no number any more: it would never become one again."""
 
@@ -196,6 +225,17 @@ class FailOnNaN(keras.callbacks.Callback):
                 f"The loss became {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}; "
                 "a smaller optimizer.learning_rate, optimizer.clip_norm=1.0 or training.precision=float32 may help."
             )
+
+
+class GradientNorm(keras.callbacks.Callback):
+    """Adds to an epoch's metrics what an optimizer that `MeasuresGradient` has measured in it."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.model.optimizer.built:
+            self.model.optimizer.forget_norms()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(self.model.optimizer.norms())
 
 
 class EpochLog(keras.callbacks.Callback):

@@ -45,8 +45,8 @@ def settings(data_dir) -> Callable[..., Settings]:
 @pytest.fixture(scope="session")
 def load(settings) -> Callable[[str], datasets.Data]:
     """load("digits"): a data set."""
-    recipe = {"co2": "lstm", "sunspots": "lstm"}
-    return lambda name: datasets.load(settings(f"model={recipe.get(name, 'cnn')}", f"dataset={name}").dataset)
+    recipe = {"dates": "transformer"}
+    return lambda name: datasets.load(settings(f"model={recipe.get(name, 'lstm')}", f"dataset={name}").dataset)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import filelock
 import numpy as np
 import psutil
 import tensorflow_datasets as tfds
+from keras import tree
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.utils import gcs_utils
 
@@ -27,25 +28,37 @@ log = logging.getLogger(__name__)
 NO_NETWORK = sorted(
     builder.name
     for module in builders.MODULES
+    if not hasattr(module, "URL")
     for builder in vars(module).values()
     if isinstance(builder, type) and issubclass(builder, tfds.core.GeneratorBasedBuilder)
 )
 CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES = 4, 60, 1  # seconds, seconds, times: an answer within 15 s where there is no network
 
 
+Arrays = np.ndarray | dict[str, np.ndarray]  # of equal length; a model with several inputs has names for them
+
+
 @dataclass(frozen=True)
 class Part:
     """Some examples of a data set: a row of `inputs` goes in, the same row of `targets` is to be predicted."""
 
-    inputs: np.ndarray  # (examples, …)
+    inputs: Arrays  # (examples, …)
     targets: np.ndarray  # (examples, …)
+    source: np.ndarray | None = None  # texts that the inputs were encoded from
+    reference: np.ndarray | None = None  # texts that the targets were encoded from
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.targets)
+
+    @property
+    def raw(self) -> np.ndarray:
+        """The inputs as a user has them."""
+        return self.inputs if self.source is None else self.source
 
     def first(self, limit: int | None) -> "Part":
         """The first `limit` examples; all of them if that is None."""
-        return Part(self.inputs[:limit], self.targets[:limit])
+        fields = (self.inputs, self.targets, self.source, self.reference)
+        return Part(*tree.map_structure(lambda array: array if array is None else array[:limit], fields))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -53,7 +66,11 @@ class Part:
         fingerprint = hashlib.blake2b(digest_size=16)
         for array in (self.inputs, self.targets):
             fingerprint.update(str((array.shape, array.dtype)).encode())
-            fingerprint.update(np.ascontiguousarray(array).data)
+            if array.dtype == object:  # texts
+                for text in array:
+                    fingerprint.update(len(text).to_bytes(8, "little") + text)
+            else:
+                fingerprint.update(np.ascontiguousarray(array).data)
         return fingerprint.hexdigest()
 
 
@@ -163,10 +180,15 @@ def _read(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset, split: st
         raise UserError(f"dataset.splits: '{split}' cannot be had from {chosen.builder} ({error}); it has: {known}.") from None
     if count == 0:
         raise UserError(f"The slice '{split}' of {chosen.builder} is empty; type a larger one.")
-    shape = builder.info.features[chosen.inputs].shape
-    if None in shape:
-        raise UserError(f"dataset={chosen.name}: '{chosen.inputs}' has no fixed shape ({shape}), which is not supported.")
-    needed = count * int(np.prod(shape, dtype=np.int64)) * np.dtype(builder.info.features[chosen.inputs].np_dtype).itemsize
+    feature = builder.info.features[chosen.inputs]
+    if None in feature.shape:
+        raise UserError(
+            f"dataset={chosen.name}: '{chosen.inputs}' has no fixed shape ({feature.shape}), which is not supported."
+        )
+    if feature.np_dtype is np.object_ or feature.np_dtype is np.str_:  # texts: about what they take on disk
+        needed = count * builder.info.dataset_size // sum(part.num_examples for part in builder.info.splits.values())
+    else:
+        needed = count * int(np.prod(feature.shape, dtype=np.int64)) * np.dtype(feature.np_dtype).itemsize
     if needed > psutil.virtual_memory().available / 2:  # once as it is read, once as it is used
         raise UserError(
             f"dataset={chosen.name} needs {needed / 2**30:.1f} GiB for '{split}' in memory; type a smaller slice, "

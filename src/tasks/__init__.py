@@ -5,8 +5,15 @@ from src.datasets import Data
 from src.tasks.forecasting import Forecasting
 from src.tasks.image_classification import ImageClassification
 from src.tasks.task import Task
+from src.tasks.text_classification import TextClassification
+from src.tasks.translation import Translation
 
-TASKS: dict[str, type[Task]] = {"image_classification": ImageClassification, "forecasting": Forecasting}
+TASKS: dict[str, type[Task]] = {
+    "image_classification": ImageClassification,
+    "text_classification": TextClassification,
+    "translation": Translation,
+    "forecasting": Forecasting,
+}
 
 
 def create(chosen: settings.Task, data: Data, limit: int | None = None) -> Task:

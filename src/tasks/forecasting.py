@@ -1,6 +1,7 @@
 """Forecasting: given what a series did up to now, what will it do next?"""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from recipes.kinds import Forecast, Series
 from src import settings
 from src.datasets import Data, Part
 from src.errors import UserError
+from src.serving import Answer
 from src.tasks.task import Metrics, Task
 
 
@@ -20,8 +22,8 @@ class Forecasting(Task):
     """Windows of a series to the values that follow.
 
     Inputs (windows, window, features) and targets (windows, horizon, features) are in the series' own unit, and so are
-    predictions and errors. A window and what follows it lie within one part of the data: none straddles a split. What
-    scaling needs is measured on the training part alone.
+    predictions and errors. A window and what follows it lie within one part of the data, unless windows may reach back into
+    the part before; what is to be forecast never does. What scaling needs is measured on the training part alone.
     """
 
     def __init__(self, chosen: settings.Forecasting, data: Data):
@@ -30,6 +32,8 @@ class Forecasting(Task):
         self.chosen = chosen
         self.units = {"mae": chosen.unit, "rmse": chosen.unit}
         self.series = {name: _complete(getattr(data, name).inputs) for name in ("train", "validation", "test")}
+        if chosen.reach_back:
+            self._reach_back()
         self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
         features = self.train.inputs.shape[2]
         self.inputs = Series(chosen.window, features)
@@ -39,7 +43,13 @@ class Forecasting(Task):
         self.scale = np.maximum((self.train.inputs - self._center(self.train.inputs)).std(axis=(0, 1)), 1e-6)
         # Mean error of the seasonal naive forecast, one season ahead, within the training part (Hyndman & Koehler 2006).
         train = self.series["train"]
+        self.deviation = train.std(axis=0)  # (features,)
         self.naive_error = np.abs(train[chosen.season :] - train[: -chosen.season]).mean(axis=0)  # (features,)
+
+    def _reach_back(self) -> None:
+        """Puts the last window of each part before the next part."""
+        for name, before in (("test", "validation"), ("validation", "train")):
+            self.series[name] = np.concatenate([self.series[before][-self.chosen.window :], self.series[name]])
 
     def _windows(self, name: str, series: np.ndarray) -> Part:
         window, horizon = self.chosen.window, self.chosen.horizon
@@ -86,6 +96,7 @@ class Forecasting(Task):
     def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
         """MAE and RMSE in the unit of the series; MASE and skill compare with the seasonal naive forecast.
 
+        Standardised MAE and MSE: in standard deviations of the training part, as the literature on ETT reports them.
         MASE: the MAE over that of the seasonal naive forecast within the training part. Skill: 1 − the MAE over that of the
         seasonal naive forecast on the same windows; 0 is as good as naive, 1 is perfect.
         """
@@ -100,6 +111,8 @@ class Forecasting(Task):
                 "rmse": float(np.sqrt(np.square(error).mean())),
                 "mase": float((absolute / self.naive_error).mean()),
                 "skill": float(1 - absolute.mean() / naive),
+                "standardized_mae": float(np.abs(error / self.deviation).mean()),
+                "standardized_mse": float(np.square(error / self.deviation).mean()),
             }
 
     def baselines(self) -> dict[str, Metrics]:
@@ -116,7 +129,12 @@ class Forecasting(Task):
     def _exponential_smoothing(self) -> np.ndarray:
         """Additive Holt–Winters, fitted on the training part; unlike a recipe it sees all that came before a window's end."""
         season, test = self.chosen.season, self.series["test"]
-        history = np.concatenate([self.series["train"], self.series["validation"], test]).astype(np.float64)
+        own = {
+            name: series[self.chosen.window * self.chosen.reach_back :]
+            for name, series in self.series.items()
+            if name != "train"
+        }
+        history = np.concatenate([self.series["train"], own["validation"], own["test"]]).astype(np.float64)
         origins = np.arange(len(history) - len(test), len(history))[self.chosen.window - 1 : -self.chosen.horizon]
         forecasts = [
             holt_winters(column, len(self.series["train"]), season, origins[: len(self.test)], self.chosen.horizon)
@@ -124,11 +142,11 @@ class Forecasting(Task):
         ]
         return np.stack(forecasts, axis=-1)
 
-    def served(self, model: keras.Model) -> keras.Model:
+    def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
         """Series (batch, window, features) to `forecast` (batch, horizon, features), both in the series' own unit."""
-        return keras.Model(model.input, {"forecast": model.output})
+        return lambda series: {"forecast": model(series, training=False)}, [model]
 
-    def figures(self, predictions: np.ndarray) -> dict[str, Figure]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         return {
             "forecast.png": self._forecasts(predictions),
             "error_by_step.png": self._error_by_step(predictions),

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.datasets import Part
+from src.datasets import Part, pipeline
+from src.serving import Answer
 
 Metrics = dict[str, float]
 
@@ -57,10 +58,14 @@ class Task(ABC):
     def baselines(self) -> dict[str, Metrics]:
         """{name: metrics on the test part} of predictors that need no deep learning."""
 
-    @abstractmethod
-    def served(self, model: keras.Model) -> keras.Model:
-        """The model to be used by others: raw inputs to a dictionary of named answers."""
+    def predict(self, model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
+        """The model's answers on a part of the data, one for each example, as `metrics` takes them."""
+        return model.predict(pipeline.prediction(part, batch_size), verbose=0)[: len(part)]
 
     @abstractmethod
-    def figures(self, predictions: np.ndarray) -> dict[str, Figure]:
-        """{file name: figure} of the predictions on the test part."""
+    def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
+        """What others use: a function of raw inputs to named answers, and the models, layers and tables it uses."""
+
+    @abstractmethod
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+        """{file name: figure, or HTML page} of the predictions on the test part, and of what the model looked at."""

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from src import config, settings
+from src import config, settings, signature
 from src.errors import UserError
 from tests.conftest import environment
 
@@ -18,7 +18,7 @@ MISTAKES = [
     ("learning_rate=1", "did you mean optimizer.learning_rate?"),
     ("training.epoch=3", "did you mean training.epochs"),
     ("modle=cnn", "did you mean model?"),
-    ("model=cn", "no model=cn; did you mean model=cnn? known: cnn, lstm."),
+    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, lstm, resnet, rnn, transformer."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
     ("strategy=multi", "known: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
@@ -73,7 +73,7 @@ def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_fr
     monkeypatch.syspath_prepend(tmp_path)
     overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
     config.check(overrides)
-    with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, sunspots\."):
+    with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, sunspots\."):
         config.check([*overrides, "dataset=digits"])
 
 
@@ -82,8 +82,27 @@ GROUPS = {group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml
 
 
 @pytest.mark.parametrize("choice", list(itertools.product(*GROUPS.values())), ids="-".join)
-def test_every_config_composes_with_every_other(choice):
-    config.check([f"{group}={name}" for group, name in zip(GROUPS, choice)])
+def test_every_config_composes_with_every_other_that_it_can_learn(choice):
+    try:
+        config.check([f"{group}={name}" for group, name in zip(GROUPS, choice)])
+    except UserError as error:
+        recipe, dataset, _ = choice
+        assert f"model={recipe} cannot learn" in str(error)
+        assert f", {dataset}," not in str(error).replace(".", ",").partition("it can learn from")[2]
+
+
+@pytest.mark.parametrize("recipe", GROUPS["model"])
+def test_a_recipe_learns_the_tasks_it_is_listed_for(recipe):
+    """The table of tasks and recipes."""
+    learned = {
+        "image_classification": {"cnn", "resnet", "lightweight", "attention", "rnn", "lstm", "transformer"},
+        "text_classification": {"rnn", "lstm", "transformer", "attention", "cnn"},
+        "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
+        "translation": {"transformer", "attention"},
+    }
+    accepted = signature.read(f"recipes.{recipe}.build")
+    for task, (inputs, outputs) in settings.KINDS.items():
+        assert (inputs in accepted.inputs and outputs in accepted.outputs) == (recipe in learned[task])
 
 
 @pytest.mark.parametrize("group", ["optimizer", "strategy", "experiment"])

@@ -139,7 +139,7 @@ def test_real_mnist_trains(command, here, catalogue_data):
 def test_hydras_own_options_still_work(command):
     done = command("--help")
     assert done.returncode == 0
-    assert "model: cnn, lstm" in done.stdout
+    assert "model: attention, cnn, " in done.stdout
     done = command("--cfg", "job", "--package", "training")
     assert "batch_size: 64" in done.stdout
 

@@ -94,7 +94,7 @@ def test_the_logged_model_holds_no_pickle(cnn_run, tmp_path):
     _, found, _, _ = cnn_run
     folder = mlflow.artifacts.download_artifacts(f"runs:/{found.info.run_id}/model", dst_path=str(tmp_path))
     names = [path.name for path in __import__("pathlib").Path(folder).rglob("*") if path.is_file()]
-    assert "model.keras" in names
+    assert "saved_model.pb" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".cloudpickle", ".py"))]
 
 

@@ -126,7 +126,7 @@ def test_the_best_epoch_is_kept(trained):
     losses = [epoch["val/loss"] for epoch in history]
     assert objective == min(losses)
     assert losses[-1] != min(losses)  # else nothing is tested
-    found = trained.task.metrics(trained.task.validation, training.predict(model, trained.task.validation, 64))
+    found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
     np.testing.assert_allclose(found["nll"], min(losses), rtol=1e-4)
 
 
@@ -134,8 +134,30 @@ def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
     common = ("training.epochs=6", "optimizer.learning_rate=0.05", "optimizer.schedule=constant", "training.keep=last")
     model, history, objective = trained(*common)
     assert objective == history[-1]["val/loss"]
-    found = trained.task.metrics(trained.task.validation, training.predict(model, trained.task.validation, 64))
+    found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
     np.testing.assert_allclose(found["nll"], objective, rtol=1e-4)
+
+
+def test_the_norm_of_the_gradient_is_that_of_the_batch_before_clipping(trained):
+    plain = (
+        "optimizer=sgd",
+        "optimizer.momentum=0",
+        "optimizer.nesterov=false",
+        "optimizer.schedule=constant",
+        "optimizer.warmup=0",
+    )
+    plain = (*plain, "optimizer.learning_rate=0.1", "model.dropout=0", "model.augmentation=0", "model.normalization=false")
+    one_step = (*plain, "training.epochs=1", "training.steps_per_epoch=1", "training.keep=last", "training.gradient_norm=true")
+    start, _, _ = trained(
+        *plain, "training.epochs=1", "training.steps_per_epoch=1", "training.keep=last", "optimizer.learning_rate=1e-9"
+    )
+    model, history, _ = trained(*one_step)
+    moved = np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start.get_weights())])
+    found = history[0]["train/gradient_norm"]
+    assert found == pytest.approx(np.linalg.norm(moved) / 0.1, rel=1e-3)  # a step of SGD is the gradient times the rate
+    assert history[0]["train/gradient_norm_max"] == pytest.approx(found)
+    _, clipped, _ = trained(*one_step, "optimizer.clip_norm=0.001")
+    assert clipped[0]["train/gradient_norm"] == pytest.approx(found, rel=1e-5)
 
 
 def test_training_stops_early(trained):

@@ -1,7 +1,7 @@
 """TensorFlow Datasets builders of this project: every module here is imported, which is what registers them with TFDS.
 
-They are made from data that installed packages bring along, so they need no network. The metadata of the prepared data
-says which version of which package it was made from.
+Most are made from what installed packages bring along, so they need no network; the metadata of the prepared data says which
+version of which package they were made from. Those with a `URL` download, and checksums.tsv holds what is to come.
 """
 
 import importlib

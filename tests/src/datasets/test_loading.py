@@ -57,7 +57,7 @@ def test_without_a_network_it_says_so_soon_and_names_what_needs_none(command):
     assert time.perf_counter() - began < 15 + 15  # and as much for TensorFlow to load on a busy machine
     assert done.returncode == 2
     assert "dataset=fashion_mnist could not be prepared: its archive cannot be downloaded" in done.stderr
-    assert "need no network: co2, digits, sunspots" in done.stderr
+    assert "need no network: co2, dates, digits, docstrings, sunspots" in done.stderr
     assert "Traceback" not in done.stderr
 
 

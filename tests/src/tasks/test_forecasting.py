@@ -36,6 +36,15 @@ def test_every_window_lies_within_one_part(create):
         np.testing.assert_array_equal(seen, np.arange(first, last - 8)[:, None] + np.arange(9))
 
 
+def test_windows_that_reach_back_forecast_the_whole_part_and_nothing_of_another(create):
+    task = create(COUNTING, "task.reach_back=true")
+    for part, first, last in ((task.train, 6, 30), (task.validation, 30, 50), (task.test, 50, 70)):
+        np.testing.assert_array_equal(part.targets[:, 0, 0], np.arange(first, last - 2))
+        np.testing.assert_array_equal(part.inputs[:, -1, 0], part.targets[:, 0, 0] - 1)
+    straight = create(COUNTING).baselines(), task.baselines()
+    assert all(np.isfinite(list(found["exponential_smoothing"].values())).all() for found in straight)
+
+
 @pytest.mark.parametrize("center", ["last", "mean", "train"])
 def test_scaling_is_measured_on_the_training_part_alone(create, center):
     wild = data(COUNTING.train.inputs, COUNTING.validation.inputs * 1000, COUNTING.test.inputs * -1000)
@@ -48,8 +57,9 @@ def test_metrics_by_hand(create):
     task = create(COUNTING)
     found = task.metrics(task.test, task.test.targets + np.array([1.0, -2.0, 3.0])[None, :, None])
     # The series rises by 1 a step, so the seasonal naive forecast is 4 too low everywhere, in training too.
+    sd = np.arange(30).std()
     wanted = {"mae": 2.0, "rmse": np.sqrt(14 / 3), "mase": 2 / 4, "skill": 1 - 2 / 4}
-    assert found == pytest.approx(wanted)
+    assert found == pytest.approx(wanted | {"standardized_mae": 2 / sd, "standardized_mse": 14 / 3 / sd**2})
 
 
 def test_the_seasonal_naive_forecast_repeats_the_last_season(create):
@@ -103,7 +113,7 @@ def test_the_model_works_in_the_unit_of_the_series(create, center):
         center
     ]
     wanted = keras.ops.convert_to_numpy(network((x - middle) / task.scale)) * task.scale + middle
-    np.testing.assert_allclose(task.served(model).predict(task.test.inputs, verbose=0)["forecast"], wanted, rtol=1e-4)
+    np.testing.assert_allclose(task.served(model)[0](task.test.inputs)["forecast"], wanted, rtol=1e-4)
 
 
 def test_half_precision_loses_no_ppm(create, settings, load):
@@ -136,7 +146,7 @@ def test_too_short_a_part_is_answered_in_one_sentence(create):
 
 def test_figures_are_drawn(create, tmp_path):
     task = create(COUNTING)
-    for name, figure in task.figures(task.test.targets + 0.5).items():
+    for name, figure in task.figures(None, task.test.targets + 0.5).items():
         figure.savefig(tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {"forecast.png", "error_by_step.png"}
 

@@ -10,10 +10,10 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from recipes import cnn
 from recipes.kinds import Classes, Image
-from src import tasks, training
+from src import serving, tasks, training
 from src.datasets import Part, pipeline
 from src.errors import UserError
-from src.tasks.image_classification import calibration_error
+from src.tasks.classification import calibration_error
 
 
 @pytest.fixture
@@ -59,17 +59,17 @@ def test_what_keras_measures_in_training_is_what_is_reported(task, settings):
     chosen = settings("dataset=digits")
     model = training.build(chosen, task, tf.distribute.get_strategy())
     loss, accuracy = model.evaluate(pipeline.evaluation(task.validation, 64), verbose=0)
-    found = task.metrics(task.validation, training.predict(model, task.validation, 64))
+    found = task.metrics(task.validation, task.predict(model, task.validation, 64))
     np.testing.assert_allclose([loss, accuracy], [found["nll"], found["accuracy"]], rtol=1e-5)
 
 
-def test_the_served_model_takes_pixels_and_names_its_answers(task):
+def test_the_served_model_takes_pixels_and_names_its_answers(task, tmp_path):
     keras.utils.set_random_seed(0)
     model = task.model(cnn.build, {})
     network = cnn.build(Image(8, 8, 1), Classes(10))
     network.set_weights(model.get_weights())
     images = task.test.inputs[:5]
-    answer = task.served(model).predict(images, verbose=0)
+    answer = serving.save(*task.served(model), images, str(tmp_path / "saved"))
     wanted = softmax(keras.ops.convert_to_numpy(network(images.astype(np.float32) / 255, training=False)), axis=1)
     np.testing.assert_allclose(answer["probability"], wanted, rtol=1e-4)
     np.testing.assert_array_equal(answer["class"], wanted.argmax(axis=1))
@@ -77,13 +77,13 @@ def test_the_served_model_takes_pixels_and_names_its_answers(task):
 
 def test_figures_are_drawn(task, tmp_path):
     logits = np.random.default_rng(0).normal(0, 1, (len(task.test), 10)) + 6 * np.eye(10)[task.test.targets]
-    figures = task.figures(logits)
+    figures = task.figures(None, logits)
     assert set(figures) == {"confusion_matrix.png", "worst_mistakes.png"}
     for name, figure in figures.items():
         figure.savefig(tmp_path / name)
     shown = [text.get_text() for text in figures["confusion_matrix.png"].axes[0].texts]
     assert sum(map(int, shown)) == len(task.test)
-    perfect = task.figures(100 * np.eye(10)[task.test.targets])  # no mistake to show
+    perfect = task.figures(None, 100 * np.eye(10)[task.test.targets])  # no mistake to show
     perfect["worst_mistakes.png"].savefig(tmp_path / "none.png")
 
 

@@ -1,0 +1,95 @@
+"""Writing a sequence with a model that gives the logits of the next token: greedily, or by beam search.
+
+The model has two methods. `begin(source, length)` reads what is to be answered and gives a state, tensors in any nesting with
+the batch as first axis. `step(token, index, state)` takes the tokens (batch,) at position `index` and gives the logits
+(batch, vocabulary) of those that follow, and the new state.
+"""
+
+import keras
+from keras import ops
+
+from recipes.kinds import END, PADDING, START
+
+LENGTH_PENALTY = 0.6  # α of Wu et al. 2016: 0 prefers short answers, 1 compares log-probabilities per token
+NEVER = -1e9
+
+
+def greedy(model: keras.Model, source, length: int):
+    """The likeliest token at each step.
+
+    Args:
+        model: with `begin` and `step`.
+        source: (batch, S).
+        length: tokens at most, `END` included.
+
+    Returns:
+        int32 (batch, length): `END` closes an answer, padding follows.
+    """
+    batch = ops.shape(source)[0]
+
+    def unfinished(index, last, finished, written, state):
+        return ops.logical_and(index < length, ops.logical_not(ops.all(finished)))
+
+    def write(index, last, finished, written, state):
+        logits, state = model.step(last, index, state)
+        token = ops.where(finished, PADDING, ops.cast(ops.argmax(_allowed(logits), axis=-1), "int32"))
+        written = ops.where(ops.arange(length)[None] == index, token[:, None], written)
+        return index + 1, token, ops.logical_or(finished, token == END), written, state
+
+    start = ops.full((batch,), START, dtype="int32")
+    empty = ops.full((batch, length), PADDING, dtype="int32")
+    first = (ops.convert_to_tensor(0, "int32"), start, start == END, empty, model.begin(source, length))
+    return ops.while_loop(unfinished, write, first)[3]
+
+
+def beam_search(model: keras.Model, source, length: int, beams: int):
+    """The likeliest of the answers that `beams` partial answers, kept at each step, lead to.
+
+    An answer's log-probability is divided by ((5 + tokens) / 6)^α, so that long ones are not at a disadvantage (Wu et al.: Google's
+    neural machine translation system, arXiv:1609.08144, 2016, equation 14).
+
+    Args:
+        model: with `begin` and `step`.
+        source: (batch, S).
+        length: tokens at most, `END` included.
+        beams: answers kept; 1 is greedy.
+
+    Returns:
+        int32 (batch, length): `END` closes an answer, padding follows.
+    """
+    batch = ops.shape(source)[0]
+    state = keras.tree.map_structure(lambda x: ops.repeat(x, beams, axis=0), model.begin(source, length))
+
+    def unfinished(index, last, finished, written, scores, state):
+        return ops.logical_and(index < length, ops.logical_not(ops.all(finished)))
+
+    def write(index, last, finished, written, scores, state):
+        logits, state = model.step(ops.reshape(last, (-1,)), index, state)
+        vocabulary = logits.shape[-1]
+        logs = ops.reshape(ops.log_softmax(_allowed(ops.cast(logits, "float32")), axis=-1), (-1, beams, vocabulary))
+        nothing = ops.where(ops.arange(vocabulary) == PADDING, 0.0, NEVER)  # all that can follow an end
+        logs = ops.where(finished[:, :, None], nothing, logs)
+        total = ops.reshape(scores[:, :, None] + logs, (-1, beams * vocabulary))
+        scores, chosen = ops.top_k(total, beams)  # (batch, beams)
+        beam, token = chosen // vocabulary, ops.cast(chosen % vocabulary, "int32")
+        rows = ops.reshape(ops.arange(batch)[:, None] * beams + ops.cast(beam, "int32"), (-1,))
+        state = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), state)
+        written = ops.reshape(ops.take(ops.reshape(written, (-1, length)), rows, axis=0), (-1, beams, length))
+        written = ops.where(ops.arange(length) == index, token[:, :, None], written)
+        finished = ops.reshape(ops.take(ops.reshape(finished, (-1,)), rows, axis=0), (-1, beams))
+        return index + 1, token, ops.logical_or(finished, token == END), written, scores, state
+
+    start = ops.full((batch, beams), START, dtype="int32")
+    empty = ops.full((batch, beams, length), PADDING, dtype="int32")
+    scores = ops.tile(ops.where(ops.arange(beams) == 0, 0.0, NEVER)[None], (batch, 1))  # all beams are alike at first
+    first = (ops.convert_to_tensor(0, "int32"), start, start == END, empty, scores, state)
+    _, _, _, written, scores, _ = ops.while_loop(unfinished, write, first)
+    tokens = ops.cast(ops.sum(ops.cast(written != PADDING, "int32"), axis=-1), "float32")
+    best = ops.argmax(scores / ((5 + tokens) / 6) ** LENGTH_PENALTY, axis=-1)
+    return ops.take_along_axis(written, best[:, None, None], axis=1)[:, 0]
+
+
+def _allowed(logits):
+    """Logits that rule out what no answer holds: padding, an unknown word, a second start."""
+    ids = ops.arange(logits.shape[-1])
+    return ops.where(ids < END, ops.cast(NEVER, logits.dtype), logits)  # END follows PADDING, UNKNOWN and START

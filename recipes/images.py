@@ -1,0 +1,30 @@
+"""What networks for images share: random distortion in training, and batch normalisation."""
+
+import keras
+from keras import layers
+
+
+def BatchNormalization(name: str) -> layers.BatchNormalization:
+    """Batch normalisation (Ioffe & Szegedy 2015) that suits small data sets and several devices.
+
+    Its statistics are those of the whole batch, not of a replica's share of it, which makes training on several devices
+    equal training on one; Keras has this on the TensorFlow backend alone. The moving mean and variance, which are used
+    after training, follow within tens of steps: a small data set has few.
+    """
+    return layers.BatchNormalization(momentum=0.9, synchronized=keras.config.backend() == "tensorflow", name=name)
+
+
+def augment(image: keras.KerasTensor, strength: float) -> keras.KerasTensor:
+    """Small random distortions, in training only; what comes in from outside the image is black.
+
+    Args:
+        image: (batch, H, W, C).
+        strength: shift and zoom by up to this fraction of the extent, rotation by up to a third of this fraction of a
+            turn. 0 leaves images as they are.
+    """
+    if not strength:
+        return image
+    outside = {"fill_mode": "constant", "fill_value": 0.0}
+    image = layers.RandomTranslation(strength, strength, **outside, name="random_shift")(image)
+    image = layers.RandomRotation(strength / 3, **outside, name="random_rotation")(image)
+    return layers.RandomZoom(strength, **outside, name="random_zoom")(image)

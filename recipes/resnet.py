@@ -1,0 +1,191 @@
+"""Residual network (ResNet).
+
+Idea. A deeper plain network can be worse than a shallow one even on its training data: it is hard for many layers to learn
+to pass on what they were given. A residual block is given that for free: it adds its layers' answer to its input, so that
+they only have to learn what should change.
+
+Equations, for a block with input x and layers F:
+
+    v1              y = max(0, F(x) + S(x))     F: convolution, normalisation, ReLU, convolution, normalisation
+    pre-activation  y = F(x) + S(x)             F: normalisation, ReLU, convolution, normalisation, ReLU, convolution
+    plain           y = max(0, F(x))            `residual=false`: the network to compare with
+
+The shortcut S is the identity; where a stage begins with more channels or half the extent it is, with the CIFAR stem, x at
+every second pixel with channels of zeros appended (option A of the paper, no parameters), and with the ImageNet stem a 1 × 1
+convolution (option B). A bottleneck block has three convolutions instead of two: 1 × 1 to a quarter of its channels, 3 × 3,
+1 × 1 back. Its stride is in the 3 × 3 convolution, as in most implementations; the paper has it in the first one.
+
+Stages (He et al. 2016a). CIFAR: a 3 × 3 convolution to 16 channels, then three stages of 16, 32 and 64 channels, n blocks
+each: depth 6n + 2 of basic blocks (20, 32, 44, 56, 110), 9n + 2 of bottleneck blocks with four times the channels.
+ImageNet: a 7 × 7 convolution of stride 2 to 64 channels and a 3 × 3 max pooling of stride 2, then four stages of 64, 128,
+256 and 512 channels: depth 18 and 34 of basic blocks, 50, 101 and 152 of bottleneck blocks with four times the channels.
+After both, global average pooling and the output layer.
+
+Stochastic depth (Huang et al. 2016): in training a block's F is left out, for each example by itself, with a probability that
+rises in a straight line from 0 before the first block to `stochastic_depth` at the last; what is kept is scaled up, so that
+nothing has to change afterwards.
+
+References:
+    He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR 2016 (a).
+        CIFAR-10 test error 8.75 % with 20 layers (0.27 M parameters), 6.97 % with 56 (0.85 M), 6.43 % with 110 (1.7 M).
+    He, Zhang, Ren, Sun: Identity mappings in deep residual networks. ECCV 2016 (b). Pre-activation.
+    Huang, Sun, Liu, Sedra, Weinberger: Deep networks with stochastic depth. ECCV 2016.
+"""
+
+from typing import Literal
+
+import keras
+from keras import layers, ops
+
+from recipes.adapters import answer, entry
+from recipes.images import BatchNormalization, augment
+from recipes.kinds import Classes, Count, Fraction, Image, Rate
+
+IMAGENET = {  # depth: kind of block, blocks of each stage
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+EXPANSION = 4  # channels of a bottleneck block over those of its 3 × 3 convolution
+
+
+def build(
+    inputs: Image,
+    outputs: Classes,
+    *,
+    depth: Count = 20,
+    stem: Literal["cifar", "imagenet"] = "cifar",
+    block: Literal["basic", "bottleneck"] = "basic",
+    width: Count = 16,
+    preactivation: bool = False,
+    residual: bool = True,
+    stochastic_depth: Rate = 0.0,
+    augmentation: Fraction = 0.05,
+) -> keras.Model:
+    """A residual network from images to classes.
+
+    Args:
+        inputs: an image (H, W, C).
+        outputs: classes (logits).
+        depth: layers with weights, shortcuts not counted.
+        stem: `cifar` for small images, `imagenet` for those of a hundred pixels and more.
+        block: kind of block with the CIFAR stem; with the ImageNet stem it follows from the depth.
+        width: channels of the first stage: 16 in the CIFAR networks, 64 in the ImageNet networks.
+        preactivation: normalise and activate before each convolution, not after it.
+        residual: false leaves out the shortcuts.
+        stochastic_depth: probability with which the last block is left out in training.
+        augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    block, stages = _stages(depth, stem, block)
+    convolve = Convolutions(preactivation)
+    source = entry(inputs)
+    x = augment(source, augmentation)
+    if stem == "cifar":
+        x = convolve(x, width, 3, name="stem", first=True)  # (batch, H, W, width)
+    else:
+        x = convolve(x, width, 7, strides=2, name="stem", first=True)
+        x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pooling")(x)  # (batch, H / 4, W / 4, width)
+
+    blocks, number = sum(stages), 0
+    for stage, count in enumerate(stages, 1):
+        filters = width * 2 ** (stage - 1)
+        for index in range(1, count + 1):
+            number += 1
+            strides = 2 if stage > 1 and index == 1 else 1
+            name = f"stage{stage}_block{index}"
+            change = convolve.block(x, block, filters, strides, name)  # F(x)
+            if residual:
+                if stochastic_depth:  # all of F(x) or none of it, drawn for each example
+                    rate = stochastic_depth * number / blocks
+                    change = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_stochastic_depth")(change)
+                change = layers.Add(name=f"{name}_sum")([shortcut(x, change, strides, stem, name), change])
+            x = change if preactivation else layers.ReLU(name=f"{name}_activation")(change)
+    if preactivation:  # the last block has not been activated yet
+        x = layers.ReLU(name="last_activation")(BatchNormalization(name="last_normalization")(x))
+    x = layers.GlobalAveragePooling2D(name="global_pooling")(x)  # (batch, channels)
+    return keras.Model(source, answer(x, outputs), name="resnet")
+
+
+def _stages(depth: int, stem: str, block: str) -> tuple[str, tuple[int, ...]]:
+    """Kind of block, and number of blocks in each stage."""
+    if stem == "imagenet":
+        if depth not in IMAGENET:
+            raise ValueError(f"with stem=imagenet, depth is one of {', '.join(map(str, IMAGENET))}, not {depth}")
+        return IMAGENET[depth]
+    layers_of_n = 6 if block == "basic" else 9  # three stages, two or three convolutions a block
+    n, rest = divmod(depth - 2, layers_of_n)
+    if n < 1 or rest:
+        below = max(n, 1) * layers_of_n + 2
+        raise ValueError(
+            f"depth={depth} is not {layers_of_n}n + 2, which stem=cifar needs with block={block}; "
+            f"type model.depth={below} or model.depth={below + layers_of_n}"
+        )
+    return block, (n, n, n)
+
+
+def shortcut(x: keras.KerasTensor, change: keras.KerasTensor, strides: int, stem: str, name: str) -> keras.KerasTensor:
+    """S(x), in the shape of F(x)."""
+    channels, wanted = x.shape[-1], change.shape[-1]
+    if strides == 1 and channels == wanted:
+        return x
+    if stem == "cifar":
+        x = x[:, ::strides, ::strides, :]
+        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, wanted - channels)))
+    x = layers.Conv2D(wanted, 1, strides=strides, use_bias=False, kernel_initializer="he_normal", name=f"{name}_shortcut")(x)
+    return BatchNormalization(name=f"{name}_shortcut_normalization")(x)
+
+
+class Convolutions:
+    """The order of convolution, normalisation and activation in a network.
+
+    Args:
+        preactivation: normalise and activate before a convolution, not after it.
+    """
+
+    def __init__(self, preactivation: bool):
+        self.preactivation = preactivation
+
+    def block(self, x: keras.KerasTensor, kind: str, filters: int, strides: int, name: str) -> keras.KerasTensor:
+        """F(x): two 3 × 3 convolutions (basic), or 1 × 1, 3 × 3, 1 × 1 (bottleneck)."""
+        if kind == "basic":
+            x = self(x, filters, 3, strides=strides, name=f"{name}_1")
+            return self(x, filters, 3, name=f"{name}_2", last=True)
+        x = self(x, filters, 1, name=f"{name}_1")
+        x = self(x, filters, 3, strides=strides, name=f"{name}_2")
+        return self(x, EXPANSION * filters, 1, name=f"{name}_3", last=True)
+
+    def __call__(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int,
+        *,
+        strides: int = 1,
+        name: str,
+        first: bool = False,
+        last: bool = False,
+    ) -> keras.KerasTensor:
+        """A convolution with its normalisation and activation; (batch, H, W, C) to (batch, H / strides, W / strides, filters).
+
+        Args:
+            x: features.
+            filters, size, strides: of the convolution.
+            name: of the convolution.
+            first: of the network: with pre-activation there is nothing to normalise before it.
+            last: of a block: without pre-activation, what is activated is the block's sum.
+        """
+        if self.preactivation and not first:
+            x = BatchNormalization(name=f"{name}_normalization")(x)
+            x = layers.ReLU(name=f"{name}_activation")(x)
+        x = layers.Conv2D(
+            filters, size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+        )(x)
+        if not self.preactivation:
+            x = BatchNormalization(name=f"{name}_normalization")(x)
+            x = x if last else layers.ReLU(name=f"{name}_activation")(x)
+        return x

@@ -1,0 +1,82 @@
+"""Simple recurrent network (RNN).
+
+Idea. A network that reads a sequence step by step and hands a summary of what it has read, its state, on to the next step.
+The same weights are used at every step, so a sequence of any length has the same number of parameters.
+
+Equations (Elman 1990), for input x_t and state h_{t−1} of the step before:
+
+    h_t = φ(W x_t + U h_{t−1} + b)          φ: tanh, or max(0, ·)
+
+What makes it trainable. The gradient of a late loss with respect to an early state is a product of as many factors
+diag(φ′) U as there are steps between, so it vanishes or explodes with the powers of U's singular values (Bengio et al. 1994;
+Pascanu et al. 2013). Three things hold it off:
+
+- U starts orthogonal, all its singular values 1 (Saxe et al. 2014); or, for φ = max(0, ·), as the identity, so that at first
+  the state is simply kept (Le et al. 2015);
+- the norm of the gradient is clipped (Pascanu et al. 2013): `optimizer.clip_norm`. What the norm was before that is logged
+  as train/gradient_norm, the mean of an epoch, and train/gradient_norm_max;
+- the weights W start small enough that φ′ stays away from 0 (Glorot & Bengio 2010).
+
+One layer has units · (features + units + 1) parameters.
+
+Order here: `layers` of them on top of each other, each (but the last) handing on all its states, read in both directions if
+`bidirectional`; dropout between them; the last state goes to the output layer. An image is read row by row, tokens are
+embedded, a series is taken as it is.
+
+References:
+    Elman: Finding structure in time. Cognitive Science 14(2), 1990.
+    Bengio, Simard, Frasconi: Learning long-term dependencies with gradient descent is difficult. IEEE TNN 5(2), 1994.
+    Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks. ICML 2013.
+    Saxe, McClelland, Ganguli: Exact solutions to the nonlinear dynamics of learning in deep linear networks. ICLR 2014.
+    Le, Jaitly, Hinton: A simple way to initialize recurrent networks of rectified linear units. arXiv:1504.00941, 2015.
+"""
+
+from typing import Literal
+
+import keras
+from keras import layers as keras_layers
+
+from recipes.adapters import answer, as_sequence, entry
+from recipes.kinds import Classes, Count, Forecast, Image, Rate, Series, Tokens
+
+
+def build(
+    inputs: Image | Tokens | Series,
+    outputs: Classes | Forecast,
+    *,
+    units: Count = 128,
+    layers: Count = 1,
+    bidirectional: bool = False,
+    activation: Literal["tanh", "relu"] = "tanh",
+    initialization: Literal["orthogonal", "identity"] = "orthogonal",
+    dropout: Rate = 0.0,
+    embedding: Count = 64,
+) -> keras.Model:
+    """A stack of simple recurrent layers from `inputs` to `outputs`.
+
+    Args:
+        inputs: an image (H, W, C), read as H rows; tokens (T,); or a series (T, F).
+        outputs: classes (logits) or a forecast.
+        units: entries of the state of each layer and direction.
+        layers: recurrent layers on top of each other.
+        bidirectional: read the sequence in both directions and join what both found.
+        activation: φ.
+        initialization: what the recurrent weights U start as; `identity` is meant for `activation=relu`.
+        dropout: fraction of each layer's output set to zero in training.
+        embedding: entries of a token's vector.
+    """
+    source = entry(inputs)
+    x = as_sequence(source, inputs, embedding)  # (batch, T, F)
+    for layer in range(1, layers + 1):
+        rnn = keras_layers.SimpleRNN(
+            units,
+            activation=activation,
+            recurrent_initializer=initialization,
+            return_sequences=layer < layers,
+            name=f"rnn{layer}",
+        )
+        if bidirectional:
+            rnn = keras_layers.Bidirectional(rnn, name=f"bidirectional{layer}")
+        x = rnn(x)  # (batch, T, units), after the last layer (batch, units); twice the units if bidirectional
+        x = keras_layers.Dropout(dropout, name=f"dropout{layer}")(x)
+    return keras.Model(source, answer(x, outputs), name="rnn")

@@ -1,0 +1,64 @@
+"""The model that a run leaves to others: a TensorFlow SavedModel from raw inputs to named answers.
+
+It is a graph with its weights: loading it runs no Python that is stored in it, and needs no recipe. `tf.saved_model.load`
+loads it anywhere; MLflow loads it through `_load_pyfunc` here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+ROWS = 256  # answered at once
+
+Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named answers
+
+
+def save(answer: Answer, owners: list[Any], example: np.ndarray, folder: str) -> dict[str, np.ndarray]:
+    """Writes a SavedModel; returns what it answers to the example.
+
+    Args:
+        answer: what it computes.
+        owners: the models, layers and tables whose variables `answer` uses.
+        example: raw inputs; their shape, but for the first axis, and type are those of all later inputs.
+        folder: where it is written.
+    """
+    kind = tf.string if example.dtype.kind in "OSU" else tf.as_dtype(example.dtype)
+    spec = tf.TensorSpec((None, *example.shape[1:]), kind, name="inputs")
+    function = tf.function(answer, input_signature=[spec])
+    module = tf.Module()
+    # A SavedModel holds what is reachable from its root; the state of random numbers, which Keras keeps aside, is not.
+    module.owners = owners
+    module.all_variables = [variable.value for owner in owners for variable in owner.variables]
+    tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+    return Served(folder).predict(example)
+
+
+class Served:
+    """A SavedModel that takes and gives NumPy arrays."""
+
+    def __init__(self, folder: str):
+        self.model = tf.saved_model.load(folder)
+        self.answer = self.model.signatures["serving_default"]
+
+    def predict(self, inputs, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """Named answers to raw inputs: an array, or texts in a list or in the first column of a DataFrame."""
+        rows = inputs.iloc[:, 0].to_numpy() if hasattr(inputs, "iloc") else np.asarray(inputs)
+        rows = rows.astype(object) if rows.dtype.kind in "SU" else rows
+        answers = [self._answer(rows[at : at + ROWS]) for at in range(0, len(rows), ROWS)]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _answer(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        wanted = self.answer.structured_input_signature[1]["inputs"].dtype
+        found = self.answer(inputs=tf.constant(rows, wanted))
+        return {name: _readable(tensor.numpy()) for name, tensor in found.items()}
+
+
+def _readable(values: np.ndarray) -> np.ndarray:
+    return np.char.decode(values.astype(bytes), "utf-8").astype(object) if values.dtype == object else values
+
+
+def _load_pyfunc(folder: str) -> Served:
+    """What MLflow calls to load a logged model."""
+    return Served(folder)

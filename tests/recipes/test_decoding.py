@@ -1,0 +1,85 @@
+"""Greedy and beam search on models whose best answer is known."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import decoding
+from recipes.kinds import END, PADDING, START
+
+A, B, C = 4, 5, 6
+
+
+class Table:
+    """A model whose next token depends on the last one alone: {token: {next: probability}}, for each example."""
+
+    def __init__(self, tables):
+        self.logs = np.full((len(tables), 7, 7), -30.0, np.float32)
+        for n, table in enumerate(tables):
+            for last, following in table.items():
+                for token, probability in following.items():
+                    self.logs[n, last, token] = math.log(probability)
+
+    def begin(self, source, length):
+        return {"row": keras.ops.convert_to_tensor(source[:, 0])}
+
+    def step(self, token, index, state):
+        rows = keras.ops.convert_to_tensor(self.logs.reshape(-1, 7))
+        return keras.ops.take(rows, keras.ops.cast(state["row"], "int32") * 7 + token, axis=0), state
+
+    def log_probability(self, row, tokens):
+        return sum(self.logs[row, last, token] for last, token in zip((START, *tokens), tokens))
+
+
+TRAP = {
+    START: {A: 0.6, B: 0.4},
+    A: {A: 0.35, B: 0.35, END: 0.3},
+    B: {C: 1.0},
+    C: {END: 1.0},
+}  # A is likelier, and leads nowhere
+PLAIN = {START: {A: 1.0}, A: {B: 0.9, END: 0.1}, B: {END: 0.9, A: 0.1}}
+MODEL, SOURCE = Table([TRAP, PLAIN]), np.array([[0], [1]])
+
+
+def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
+    found = keras.ops.convert_to_numpy(decoding.greedy(MODEL, SOURCE, 5))
+    assert found[1].tolist() == [A, B, END, PADDING, PADDING]
+    assert found[0, 0] == A
+
+
+def test_one_beam_is_greedy():
+    np.testing.assert_array_equal(decoding.beam_search(MODEL, SOURCE, 5, 1), decoding.greedy(MODEL, SOURCE, 5))
+
+
+def test_beams_find_what_greedy_misses():
+    found = keras.ops.convert_to_numpy(decoding.beam_search(MODEL, SOURCE, 5, 3))
+    assert found.tolist() == [[B, C, END, PADDING, PADDING], [A, B, END, PADDING, PADDING]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_enough_beams_find_the_best_of_all_answers(seed):
+    draw = np.random.default_rng(seed)
+    table = {last: dict(zip((END, A, B, C), draw.dirichlet([1] * 4))) for last in (START, A, B, C)}
+    model, length = Table([table]), 3
+    answers = []
+    for size in range(length + 1):
+        for tokens in itertools.product((A, B, C), repeat=size):
+            full = (*tokens, END) if size < length else tokens
+            answers.append((model.log_probability(0, full) / ((5 + len(full)) / 6) ** 0.6, full))
+    best = max(answers)[1]
+    found = keras.ops.convert_to_numpy(decoding.beam_search(model, np.array([[0]]), length, 27))
+    assert tuple(token for token in found[0] if token != PADDING) == best
+
+
+def test_padding_start_and_unknown_words_are_never_written():
+    class Wrong(Table):
+        def step(self, token, index, state):
+            logits, state = super().step(token, index, state)
+            return keras.ops.concatenate([keras.ops.ones_like(logits[:, :3]) * 50, logits[:, 3:]], axis=1), state
+
+    wrong = Wrong([TRAP, PLAIN])
+    np.testing.assert_array_equal(decoding.greedy(wrong, SOURCE, 5), decoding.greedy(MODEL, SOURCE, 5))
+    np.testing.assert_array_equal(decoding.beam_search(wrong, SOURCE, 5, 3), decoding.beam_search(MODEL, SOURCE, 5, 3))

@@ -1,0 +1,117 @@
+"""Texts are encoded, classified, served and shown."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recipes import attention, cnn, lstm, rnn, transformer
+from src import serving, tasks
+from src.datasets import Data, Part
+from src.errors import UserError
+from src.tasks.text_classification import attention_weights
+
+GOOD, BAD = (
+    ["a fine film", "I like it, fine", "like a fine day", "好看 film", "fine fine"],
+    ["a dull film", "dull, and long", "I hate dull days", "无聊", "dull"],
+)
+
+
+def part(texts, labels):
+    return Part(np.array([text.encode() for text in texts], dtype=object), np.array(labels))
+
+
+def data(train=None, **parts):
+    both = part(GOOD + BAD, [1] * 5 + [0] * 5) if train is None else train
+    named = {"train": both, "validation": both, "test": both} | parts
+    return Data("made", "made:1.0.0", "", **named, classes=("bad", "good"))
+
+
+@pytest.fixture
+def create(settings):
+    def with_settings(made, *overrides):
+        return tasks.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
+
+    return with_settings
+
+
+RECIPES = [cnn, rnn, lstm, transformer, attention]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_a_prediction_does_not_depend_on_the_padding(create, recipe):
+    """The same text in a tensor of another length: what is there beyond its end must not count."""
+    keras.utils.set_random_seed(0)
+    short, long = create(data(), "task.length=6"), create(data(), "task.length=17")
+    one, other = short.model(recipe.build, {}), long.model(recipe.build, {})
+    other.set_weights(one.get_weights())
+    np.testing.assert_allclose(one.predict(short.test.inputs, verbose=0), other.predict(long.test.inputs, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_the_served_model_takes_plain_strings(create, tmp_path, recipe):
+    keras.utils.set_random_seed(0)
+    task = create(data())
+    model = task.model(recipe.build, {})
+    logits = task.predict(model, task.test, 4)
+    answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved"))
+    wanted = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    np.testing.assert_allclose(answers["probability"], wanted, rtol=1e-4)
+    np.testing.assert_array_equal(answers["class"], logits.argmax(axis=1))
+    served = serving.Served(str(tmp_path / "saved"))
+    np.testing.assert_array_equal(served.predict(["好看 film", "never seen"])["class"].shape, (2,))
+    assert np.isfinite(served.predict(["", "   ", "?"])["probability"]).all()  # a user may send nothing
+
+
+def test_baselines(create):
+    task = create(data())
+    found = task.baselines()
+    assert found["majority_class"]["accuracy"] == 0.5
+    assert found["bag_of_words"]["accuracy"] >= 0.9
+
+
+def test_the_bag_of_words_sees_the_whole_text(create):
+    long = part([f"{'w ' * 30} {word}" for word in ("yes", "no") * 10], [1, 0] * 10)
+    task = create(data(long), "task.length=6")
+    assert len({tuple(row) for row in task.train.inputs}) == 1  # the recipe cannot tell them apart
+    assert task.baselines()["bag_of_words"]["accuracy"] == 1
+
+
+def test_the_vocabulary_is_that_of_the_training_part_alone(create):
+    task = create(data(test=part(["unheard words"], [0])))
+    assert set(task.test.inputs[0]) == {0, 1}
+
+
+def test_an_empty_text_is_named(create):
+    with pytest.raises(UserError, match=r"Example 1 of the test part of dataset=made is an empty text \(1 in all\)"):
+        create(data(test=part(["words", "  "], [0, 1])))
+
+
+def test_pictures_are_no_texts(settings, load):
+    with pytest.raises(UserError, match=r"The train part of dataset=digits holds no texts"):
+        tasks.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
+
+
+@pytest.mark.parametrize(("recipe", "attends"), [(transformer, True), (attention, True), (cnn, False)])
+def test_what_was_looked_at_is_drawn(create, recipe, attends):
+    task = create(data(test=part(["a fine film <b>", "dull"], [1, 0])))
+    model = task.model(recipe.build, {})
+    figures = task.figures(model, task.predict(model, task.test, 2))
+    assert ("attention.html" in figures) == attends
+    assert "confusion_matrix.png" in figures
+    assert "<b>" not in figures["worst_mistakes.html"].replace("<b>bad</b>", "").replace("<b>good</b>", "")
+    if attends:
+        weights = attention_weights(model, task.test.inputs)
+        np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-4)
+        assert (weights[task.test.inputs == 0] < 1e-6).all()
+        assert "&lt;" in figures["attention.html"]
+
+
+def test_chinese_is_not_one_token(create):
+    task = create(data(part(["我喜欢吃苹果", "我不喜欢"], [1, 0])))
+    assert (task.train.inputs > 0).sum(axis=1).tolist() == [6, 4]
+
+
+def test_encoding_for_serving_is_that_of_training(create):
+    task = create(data())
+    np.testing.assert_array_equal(task.encode(tf.constant(task.test.source)), task.test.inputs)

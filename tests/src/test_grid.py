@@ -1,0 +1,79 @@
+"""Every recipe on every task that it can learn: a few steps, under every strategy and precision, saved and loaded back."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from src import config, datasets, serving, signature, strategies, tasks, training
+from src.settings import KINDS
+
+DATASETS = {
+    "image_classification": "digits",
+    "text_classification": "docstrings",
+    "forecasting": "sunspots",
+    "translation": "dates",
+}
+SMALL = {  # less of everything, where that makes a recipe faster to build
+    "cnn": ["model.filters=[4,4]"],
+    "resnet": ["model.depth=8", "model.width=4"],
+    "transformer": ["model.blocks=1", "model.dimension=16"],
+}
+SLICES = [f'dataset.splits.{part}="train[{at}:{at + 200}]"' for part, at in (("train", 0), ("validation", 200), ("test", 400))]
+FEW = {"text_classification": [*SLICES, "task.length=12"], "translation": SLICES}
+RECIPES = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+
+
+def learns(recipe, task):
+    accepted = signature.read(f"recipes.{recipe}.build")
+    inputs, outputs = KINDS[task]
+    return inputs in accepted.inputs and outputs in accepted.outputs
+
+
+PAIRS = [(recipe, task) for recipe, task in itertools.product(RECIPES, DATASETS) if learns(recipe, task)]
+
+
+def test_every_task_has_a_data_set_here():
+    assert set(DATASETS) == set(KINDS)
+
+
+@pytest.fixture(autouse=True)
+def float32_afterwards():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(("recipe", "task_name"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+@pytest.mark.parametrize("strategy", ["single", "mirrored"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision):
+    chosen = settings(
+        f"model={recipe}", f"dataset={DATASETS[task_name]}", f"strategy={strategy}", f"training.precision={precision}",
+        "dataset.limit=16", "training.batch_size=8", "training.epochs=1", *SMALL.get(recipe, []), *FEW.get(task_name, []),
+    )  # fmt: skip
+    data = datasets.load(chosen.dataset)
+    training.prepare(chosen)
+    task = tasks.create(chosen.task, data, chosen.dataset.limit)
+    model = training.build(chosen, task, strategies.create(chosen.strategy))
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+    logged = []
+    training.fit(model, chosen, task, lambda metrics, epoch: logged.append(metrics), quiet=True, profile_to=None)
+    assert np.isfinite(list(logged[-1].values())).all()
+    moved = [np.abs(keras.ops.convert_to_numpy(w) - b).max() > 0 for w, b in zip(model.trainable_weights, before)]
+    assert all(moved), [w.path for w, m in zip(model.trainable_weights, moved) if not m]
+
+    predictions = task.predict(model, task.test, 8)
+    assert np.isfinite(list(task.metrics(task.test, predictions).values())).all()
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.first(8).inputs)
+    answer = keras.ops.convert_to_numpy(model(inputs, training=False))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(inputs, training=False)), answer)
+
+    if strategy == "single":
+        answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved_model"))
+        loaded = serving.Served(str(tmp_path / "saved_model")).predict(task.test.raw)
+        for name, values in answers.items():
+            assert len(values) == len(task.test)
+            np.testing.assert_array_equal(loaded[name], values)
