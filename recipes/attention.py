@@ -19,6 +19,8 @@ asks, and the next token is told from tanh(W [c_t; d_t]). As in Luong et al. att
 recurrence, and c_t is not handed on to the next step, so that training computes all steps at once. (In Bahdanau et al. the
 state before it asks, and c_t enters the recurrence.)
 
+Hard attention (`kind=hard`, images alone) looks at one place at a time, and learns by trial where: see recipes/hard_attention.py.
+
 References:
     Bahdanau, Cho, Bengio: Neural machine translation by jointly learning to align and translate. ICLR 2015.
         BLEU 28.5 on WMT 2014 English to French where all words are known (26.8 over all sentences), against 26.7 (17.8)
@@ -31,29 +33,52 @@ from typing import Literal
 import keras
 from keras import layers, ops
 
+from recipes import hard_attention
 from recipes.adapters import answer, as_sequence, entry
-from recipes.kinds import PADDING, Classes, Count, Forecast, Image, NextTokens, Rate, Series, SourceTarget, Tokens
+from recipes.kinds import PADDING, Classes, Count, Forecast, Image, NextTokens, Positive, Rate, Series, SourceTarget, Tokens
 
 
 def build(
     inputs: Image | Tokens | Series | SourceTarget,
     outputs: Classes | Forecast | NextTokens,
     *,
+    kind: Literal["soft", "hard"] = "soft",
     score: Literal["additive", "multiplicative"] = "additive",
     units: Count = 64,
     embedding: Count = 64,
     dropout: Rate = 0.2,
+    glimpses: Count = 6,
+    glimpse_size: Count = 8,
+    scales: Count = 1,
+    deviation: Positive = 0.15,
+    policy: Literal["learned", "random", "center"] = "learned",
 ) -> keras.Model:
-    """A recurrent network that attends to what it has read.
+    """A recurrent network that attends to what it has read, or to where it chooses to look.
 
     Args:
         inputs: an image (H, W, C), read as H rows, tokens (T,), a series (T, F), or a source and the target so far.
         outputs: classes (logits) or a forecast; for source and target, the next tokens.
-        score: how a query and a position are compared.
-        units: of the encoder in each direction, and of v; a decoder has twice as many.
-        embedding: entries of a token's vector.
-        dropout: fraction of the embeddings and of what goes to the output layer set to zero in training.
+        kind: soft, everywhere at once; or hard, one place of an image after the other.
+        score: how a query and a position are compared (soft).
+        units: of the encoder in each direction, and of v; a decoder has twice as many. Hard: of the core, four times as many.
+        embedding: entries of a token's vector (soft).
+        dropout: fraction of the embeddings and of what goes to the output layer set to zero in training (soft).
+        glimpses: places that are looked at (hard).
+        glimpse_size: height and width of a glimpse in pixels (hard).
+        scales: patches of a glimpse, each twice the extent of the one before (hard).
+        deviation: σ of the places in training, half the image's height being 1 (hard).
+        policy: who chooses the places: learned, or, to compare with, random or center (hard).
+
+    Raises:
+        ValueError: hard attention is to look at what is no image, or at more than all of it.
     """
+    if kind == "hard":
+        if not isinstance(inputs, Image) or not isinstance(outputs, Classes):
+            raise ValueError("kind=hard looks at images and tells classes; type model.kind=soft, or choose a data set of images")
+        return hard_attention.network(
+            inputs, outputs, glimpses=glimpses, glimpse_size=glimpse_size, scales=scales, units=4 * units,
+            deviation=deviation, policy=policy,
+        )  # fmt: skip
     if isinstance(inputs, SourceTarget):
         return EncoderDecoder(
             inputs.source_vocabulary, inputs.target_vocabulary,

@@ -13,7 +13,7 @@ Equations, for a block with input x and layers F:
 The shortcut S is the identity; where a stage begins with more channels or half the extent it is, with the CIFAR stem, x at
 every second pixel with channels of zeros appended (option A of the paper, no parameters), and with the ImageNet stem a 1 × 1
 convolution (option B). A bottleneck block has three convolutions instead of two: 1 × 1 to a quarter of its channels, 3 × 3,
-1 × 1 back. Its stride is in the 3 × 3 convolution, as in most implementations; the paper has it in the first one.
+1 × 1 back. The stride is in a block's first convolution, as in the paper.
 
 Stages (He et al. 2016a). CIFAR: a 3 × 3 convolution to 16 channels, then three stages of 16, 32 and 64 channels, n blocks
 each: depth 6n + 2 of basic blocks (20, 32, 44, 56, 110), 9n + 2 of bottleneck blocks with four times the channels.
@@ -155,8 +155,8 @@ class Convolutions:
         if kind == "basic":
             x = self(x, filters, 3, strides=strides, name=f"{name}_1")
             return self(x, filters, 3, name=f"{name}_2", last=True)
-        x = self(x, filters, 1, name=f"{name}_1")
-        x = self(x, filters, 3, strides=strides, name=f"{name}_2")
+        x = self(x, filters, 1, strides=strides, name=f"{name}_1")
+        x = self(x, filters, 3, name=f"{name}_2")
         return self(x, EXPANSION * filters, 1, name=f"{name}_3", last=True)
 
     def __call__(

@@ -7,9 +7,12 @@ from src.tasks.task import Metrics
 LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse"}
 
 
-def table(model: str, test: Metrics, baselines: Mapping[str, Metrics], units: Mapping[str, str]) -> str:
-    """Test metrics of a model beside those of the baselines; the best of each column is marked with a star."""
-    rows = {model: test, **{name.replace("_", " "): metrics for name, metrics in baselines.items()}}
+def table(
+    model: str, test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics], units: Mapping[str, str]
+) -> str:
+    """Test metrics of a model, without a learned part of it, and of the baselines; the best of each column has a star."""
+    rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
+    rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
     best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in names}
     heads = [name.replace("_", " ") + (f" ({units[name]})" if name in units else "") for name in names]
@@ -23,3 +26,14 @@ def table(model: str, test: Metrics, baselines: Mapping[str, Metrics], units: Ma
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]).rstrip()
         for line in lines
     )
+
+
+def files(measured: Mapping[str, Metrics], threads: int) -> str:
+    """What LiteRT files were found to be."""
+    lines = [f"LiteRT file  accuracy    raw bytes  compressed  p50 (ms)  p95 (ms)   one image, {threads} thread(s)"]
+    for kind, found in measured.items():
+        lines.append(
+            f"{kind:<11}  {found['accuracy']:8.4f}  {found['bytes']:11,}  {found['bytes_compressed']:10,}  "
+            f"{found['latency_p50']:8.3f}  {found['latency_p95']:8.3f}"
+        )
+    return "\n".join(lines)

@@ -69,7 +69,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
         The monitored validation metric: of the best epoch, or of the last one if that is kept.
     """
     startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
-    from src import complexity, datasets, report, strategies, tasks, tracking, training
+    from src import complexity, compression, datasets, report, strategies, tasks, tracking, training
 
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
@@ -77,7 +77,8 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     data = datasets.load(chosen.dataset)
     training.prepare(chosen)
     task = tasks.create(chosen.task, data, chosen.dataset.limit)
-    model = training.build(chosen, task, strategy)
+    teach = tracking.teacher(chosen, task) if chosen.compression.teacher else None
+    model, learner = training.build(chosen, task, strategy, teach)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",
@@ -87,22 +88,33 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     with tracking.run(chosen, data, log_file) as record, tempfile.TemporaryDirectory() as scratch:
         record.metrics(cost)
         profile_to = f"{scratch}/profile" if chosen.training.profile else None
-        objective = training.fit(model, chosen, task, record.metrics, quiet=quiet, profile_to=profile_to)
+        objective = training.fit(learner, chosen, task, record.metrics, quiet=quiet, profile_to=profile_to)
         if profile_to:
             record.files(profile_to, "profile")
 
         predictions = task.predict(model, task.test, chosen.training.batch_size)
         test, baselines = task.metrics(task.test, predictions), task.baselines()
+        ablations = task.ablations(model, chosen.training.batch_size)
         record.metrics({f"test/{name}": value for name, value in test.items()})
-        for baseline, values in baselines.items():
-            record.metrics({f"baseline/{baseline}/{name}": value for name, value in values.items()})
+        for kind, others in (("baseline", baselines), ("ablation", ablations)):
+            for other, values in others.items():
+                record.metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
         record.figures(task.figures(model, predictions))
+        if chosen.compression.sparsity:
+            record.metrics({"sparsity": compression.sparsity(model)})
+        if chosen.compression.export:
+            measured = compression.export(model, task, chosen.compression, f"{scratch}/litert")
+            record.files(f"{scratch}/litert", "litert")
+            for kind, values in measured.items():
+                record.metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
+            log.info("\n%s", report.files(measured, chosen.compression.threads))
+        record.weights(model)
         if chosen.tracking.log_model:
             record.model(task, model, task.test.first(2).raw, data.classes)
 
         seconds = time.perf_counter() - began
         record.metrics({"seconds": seconds})
-        log.info("\n%s\n", report.table(chosen.model.name, test, baselines, task.units))
+        log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
     return objective
 

@@ -158,6 +158,26 @@ class Training(Section):
     profile: bool
 
 
+class Compression(Section):
+    sparsity: Rate
+    begin: Fraction
+    end: Fraction
+    every: Count
+    teacher: str | None
+    temperature: Positive
+    teacher_weight: Fraction
+    export: bool
+    calibration: Count
+    per_channel: bool
+    threads: Count
+
+    @pydantic.model_validator(mode="after")
+    def _begins_before_it_ends(self):
+        if self.begin >= self.end:
+            raise ValueError(f"compression.begin={self.begin} must be less than compression.end={self.end}")
+        return self
+
+
 class Tracking(Section):
     experiment: str
     run_name: str | None
@@ -187,6 +207,7 @@ class Settings(Section):
     strategy: Strategy
     optimizer: Optimizer
     training: Training
+    compression: Compression
     tracking: Tracking
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 

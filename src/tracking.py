@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import filelock
@@ -22,14 +22,16 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 
-from src import serving, settings
+from src import compression, serving, settings
 from src.datasets import Data
+from src.errors import UserError
 from src.tasks import Task
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
 SERVING = ("tensorflow", "numpy", "pandas")
+WEIGHTS = "model.weights.h5"
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 
 
@@ -74,9 +76,32 @@ class Record:
                 metadata={"classes": list(classes)} if classes else None,
             )
 
+    def weights(self, model: keras.Model) -> None:
+        """Keeps the weights: with the recorded settings they are the model again, for later runs to learn from."""
+        with tempfile.TemporaryDirectory() as scratch:
+            model.save_weights(f"{scratch}/{WEIGHTS}")
+            mlflow.log_artifact(f"{scratch}/{WEIGHTS}")
+
     def where(self) -> str:
         """How a person finds the run."""
         return f"experiment '{self.experiment}', run '{self.name}' ({self.run_id})"
+
+
+def teacher(chosen: settings.Settings, task: Task) -> Callable[[], keras.Model]:
+    """What makes the model of the run `compression.teacher`, once it is called.
+
+    Raises:
+        UserError: there is no such run, or it kept no weights.
+    """
+    run_id = chosen.compression.teacher
+    try:
+        recorded = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config.yaml"))
+        weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
+    except (mlflow.MlflowException, OSError):
+        raise UserError(
+            f"compression.teacher={run_id} names no finished run; its id stands at the end of its log and in the MLflow UI."
+        ) from None
+    return lambda: compression.teacher(recorded, weights, chosen, task)
 
 
 @contextlib.contextmanager

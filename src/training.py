@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src import settings, strategies
+from src import compression, settings, strategies
 from src.datasets import Part, pipeline
 from src.errors import UserError
 from src.profiling import Profile
@@ -30,8 +30,12 @@ def prepare(chosen: settings.Settings) -> None:
     keras.config.set_dtype_policy(chosen.training.precision)
 
 
-def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strategy) -> keras.Model:
-    """The recipe's model for a task, compiled, its weights on the strategy's devices.
+def build(
+    chosen: settings.Settings, task: Task, strategy: tf.distribute.Strategy, teach: Callable[[], keras.Model] | None = None
+) -> tuple[keras.Model, keras.Model]:
+    """The recipe's model for a task, its weights on the strategy's devices; and what is to be trained, compiled.
+
+    They are the same, unless `teach` gives a teacher: then the second trains the first on the teacher's answers too.
 
     Raises:
         UserError: the recipe refuses its hyperparameters (it raises a ValueError), or an epoch would be empty.
@@ -44,14 +48,15 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
         except ValueError as error:
             raise UserError(f"model={chosen.model.name} cannot be built: {' '.join(str(error).split())}") from error
         model(keras.tree.map_structure(tf.constant, task.train.first(1).inputs))  # some models make their weights only now
-        model.compile(
+        learner = compression.distiller(model, teach(), chosen.compression) if teach else model
+        learner.compile(
             optimizer=optimizer(chosen.optimizer, chosen.training, steps),
             loss=task.loss(),
             weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
             jit_compile=chosen.training.jit_compile,
         )
     _check_monitor(chosen.training.monitor, task)
-    return model
+    return model, learner
 
 
 def _check_monitor(monitor: str, task: Task) -> None:
@@ -192,10 +197,15 @@ def fit(
     callbacks = [FailOnNaN(), *([GradientNorm()] if training.gradient_norm else []), watch]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    first = 0
+    if chosen.compression.sparsity:
+        callbacks.insert(0, compression.Prune(model, chosen.compression, steps * training.epochs))
+        first = math.ceil(chosen.compression.end * training.epochs)  # an epoch before that is not sparse enough to be kept
     best = keras.callbacks.EarlyStopping(
         monitor=training.monitor,
         patience=training.early_stopping or training.epochs,
         restore_best_weights=training.keep == "best",
+        start_from_epoch=min(first, training.epochs - 1),
     )
     callbacks.append(best)
     if profile_to:

@@ -2,8 +2,9 @@
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from sklearn.linear_model import LogisticRegression
 
 from recipes.kinds import Image
@@ -15,6 +16,8 @@ from src.tasks.task import Metrics
 
 REGRESSION_EXAMPLES = 5_000  # for the logistic regression: more of them cost minutes and win little
 REGRESSION_ITERATIONS = 200
+UNKNOWN_LABEL = -1
+SHOWN = 16  # images in a figure
 
 
 class ImageClassification(Classification):
@@ -30,14 +33,32 @@ class ImageClassification(Classification):
         self.inputs = Image(*data.train.inputs.shape[1:])
 
     def around(self, network: keras.Model) -> keras.Model:
-        pixels = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
-        return keras.Model(pixels, network(layers.Rescaling(1 / 255, name="scale")(pixels)), name=network.name)
+        pixels = keras.Input(self.train.raw.shape[1:], dtype="uint8", name="image")
+        image = layers.Rescaling(1 / 255, name="scale")(pixels)
+        self.label_goes_in = isinstance(network.input, dict)
+        if not self.label_goes_in:
+            return keras.Model(pixels, network(image), name=network.name)
+        # A recipe that learns by reward is told the right answer while it trains.
+        label = keras.Input((), dtype="int32", name="label")
+        self.train = self._labelled(self.train, self.train.targets)
+        self.validation, self.test = (self._labelled(part, UNKNOWN_LABEL) for part in (self.validation, self.test))
+        return keras.Model({"image": pixels, "label": label}, network({"image": image, "label": label}), name=network.name)
+
+    @staticmethod
+    def _labelled(part: Part, labels) -> Part:
+        labels = np.broadcast_to(np.asarray(labels, np.int32), len(part))
+        return Part({"image": part.raw, "label": labels}, part.targets, source=part.raw)
+
+    def encode(self, inputs):
+        if not self.label_goes_in:
+            return inputs
+        return {"image": inputs, "label": ops.full(ops.shape(inputs)[:1], UNKNOWN_LABEL, dtype="int32")}
 
     def linear_model(self) -> dict[str, Metrics]:
         """Logistic regression on the pixels, fitted on the first `REGRESSION_EXAMPLES` of the training part."""
 
         def flat(part: Part) -> np.ndarray:
-            return part.inputs.reshape(len(part), -1) / np.float32(255)
+            return part.raw.reshape(len(part), -1) / np.float32(255)
 
         some = self.train.first(REGRESSION_EXAMPLES)
         seen = np.unique(some.targets)
@@ -49,6 +70,35 @@ class ImageClassification(Classification):
             logs[:, seen] = 0.0
         return {"logistic_regression": self.metrics(self.test, logs)}
 
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+        return {**super().figures(model, predictions), **self._glimpses(model)}
+
+    def _glimpses(self, model: keras.Model) -> dict[str, Figure]:
+        """Where a recipe that looks at one place after the other looked; nothing for the others."""
+        networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+        looking = [network for network in networks if any(layer.name == "glimpses" for layer in network.layers)]
+        if not looking:
+            return {}
+        network = looking[0]
+        layer, images = network.get_layer("glimpses"), self.test.raw[:SHOWN]
+        paths = keras.Model(network.input, layer.output[1])
+        places = paths.predict(self.encode(images.astype(np.float32) / 255), verbose=0)  # (images, glimpses, 2), −1..1
+        height, width = images.shape[1:3]
+        figure = Figure(figsize=(8, 8.6), layout="constrained")
+        figure.suptitle("Where it looked: from the ring to the dot")
+        for axes, image, path in zip(figure.subplots(4, 4).flat, images, places):
+            rows, columns = (path.T + 1) / 2 * np.array([[height - 1], [width - 1]])
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.plot(columns, rows, color="tab:orange", linewidth=1)
+            axes.plot(columns[0], rows[0], "o", color="tab:orange", fillstyle="none")
+            axes.plot(columns[-1], rows[-1], "o", color="tab:orange")
+            half = layer.size / 2
+            for row, column in zip(rows, columns):
+                axes.add_patch(Rectangle((column - half, row - half), 2 * half, 2 * half, fill=False, color="tab:blue", alpha=0.6))
+            axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+            axes.axis("off")
+        return {"glimpses.png": figure}
+
     def worst_mistakes(self, logs: np.ndarray) -> dict[str, Figure | str]:
         worst, count = self._worst(logs)
         figure = Figure(figsize=(8, 8.6), layout="constrained")
@@ -56,7 +106,7 @@ class ImageClassification(Classification):
         for axes in figure.subplots(4, 4).flat:
             axes.axis("off")
         for axes, index in zip(figure.axes, worst):
-            axes.imshow(self.test.inputs[index].squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(self.test.raw[index].squeeze(), cmap="gray", vmin=0, vmax=255)
             truth, answer = self.test.targets[index], logs[index].argmax()
             axes.set_title(
                 f"is {self.classes[truth]} ({np.exp(logs[index, truth]):.1%})\n"

@@ -62,6 +62,19 @@ class Task(ABC):
         """The model's answers on a part of the data, one for each example, as `metrics` takes them."""
         return model.predict(pipeline.prediction(part, batch_size), verbose=0)[: len(part)]
 
+    def ablations(self, model: keras.Model, batch_size: int) -> dict[str, Metrics]:
+        """{name: metrics on the test part} of the model with a learned part replaced by something simple.
+
+        A layer that can do that has names for its `ablations`, and a variable `ablation` that is the number of one, or 0.
+        """
+        found = {}
+        for layer in model._flatten_layers():
+            for number, name in enumerate(getattr(layer, "ablations", ()), 1):
+                layer.ablation.assign(number)
+                found[name] = self.metrics(self.test, self.predict(model, self.test, batch_size))
+                layer.ablation.assign(0)
+        return found
+
     @abstractmethod
     def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
         """What others use: a function of raw inputs to named answers, and the models, layers and tables it uses."""

@@ -149,7 +149,7 @@ def test_mlflow_is_known_to_one_module():
 
 
 def test_the_summary_marks_the_best_of_each_column():
-    text = report.table("lstm", {"mae": 1.0, "skill": 0.2}, {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}, {"mae": "ppm"})
+    text = report.table("lstm", {"mae": 1.0, "skill": 0.2}, {}, {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}, {"mae": "ppm"})
     assert text.splitlines() == [
         "on the test part  mae (ppm)    skill",
         "lstm                 1.0000*  0.2000",
