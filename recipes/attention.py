@@ -19,7 +19,7 @@ asks, and the next token is told from tanh(W [c_t; d_t]). As in Luong et al. att
 recurrence, and c_t is not handed on to the next step, so that training computes all steps at once. (In Bahdanau et al. the
 state before it asks, and c_t enters the recurrence.)
 
-Hard attention (`kind=hard`, images alone) looks at one place at a time, and learns by trial where: see recipes/hard_attention.py.
+Hard attention (`kind=hard`, images alone) looks at one place at a time and learns by trial where: recipes/hard_attention.py.
 
 References:
     Bahdanau, Cho, Bengio: Neural machine translation by jointly learning to align and translate. ICLR 2015.
@@ -74,7 +74,9 @@ def build(
     """
     if kind == "hard":
         if not isinstance(inputs, Image) or not isinstance(outputs, Classes):
-            raise ValueError("kind=hard looks at images and tells classes; type model.kind=soft, or choose a data set of images")
+            raise ValueError(
+                "kind=hard looks at images and tells classes; type model.kind=soft, or choose a data set of images"
+            )
         return hard_attention.network(
             inputs, outputs, glimpses=glimpses, glimpse_size=glimpse_size, scales=scales, units=4 * units,
             deviation=deviation, policy=policy,

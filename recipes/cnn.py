@@ -37,7 +37,7 @@ import keras
 from keras import layers, ops
 
 from recipes.adapters import answer, entry
-from recipes.images import BatchNormalization, augment
+from recipes.images import augment, batch_normalization
 from recipes.kinds import PADDING, Classes, Count, Forecast, Fraction, Image, Rate, Series, Tokens
 
 
@@ -76,11 +76,11 @@ def build(
     real = None  # (batch, T, 1): 1 for a token, 0 for padding
     match inputs:
         case Image():
-            Convolution, GlobalPooling, Normalization = layers.Conv2D, layers.GlobalAveragePooling2D, BatchNormalization
+            Convolution, GlobalPooling, Normalization = layers.Conv2D, layers.GlobalAveragePooling2D, batch_normalization
             Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
             x = augment(x, augmentation)
         case _:
-            Convolution, GlobalPooling, Normalization = layers.Conv1D, layers.GlobalAveragePooling1D, BatchNormalization
+            Convolution, GlobalPooling, Normalization = layers.Conv1D, layers.GlobalAveragePooling1D, batch_normalization
             Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
     if isinstance(inputs, Tokens):
         x = layers.Embedding(inputs.vocabulary, embedding, name="embedding")(x)

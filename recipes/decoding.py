@@ -45,8 +45,8 @@ def greedy(model: keras.Model, source, length: int):
 def beam_search(model: keras.Model, source, length: int, beams: int):
     """The likeliest of the answers that `beams` partial answers, kept at each step, lead to.
 
-    An answer's log-probability is divided by ((5 + tokens) / 6)^α, so that long ones are not at a disadvantage (Wu et al.: Google's
-    neural machine translation system, arXiv:1609.08144, 2016, equation 14).
+    An answer's log-probability is divided by ((5 + tokens) / 6)^α, so that long ones are not at a disadvantage (Wu et al.:
+    Google's neural machine translation system, arXiv:1609.08144, 2016, equation 14).
 
     Args:
         model: with `begin` and `step`.

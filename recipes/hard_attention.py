@@ -1,12 +1,12 @@
 """Hard attention: a recurrent network that sees an image through a few small glimpses, and decides where to look next.
 
-Idea. It never sees the whole image. At each of T steps it is shown a small square around a place l_t, remembers what it saw, and
-chooses the next place; after the last it answers. Choosing a place cannot be differentiated, so it is learned by trial: places are
-drawn at random around what the network proposes, and proposals that led to a right answer are made more likely.
+Idea. It never sees the whole image. At each of T steps it is shown a small square around a place l_t, remembers what it saw,
+and chooses the next place; after the last it answers. Choosing a place cannot be differentiated, so it is learned by trial:
+places are drawn at random around what the network proposes, and proposals that led to a right answer are made more likely.
 
 Equations (Mnih et al. 2014), for places l ∈ [−1, 1]²:
 
-    glimpse    ρ(x, l)   k patches of g × g pixels around l, each showing twice the extent of the one before at half its resolution
+    glimpse    ρ(x, l)   k patches of g × g pixels around l, each of twice the extent and half the resolution of the one before
                g_t = max(0, A max(0, B ρ(x, l_t)) + C max(0, D l_t))              what is seen, and where
     core       h_t = max(0, U h_{t−1} + V g_t)
     place      l_{t+1} ~ N(μ_t, σ²), μ_t = tanh(W h_t);  in use l_{t+1} = μ_t
@@ -15,16 +15,17 @@ Equations (Mnih et al. 2014), for places l ∈ [−1, 1]²:
 
     loss       cross-entropy of z  −  Σ_t log N(l_{t+1}; μ_t, σ²) (R − b_t)  +  Σ_t (R − b_t)²       b_t = β h_t
 
-The second term is REINFORCE (Williams 1992): its gradient is, in the mean, that of the expected reward. The baseline b_t tells what
-reward is to be expected, and takes much of the noise away. Neither μ_t nor b_t sends its gradient into h_t.
+The second term is REINFORCE (Williams 1992): its gradient is, in the mean, that of the expected reward. The baseline b_t tells
+what reward is to be expected, and takes much of the noise away. Neither μ_t nor b_t sends its gradient into h_t.
 
-The reward needs the right answer while training: the network has a second input, `label`, which is −1 whenever it is unknown. The
-first glimpse is at a random place in training and at the centre in use.
+The reward needs the right answer while training: the network has a second input, `label`, which is −1 whenever it is unknown.
+The first glimpse is at a random place in training and at the centre in use.
 
 References:
     Mnih, Heess, Graves, Kavukcuoglu: Recurrent models of visual attention. NeurIPS 2014.
         MNIST error 1.12 % with 4, 1.07 % (7), 1.29 % (6) glimpses of 8 × 8 at one scale, 256 units.
-    Williams: Simple statistical gradient-following algorithms for connectionist reinforcement learning. Machine Learning 8, 1992.
+    Williams: Simple statistical gradient-following algorithms for connectionist reinforcement learning. Machine Learning
+        8, 1992.
 """
 
 import math
@@ -70,7 +71,10 @@ class Glimpses(layers.Layer):
     """
 
     POLICIES = ("learned", "random", "center")
-    ablations = ("random", "center")  # what a trained network can be made to do instead: `ablation` is the number of one, from 1
+    ablations = (
+        "random",
+        "center",
+    )  # what a trained network can be made to do instead: `ablation` is the number of one, from 1
 
     def __init__(self, glimpses: int, size: int, scales: int, units: int, deviation: float, policy: str = "learned", **kwargs):
         super().__init__(**kwargs)
@@ -111,7 +115,9 @@ class Glimpses(layers.Layer):
             places.append(place)
             means.append(mean)
             rewards.append(expected)
-            seen = ops.cast(ops.reshape(look(image, place, self.size, self.scales), (batch, self.what.kernel.shape[0])), h.dtype)
+            seen = ops.cast(
+                ops.reshape(look(image, place, self.size, self.scales), (batch, self.what.kernel.shape[0])), h.dtype
+            )
             g = ops.relu(self.what_seen(self.what(seen)) + self.where_seen(self.where(place)))
             h = ops.relu(self.core_kept(h) + self.core_seen(g))
             kept = ops.stop_gradient(ops.cast(h, "float32"))
@@ -157,7 +163,7 @@ def look(image, place, size: int, scales: int):
 
 
 def _triangles(place, extent: int, size: int, zoom: int, dtype):
-    """Weights (batch, size, extent) of an image's rows for each row of a patch around `place` (batch,), −1 first and 1 last row."""
+    """Weights (batch, size, extent) of an image's rows for each row of a patch around `place` (batch,), −1 to 1."""
     center = (ops.cast(place, "float32")[:, None] + 1) / 2 * (extent - 1)  # pixels
     wanted = center + (ops.arange(size, dtype="float32") - (size - 1) / 2) * zoom  # (batch, size)
     distance = ops.abs(wanted[:, :, None] - ops.arange(extent, dtype="float32")) / zoom
@@ -190,7 +196,9 @@ def reinforce(places, means, expected, reward, deviation: float):
     """The second and third term of the loss, the mean over examples.
 
     Args:
-        places, means, expected: as `Glimpses` gives them; the first place was nobody's choice.
+        places: as `Glimpses` gives them; the first one was nobody's choice.
+        means: as `Glimpses` gives them.
+        expected: as `Glimpses` gives them.
         reward: R (batch,).
         deviation: σ.
     """

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def BatchNormalization(name: str) -> layers.BatchNormalization:
+def batch_normalization(name: str) -> layers.BatchNormalization:
     """Batch normalisation (Ioffe & Szegedy 2015) that suits small data sets and several devices.
 
     Its statistics are those of the whole batch, not of a replica's share of it, which makes training on several devices

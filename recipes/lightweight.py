@@ -36,7 +36,7 @@ import keras
 from keras import layers
 
 from recipes.adapters import answer, entry
-from recipes.images import BatchNormalization, augment
+from recipes.images import augment, batch_normalization
 from recipes.kinds import Classes, Count, Fraction, Image, Positive, Rate
 
 HALVINGS = 5  # of a full-size network
@@ -60,8 +60,8 @@ def build(
     outputs: Classes,
     *,
     variant: Literal["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2"] = "mobilenet_v2",
-    width: Positive = 0.35,
-    blocks: Count | None = None,
+    width: Positive = 0.5,
+    blocks: Count | None = 7,
     last: Count | None = 256,
     dropout: Rate = 0.1,
     augmentation: Fraction = 0.05,
@@ -73,7 +73,7 @@ def build(
         outputs: classes (logits).
         variant: which network.
         width: multiplies the channels of every layer but the last.
-        blocks: how many of the network's blocks, from the first one on; null: all.
+        blocks: how many of the network's blocks, from the first one on: small images need no more; null: all.
         last: channels of the last convolution, before the mean over all pixels; MobileNet v1 has none. null: as in the paper
             (1280, 576 and 1024 channels for v2, v3-small and ShuffleNet v2), which is most of a narrow network.
         dropout: fraction of the last features set to zero in training.
@@ -194,7 +194,7 @@ class Network:
         return self._normalised(x, name, activation)
 
     def _normalised(self, x, name, activation):
-        x = BatchNormalization(name=f"{name}_normalization")(x)
+        x = batch_normalization(name=f"{name}_normalization")(x)
         return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x
 
     def _mean(self, x):

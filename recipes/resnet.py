@@ -38,7 +38,7 @@ import keras
 from keras import layers, ops
 
 from recipes.adapters import answer, entry
-from recipes.images import BatchNormalization, augment
+from recipes.images import augment, batch_normalization
 from recipes.kinds import Classes, Count, Fraction, Image, Rate
 
 IMAGENET = {  # depth: kind of block, blocks of each stage
@@ -106,7 +106,7 @@ def build(
                 change = layers.Add(name=f"{name}_sum")([shortcut(x, change, strides, stem, name), change])
             x = change if preactivation else layers.ReLU(name=f"{name}_activation")(change)
     if preactivation:  # the last block has not been activated yet
-        x = layers.ReLU(name="last_activation")(BatchNormalization(name="last_normalization")(x))
+        x = layers.ReLU(name="last_activation")(batch_normalization(name="last_normalization")(x))
     x = layers.GlobalAveragePooling2D(name="global_pooling")(x)  # (batch, channels)
     return keras.Model(source, answer(x, outputs), name="resnet")
 
@@ -137,7 +137,7 @@ def shortcut(x: keras.KerasTensor, change: keras.KerasTensor, strides: int, stem
         x = x[:, ::strides, ::strides, :]
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, wanted - channels)))
     x = layers.Conv2D(wanted, 1, strides=strides, use_bias=False, kernel_initializer="he_normal", name=f"{name}_shortcut")(x)
-    return BatchNormalization(name=f"{name}_shortcut_normalization")(x)
+    return batch_normalization(name=f"{name}_shortcut_normalization")(x)
 
 
 class Convolutions:
@@ -174,18 +174,20 @@ class Convolutions:
 
         Args:
             x: features.
-            filters, size, strides: of the convolution.
+            filters: of the convolution.
+            size: of its kernel, in both directions.
+            strides: of the convolution, in both directions.
             name: of the convolution.
             first: of the network: with pre-activation there is nothing to normalise before it.
             last: of a block: without pre-activation, what is activated is the block's sum.
         """
         if self.preactivation and not first:
-            x = BatchNormalization(name=f"{name}_normalization")(x)
+            x = batch_normalization(name=f"{name}_normalization")(x)
             x = layers.ReLU(name=f"{name}_activation")(x)
         x = layers.Conv2D(
             filters, size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
         )(x)
         if not self.preactivation:
-            x = BatchNormalization(name=f"{name}_normalization")(x)
+            x = batch_normalization(name=f"{name}_normalization")(x)
             x = x if last else layers.ReLU(name=f"{name}_activation")(x)
         return x

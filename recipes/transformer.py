@@ -61,10 +61,10 @@ def build(
     feedforward: Count = 256,
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal",
     patch: Count = 4,
-    dropout: Rate = 0.1,
+    dropout: Rate = 0.0,
     augmentation: Fraction = 0.05,
 ) -> keras.Model:
-    """A transformer: an encoder from `inputs` to `outputs`, or encoder and decoder from one sequence to the next tokens of another.
+    """A transformer: an encoder from `inputs` to `outputs`, or encoder and decoder from a source to the target's next tokens.
 
     Args:
         inputs: an image (H, W, C), tokens (T,), a series (T, F), or a source and the target so far.
@@ -152,7 +152,7 @@ class Positions(layers.Layer):
 
 
 def angles_of(positions, entries: int):
-    """t ω_k, float32 (T, entries / 2), for positions t (T,)."""
+    """T ω_k, float32 (T, entries / 2), for positions t (T,)."""
     frequencies = LONGEST_PERIOD ** (-ops.arange(0, entries, 2, dtype="float32") / entries)
     return ops.cast(positions, "float32")[:, None] * frequencies
 
@@ -197,7 +197,8 @@ class MultiHeadAttention(layers.Layer):
         """X: (batch, T, …) asks; Y: (batch, S, …), or X itself, offers.
 
         Args:
-            x, y: sequences of vectors.
+            x: a sequence of vectors.
+            y: another one, or None.
             real: (batch, S), false where Y is padding.
             causal: no position of X looks at a later one of Y.
             training: whether weights are dropped.
@@ -240,8 +241,8 @@ class MultiHeadAttention(layers.Layer):
 class Block(layers.Layer):
     """A block: attention to itself, attention to a memory (in a decoder), feed-forward.
 
-    It gives the new vectors (batch, T, dimension), and the weights of its attention (batch, heads, T, S): to the memory, where it
-    has one, else to itself.
+    It gives the new vectors (batch, T, dimension), and the weights of its attention (batch, heads, T, S): to the memory, where
+    it has one, else to itself.
 
     Args:
         dimension, heads, feedforward, dropout, rotary: as in `build`.
@@ -282,7 +283,7 @@ class Block(layers.Layer):
         self.outer.build((None, None, self.feedforward))
 
     def call(self, x, memory=None, real=None, training=None):
-        """x: (batch, T, dimension); memory: (batch, S, dimension); real: false where x, or the memory if there is one, is padding."""
+        """x: (batch, T, dimension); memory: (batch, S, dimension); real: false where the memory, or else x, is padding."""
         own = None if self.decoder else real  # padding of a target comes last, where no real position looks
         taken, weights = self.attention(self.norms[0](x), real=own, causal=self.decoder, training=training)
         x = x + self.dropout(taken, training=training)
@@ -295,7 +296,7 @@ class Block(layers.Layer):
         return x + self.dropout(self.outer(self.inner(self.norms[-1](x))), training=training)
 
     def step(self, x, index, cache, real):
-        """One position of a decoder, number `index`: x (batch, 1, dimension) to the same, and the cache with its keys and values."""
+        """Position number `index` of a decoder: x (batch, 1, dimension) to the same, and the cache with what it offers."""
         keys, values = self.attention.offer(self.norms[0](x), first=index)
         cache = {
             **cache,
@@ -333,7 +334,8 @@ class EncoderDecoder(keras.Model):
 
     def __init__(
         self, source_vocabulary: int, target_vocabulary: int, length: int, *,
-        blocks: int, dimension: int, heads: int, feedforward: int, positions: str, dropout: float, name: str = "transformer", **kwargs,
+        blocks: int, dimension: int, heads: int, feedforward: int, positions: str, dropout: float,
+        name: str = "transformer", **kwargs,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
         self.config = {
@@ -392,7 +394,7 @@ class EncoderDecoder(keras.Model):
         return {"real": real, "caches": [block.empty_cache(memory, length) for block in self.decoder]}
 
     def step(self, token, index, state):
-        """The token (batch,) written at position `index` to the logits (batch, target_vocabulary) of the next one, and the state."""
+        """The token (batch,) written at position `index` to the next one's logits (batch, target_vocabulary), and the state."""
         x = self._embed(self.target_embedding, self.target_positions, token[:, None], index)
         caches = []
         for block, cache in zip(self.decoder, state["caches"]):

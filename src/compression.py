@@ -1,4 +1,4 @@
-"""What makes a model small: pruning and distillation while it trains; quantization and files for LiteRT afterwards, measured as they lie."""
+"""What makes a model small: pruning and distillation while it trains; quantization and LiteRT files, measured, afterwards."""
 
 import gzip
 import time
@@ -12,7 +12,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.tools import flatbuffer_utils
 
-from src import settings, strategies
+from src import settings
 from src.datasets import Part
 from src.errors import UserError
 from src.tasks import ImageClassification
@@ -95,25 +95,20 @@ def sparsity(model: keras.Model) -> float:
 
 
 class Distiller(keras.distillation.Distiller):
-    """Keras's distiller, with the loss as every other model here has it.
-
-    Keras's own gives each replica the whole loss instead of its share, and validates with what the teacher thinks and without
-    weights; here validation tells the student's own loss.
-    """
+    """Keras's distiller; but it is validated with the student's own loss: what the teacher thinks is no measure."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
-            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        else:
-            loss = self._student_loss(y, y_pred, sample_weight)
-        return strategies.share_of(loss)
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return self._student_loss(y, y_pred, sample_weight)
 
 
 def distiller(student: keras.Model, teacher: keras.Model, chosen: settings.Compression) -> keras.Model:
     """A model that trains the student on the teacher's answers too (Hinton, Vinyals, Dean: Distilling the knowledge in a neural
     network, arXiv:1503.02531, 2015); to be compiled as the student would be.
     """
-    learned = keras.distillation.LogitsDistillation(temperature=chosen.temperature)
+    # Named by a string, as it is by default, Keras takes the divergence of the logits, which are no distributions.
+    learned = keras.distillation.LogitsDistillation(temperature=chosen.temperature, loss=keras.losses.KLDivergence())
     return Distiller(teacher, student, learned, student_loss_weight=1 - chosen.teacher_weight, name="distiller")
 
 
@@ -143,8 +138,8 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
 def export(model: keras.Model, task: ImageClassification, chosen: settings.Compression, folder: str) -> dict[str, Metrics]:
     """Writes model_float.tflite and model_int8.tflite, and measures both on the test part: {"float": …, "int8": …}.
 
-    The float file takes an image (1, H, W, C) of 0..1; the int8 file, whose weights and activations are 8-bit integers, takes its
-    bytes, 0..255. Both give logits (1, classes).
+    The float file takes an image (1, H, W, C) of 0..1; the int8 file, whose weights and activations are 8-bit integers, takes
+    its bytes, 0..255. Both give logits (1, classes).
     """
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
@@ -175,8 +170,8 @@ def to_int8(function, calibration: np.ndarray, per_channel: bool) -> bytes:
     Args:
         function: of images of 0..1.
         calibration: images of 0..255, which show how large activations become.
-        per_channel: one scale for each channel of a kernel, not one for all of it: finer, but the scales of a small network weigh
-            more than half of what its weights do.
+        per_channel: one scale for each channel of a kernel, not one for all of it: finer, but the scales of a small network
+            weigh more than half of what its weights do.
     """
     converter = _converter(function)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -188,7 +183,9 @@ def to_int8(function, calibration: np.ndarray, per_channel: bool) -> bytes:
 
 
 def _converter(function) -> tf.lite.TFLiteConverter:
-    return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function.network)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function.network)
+    converter.experimental_lower_to_saved_model = False  # else variables stay variables, and are empty when it calibrates
+    return converter
 
 
 def _without_names(file: bytes) -> bytes:

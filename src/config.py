@@ -63,6 +63,7 @@ def checked(config: DictConfig) -> Settings:
         raise UserError(_sentence(error.errors()[0], section, raw)) from None
     _recipe_learns_task(settings, accepted)
     _strategy_can_do(settings)
+    _can_be_compressed(settings)
     return settings
 
 
@@ -96,6 +97,17 @@ def _strategy_can_do(settings: Settings) -> None:
             "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "
             "type training.keep=best."
         )
+
+
+def _can_be_compressed(settings: Settings) -> None:
+    compression = settings.compression
+    asked = [name for name, wanted in (("teacher", compression.teacher), ("export", compression.export)) if wanted]
+    if asked and settings.task.name != "image_classification":
+        raise UserError(
+            f"compression.{asked[0]} works for image classification, not for {settings.task.name}; type compression=none."
+        )
+    if asked and settings.model.hyperparameters.get("kind") == "hard":
+        raise UserError(f"compression.{asked[0]} does not work for a recipe that learns by reward; type compression=none.")
 
 
 def check_share(batch_size: int, replicas: int) -> None:

@@ -77,8 +77,9 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     data = datasets.load(chosen.dataset)
     training.prepare(chosen)
     task = tasks.create(chosen.task, data, chosen.dataset.limit)
-    teach = tracking.teacher(chosen, task) if chosen.compression.teacher else None
-    model, learner = training.build(chosen, task, strategy, teach)
+    learner = model = training.build(chosen, task, strategy)
+    if chosen.compression.teacher:
+        learner = training.pupil(model, tracking.teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",

@@ -4,6 +4,7 @@ It is a graph with its weights: loading it runs no Python that is stored in it, 
 loads it anywhere; MLflow loads it through `_load_pyfunc` here.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,8 @@ def save(answer: Answer, owners: list[Any], example: np.ndarray, folder: str) ->
     # A SavedModel holds what is reachable from its root; the state of random numbers, which Keras keeps aside, is not.
     module.owners = owners
     module.all_variables = [variable.value for owner in owners for variable in owner.variables]
-    tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+    inference_alone = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, folder, signatures=function.get_concrete_function(), options=inference_alone)
     return Served(folder).predict(example)
 
 
@@ -39,6 +41,7 @@ class Served:
     """A SavedModel that takes and gives NumPy arrays."""
 
     def __init__(self, folder: str):
+        tf.get_logger().setLevel(logging.ERROR)  # it would warn that there are no gradients, function by function
         self.model = tf.saved_model.load(folder)
         self.answer = self.model.signatures["serving_default"]
 

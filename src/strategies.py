@@ -114,11 +114,6 @@ def _clip_the_gradient_of_the_whole_batch() -> None:
     keras.optimizers.Optimizer._clip_gradients = clip_sum
 
 
-def share_of(loss: tf.Tensor) -> tf.Tensor:
-    """A replica's part of a loss that is the mean over the replica's own examples: the sum over replicas is the mean over all."""
-    return loss / tf.distribute.get_strategy().num_replicas_in_sync
-
-
 def of_the_whole_batch(gradients: list) -> list:
     """The sum over all replicas of the gradients that each has found on its share of a batch."""
     replica = _replica()

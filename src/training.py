@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import hydra.utils
 import keras
-import numpy as np
 import tensorflow as tf
 
 from src import compression, settings, strategies
@@ -30,33 +29,46 @@ def prepare(chosen: settings.Settings) -> None:
     keras.config.set_dtype_policy(chosen.training.precision)
 
 
-def build(
-    chosen: settings.Settings, task: Task, strategy: tf.distribute.Strategy, teach: Callable[[], keras.Model] | None = None
-) -> tuple[keras.Model, keras.Model]:
-    """The recipe's model for a task, its weights on the strategy's devices; and what is to be trained, compiled.
-
-    They are the same, unless `teach` gives a teacher: then the second trains the first on the teacher's answers too.
+def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strategy) -> keras.Model:
+    """The recipe's model for a task, compiled, its weights on the strategy's devices.
 
     Raises:
         UserError: the recipe refuses its hyperparameters (it raises a ValueError), or an epoch would be empty.
     """
     recipe = hydra.utils.get_method(chosen.model.target)
-    steps = steps_per_epoch(chosen.training, task.train)
+    steps_per_epoch(chosen.training, task.train)  # first, since it is what could be wrong
     with strategy.scope():
         try:
             model = task.model(recipe, chosen.model.hyperparameters)
         except ValueError as error:
             raise UserError(f"model={chosen.model.name} cannot be built: {' '.join(str(error).split())}") from error
         model(keras.tree.map_structure(tf.constant, task.train.first(1).inputs))  # some models make their weights only now
-        learner = compression.distiller(model, teach(), chosen.compression) if teach else model
-        learner.compile(
-            optimizer=optimizer(chosen.optimizer, chosen.training, steps),
-            loss=task.loss(),
-            weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
-            jit_compile=chosen.training.jit_compile,
-        )
+        _compile(model, chosen, task)
     _check_monitor(chosen.training.monitor, task)
-    return model, learner
+    return model
+
+
+def pupil(
+    model: keras.Model,
+    teach: Callable[[], keras.Model],
+    chosen: settings.Settings,
+    task: Task,
+    strategy: tf.distribute.Strategy,
+) -> keras.Model:
+    """What trains a model, as `build` returns it, on a teacher's answers too; compiled. `teach` makes the teacher."""
+    with strategy.scope():
+        learner = compression.distiller(model, teach(), chosen.compression)
+        _compile(learner, chosen, task)
+    return learner
+
+
+def _compile(model: keras.Model, chosen: settings.Settings, task: Task) -> None:
+    model.compile(
+        optimizer=optimizer(chosen.optimizer, chosen.training, steps_per_epoch(chosen.training, task.train)),
+        loss=task.loss(),
+        weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
+        jit_compile=chosen.training.jit_compile,
+    )
 
 
 def _check_monitor(monitor: str, task: Task) -> None:
@@ -197,9 +209,9 @@ def fit(
     callbacks = [FailOnNaN(), *([GradientNorm()] if training.gradient_norm else []), watch]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    first = 0
+    pruning, first = [], 0
     if chosen.compression.sparsity:
-        callbacks.insert(0, compression.Prune(model, chosen.compression, steps * training.epochs))
+        pruning = [compression.Prune(model, chosen.compression, steps * training.epochs)]
         first = math.ceil(chosen.compression.end * training.epochs)  # an epoch before that is not sparse enough to be kept
     best = keras.callbacks.EarlyStopping(
         monitor=training.monitor,
@@ -207,7 +219,7 @@ def fit(
         restore_best_weights=training.keep == "best",
         start_from_epoch=min(first, training.epochs - 1),
     )
-    callbacks.append(best)
+    callbacks += [best, *pruning]  # what is kept in the end is pruned last
     if profile_to:
         callbacks.append(Profile(profile_to))
     history = model.fit(

@@ -84,7 +84,7 @@ class Classification(Task):
 
     @abstractmethod
     def worst_mistakes(self, logs: np.ndarray) -> dict[str, Figure | str]:
-        """{file name: figure} of the examples whose true class was thought least likely; log-probabilities (examples, classes)."""
+        """{file name: figure} of the examples whose true class was thought least likely; logs (examples, classes)."""
 
     def _confusion_matrix(self, answers: np.ndarray) -> Figure:
         count = self.outputs.count

@@ -94,7 +94,9 @@ class ImageClassification(Classification):
             axes.plot(columns[-1], rows[-1], "o", color="tab:orange")
             half = layer.size / 2
             for row, column in zip(rows, columns):
-                axes.add_patch(Rectangle((column - half, row - half), 2 * half, 2 * half, fill=False, color="tab:blue", alpha=0.6))
+                axes.add_patch(
+                    Rectangle((column - half, row - half), 2 * half, 2 * half, fill=False, color="tab:blue", alpha=0.6)
+                )
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             axes.axis("off")
         return {"glimpses.png": figure}

@@ -1,7 +1,5 @@
 """Text classification: which of a few classes does a text belong to?"""
 
-import html
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -80,7 +78,8 @@ class TextClassification(Classification):
     def worst_mistakes(self, logs: np.ndarray) -> dict[str, Figure | str]:
         worst, count = self._worst(logs)
         rows = [
-            f"<p>{self._verdict(index, logs[index])}</p><blockquote>{html.escape(self.test.source[index].decode()[:1000])}</blockquote>"
+            f"<p>{self._verdict(index, logs[index])}</p>"
+            f"<blockquote>{pages.escape(self.test.source[index].decode()[:1000])}</blockquote>"
             for index in worst[:SHOWN]
         ]
         return {"worst_mistakes.html": pages.page(f"The worst of {count} mistakes on {len(logs):,} test texts", rows)}
@@ -101,14 +100,15 @@ class TextClassification(Classification):
     def _verdict(self, index: int, logits: np.ndarray) -> str:
         truth, answer = self.test.targets[index], logits.argmax()
         share = np.exp(logits - np.logaddexp.reduce(logits))
-        return f"is <b>{self.classes[truth]}</b> ({share[truth]:.1%}), taken for <b>{self.classes[answer]}</b> ({share[answer]:.1%})"
+        told = [f"<b>{self.classes[label]}</b> ({share[label]:.1%})" for label in (truth, answer)]
+        return f"is {told[0]}, taken for {told[1]}"
 
 
 def attention_weights(model: keras.Model, inputs: np.ndarray) -> np.ndarray | None:
     """How much a model looks at each position of its inputs: (examples, positions), each row with sum 1.
 
-    A layer that attends gives its answer and its weights (…, queries, positions), and has a name that ends in `attention`. What the
-    last of them weighs is shown, the mean over heads and queries that are not padding. None if there is no such layer.
+    A layer that attends gives its answer and its weights (…, queries, positions), and has a name that ends in `attention`.
+    What the last of them weighs is shown, the mean over heads and queries that are not padding. None if there is no such layer.
     """
     attending = [
         layer for layer in model.layers if layer.name.endswith("attention") and isinstance(layer.output, (list, tuple))

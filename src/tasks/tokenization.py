@@ -20,8 +20,8 @@ Unit = str  # "word" or "character"
 class Tokenizer:
     """A vocabulary, and what turns texts into its numbers and back.
 
-    The numbers 0 to 3 are those of `recipes.kinds`: padding, unknown, start, end. The others are the tokens of the texts that it
-    was made from, the most frequent first.
+    The numbers 0 to 3 are those of `recipes.kinds`: padding, unknown, start, end. The others are the tokens of the texts that
+    it was made from, the most frequent first.
 
     Args:
         texts: UTF-8 encoded.

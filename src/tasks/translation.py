@@ -25,8 +25,8 @@ SHOWN = 8  # pairs on a page
 class Translation(Task):
     """Texts to texts.
 
-    The model learns by teacher forcing: it is given the source and the target up to each token, and tells the next one. When it is
-    judged and when it is used it writes the whole target by itself. Predictions are texts (examples,), as are the references
+    The model learns by teacher forcing: it is given the source and the target up to each token, and tells the next one. When it
+    is judged and when it is used it writes the whole target by itself. Predictions are texts (examples,), as are the references
     that `metrics` compares them with.
     """
 
@@ -101,7 +101,7 @@ class Translation(Task):
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         shown = self.test.first(SHOWN)
-        written = self.target.encode(np.array([text for text in predictions[:SHOWN]], dtype=object), start=True)
+        written = self.target.encode(predictions[:SHOWN], start=True)
         weights = ops.convert_to_numpy(model.alignments({"source": shown.inputs["source"], "target": written}))
         rows = []
         for index, (source, reference) in enumerate(zip(shown.source, shown.reference)):
@@ -116,8 +116,8 @@ class Translation(Task):
 class TokenCrossentropy(keras.losses.Loss):
     """Cross-entropy of the next token in nats, the mean over all tokens but padding.
 
-    Each sequence counts with its own number of tokens over the mean number, so that the mean over a batch of any size and on any
-    number of devices is the same sum over tokens.
+    Each sequence counts with its own number of tokens over the mean number, so that the mean over a batch of any size and on
+    any number of devices is the same sum over tokens.
 
     Args:
         mean_length: tokens of a sequence, on average.

@@ -71,8 +71,8 @@ def test_answers_what_it_says_and_comes_back_from_disk(recipe, inputs, outputs, 
 def test_refuses_what_is_no_kind(recipe):
     with pytest.raises(TypeError, match="is not a kind of input"):
         build_of(recipe)("pixels", Classes(2))
+    taken = signature.read(f"recipes.{recipe}.build").inputs
     with pytest.raises(TypeError, match="is not a kind of output"):
-        taken = signature.read(f"recipes.{recipe}.build").inputs
         build_of(recipe)(next(inputs for inputs in INPUTS if type(inputs) in taken), "label")
 
 

@@ -1,4 +1,4 @@
-"""The equations of recipes/hard_attention.py: what a glimpse shows, and that REINFORCE follows the gradient of the expected reward."""
+"""The equations of recipes/hard_attention.py: what a glimpse shows, and what REINFORCE follows."""
 
 import keras
 import numpy as np
@@ -22,7 +22,9 @@ def test_a_glimpse_at_whole_pixels_is_a_crop_and_black_outside():
 
 def test_a_glimpse_between_pixels_is_interpolated():
     image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
-    found = array(look(image, np.array([[0.25, -0.25]], np.float32), 2, 1))[0, 0, ..., 0]  # the centre is at row 2.5, column 1.5
+    found = array(look(image, np.array([[0.25, -0.25]], np.float32), 2, 1))[
+        0, 0, ..., 0
+    ]  # the centre is at row 2.5, column 1.5
     np.testing.assert_allclose(found, [[11, 12], [16, 17]], atol=1e-5)
 
 
@@ -48,7 +50,16 @@ def test_the_recurrence_computes_what_its_page_says():
     h, places, means, expected = map(array, layer(image, training=False))
     (bw, bb), (dw, db), (aw, ab), (cw, cb), (vw, vb), (uw,), (ww, wb), (ew, eb) = (
         part.get_weights()
-        for part in (layer.what, layer.where, layer.what_seen, layer.where_seen, layer.core_seen, layer.core_kept, layer.propose, layer.expect)
+        for part in (
+            layer.what,
+            layer.where,
+            layer.what_seen,
+            layer.where_seen,
+            layer.core_seen,
+            layer.core_kept,
+            layer.propose,
+            layer.expect,
+        )
     )
     relu = lambda z: np.maximum(z, 0)  # noqa: E731
     state, place = np.zeros(6), np.zeros(2)  # the first glimpse is at the centre
@@ -99,7 +110,9 @@ def test_neither_proposals_nor_baseline_send_a_gradient_into_the_core():
     with tf.GradientTape() as tape:
         _, places, means, expected = layer(image, training=True)
         loss = reinforce(places, means, expected, tf.ones(5), 0.2)
-    gradients = dict(zip((w.path.split("/")[-2] for w in layer.trainable_weights), tape.gradient(loss, layer.trainable_weights)))
+    gradients = dict(
+        zip((w.path.split("/")[-2] for w in layer.trainable_weights), tape.gradient(loss, layer.trainable_weights))
+    )
     assert {name for name, gradient in gradients.items() if gradient is not None} == {"propose", "expect"}
 
 
@@ -134,7 +147,9 @@ def test_a_trained_network_can_be_made_to_look_elsewhere(policy):
 
 
 def test_what_cannot_be_looked_at_is_refused():
-    with pytest.raises(ValueError, match="a glimpse of 9 × 9 pixels is larger than an image of 8 × 8; type model.glimpse_size=4"):
+    with pytest.raises(
+        ValueError, match=r"a glimpse of 9 × 9 pixels is larger than an image of 8 × 8; type model.glimpse_size=4"
+    ):
         attention.build(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=9)
     with pytest.raises(ValueError, match="kind=hard looks at images"):
         attention.build(Series(8, 1), Classes(4), kind="hard")

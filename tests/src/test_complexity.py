@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from recipes import lightweight, resnet
+from recipes.kinds import Classes, Image
 from src import complexity
 
 attention_input = keras.Input((5, 8))
@@ -45,3 +47,25 @@ def test_counting_leaves_the_model_as_it_was():
 def test_parameters_are_the_trainable_ones():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.BatchNormalization()])
     assert complexity.parameters(model) == 3 * 4 + 4 + 4 + 4  # not the moving mean and variance
+
+
+@pytest.mark.parametrize(
+    ("network", "extent", "paper"),
+    [
+        (lambda: resnet.build(Image(32, 32, 3), Classes(10), depth=20), 32, 40.6e6),
+        (lambda: resnet.build(Image(224, 224, 3), Classes(1000), depth=18, stem="imagenet", width=64), 224, 1.8e9),
+        (lambda: resnet.build(Image(224, 224, 3), Classes(1000), depth=34, stem="imagenet", width=64), 224, 3.6e9),
+        (lambda: resnet.build(Image(224, 224, 3), Classes(1000), depth=50, stem="imagenet", width=64), 224, 3.8e9),
+        (lambda: light("mobilenet_v1"), 224, 569e6),
+        (lambda: light("mobilenet_v2"), 224, 300e6),
+        (lambda: light("mobilenet_v3_small"), 224, 56e6),
+        (lambda: light("shufflenet_v2"), 224, 146e6),
+    ],
+)
+def test_macs_are_those_of_the_papers(network, extent, paper):
+    """ResNet-20: counted by hand, its paper gives none."""
+    assert complexity.macs(network(), np.zeros((1, extent, extent, 3), np.float32)) == pytest.approx(paper, rel=0.02)
+
+
+def light(variant):
+    return lightweight.build(Image(224, 224, 3), Classes(1000), variant=variant, width=1.0, blocks=None, last=None)

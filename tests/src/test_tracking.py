@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from src import datasets, report, run, tasks, tracking
+from src.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -109,6 +110,40 @@ def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
     np.testing.assert_allclose(error, found.data.metrics["test/mae"], rtol=1e-5)
     assert "baseline/exponential_smoothing/mae" in found.data.metrics
     assert {"figures/forecast.png", "figures/error_by_step.png"} <= set(artifacts(store, found.info.run_id))
+
+
+def test_a_student_learns_from_a_finished_run_and_its_files_are_kept(store, settings):
+    few = ("training.epochs=1", "dataset.limit=64", "model.augmentation=0")
+    run.run(settings("model=cnn", *few, "model.filters=[4,8]"), quiet=True)
+    teacher = only_run(store, "digits").info.run_id
+    pupil = (
+        "model=lightweight",
+        "model.blocks=2",
+        "model.last=8",
+        f"compression.teacher={teacher}",
+        "tracking.experiment=pupils",
+    )
+    run.run(settings(*pupil, *few), quiet=True)
+    found = only_run(store, "pupils")
+    assert {"litert/model_float.tflite", "litert/model_int8.tflite", "model.weights.h5"} <= set(
+        artifacts(store, found.info.run_id)
+    )
+    assert {"litert/int8/bytes", "litert/float/latency_p95"} <= set(found.data.metrics)
+    assert found.data.params["compression.teacher"] == teacher
+    with pytest.raises(UserError, match=r"compression.teacher=nobody names no finished run"):
+        run.run(settings("model=cnn", *few, "compression.teacher=nobody"), quiet=True)
+
+
+def test_the_logged_model_takes_plain_strings(store, settings):
+    chosen = settings("model=cnn", "dataset=docstrings", "training.epochs=1", "dataset.limit=64")
+    run.run(chosen, quiet=True)
+    found = only_run(store, "docstrings")
+    model = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model")
+    task = tasks.create(chosen.task, datasets.load(chosen.dataset), chosen.dataset.limit)
+    answer = model.predict([text.decode() for text in task.test.source])
+    assert np.mean(answer["class"] == task.test.targets) == found.data.metrics["test/accuracy"]
+    assert model.metadata.metadata["classes"][0] == "keras"
+    assert "figures/worst_mistakes.html" in set(artifacts(store, found.info.run_id))
 
 
 @pytest.mark.parametrize(

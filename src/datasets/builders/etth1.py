@@ -18,8 +18,8 @@ class Etth1(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Six loads and the oil temperature (OT, in °C) of an electricity transformer in China, every hour of two "
-            "years from July 2016. CC BY-ND 4.0.",
+            description="Six loads and the oil temperature (OT, in °C) of an electricity transformer in China, every hour of "
+            "two years from July 2016. CC BY-ND 4.0.",
             features=tfds.features.FeaturesDict(
                 {"time": tfds.features.Text(), "OT": np.float32, "all": tfds.features.Tensor(shape=(7,), dtype=np.float32)}
             ),
