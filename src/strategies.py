@@ -25,6 +25,7 @@ def create(chosen: settings.Strategy) -> tf.distribute.Strategy:
         UserError: the devices that it asks for are not there.
     """
     gpus = prepare_devices()
+    _clip_the_gradient_of_the_whole_batch()
     if chosen.name == "single":
         if chosen.device == "gpu" and not gpus:
             raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
@@ -50,7 +51,6 @@ _replicas_before: list[int] = []  # the number that this process has mirrored ov
 def _mirrored(kind: str, replicas: int) -> tf.distribute.Strategy:
     """Made once in a process: a second MirroredStrategy over the same devices fails on its second model."""
     _draw_differently_on_each_replica()
-    _clip_the_gradient_of_the_whole_batch()
     return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(replicas)])
 
 
@@ -98,17 +98,18 @@ def _clip_the_gradient_of_the_whole_batch() -> None:
     """Makes Keras's optimizers clip the gradient of the batch.
 
     Left alone they clip the gradient of each replica's share, and add them up then: a bound on the norm then means another
-    thing for every number of replicas. Here the shares are added up first; each replica hands on an equal part of what is
-    left of the sum, since they are going to be added up once more.
+    thing for every number of replicas. Here the shares are added up first, and the rows of an embedding's gradient too; each
+    replica hands on an equal part of what is left of the sum, since they are going to be added up once more.
     """
     clip = keras.optimizers.Optimizer._clip_gradients
 
     @functools.wraps(clip)
     def clip_sum(self: keras.optimizers.Optimizer, gradients: list) -> list:
-        replica = _replica()
-        if replica is None or not (self.clipnorm or self.global_clipnorm or self.clipvalue):
-            return clip(self, gradients)
-        clipped = clip(self, of_the_whole_batch(gradients))
+        if not (self.clipnorm or self.global_clipnorm or self.clipvalue):
+            return gradients
+        replica, clipped = _replica(), clip(self, of_the_whole_batch(gradients))
+        if replica is None:
+            return clipped
         return [None if gradient is None else gradient / replica.num_replicas_in_sync for gradient in clipped]
 
     keras.optimizers.Optimizer._clip_gradients = clip_sum
@@ -116,12 +117,11 @@ def _clip_the_gradient_of_the_whole_batch() -> None:
 
 def of_the_whole_batch(gradients: list) -> list:
     """The sum over all replicas of the gradients that each has found on its share of a batch."""
-    replica = _replica()
-    if replica is None:
-        return gradients
-    # An embedding's gradient comes as the rows that were looked up; their sum over replicas is easier had as a matrix.
+    # An embedding's gradient comes as rows, one for each token that was looked up. A token that comes twice has two, and the
+    # norm of those is not that of their sum.
     there = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
-    summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    replica = _replica()
+    summed = iter(there if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, there))
     return [None if gradient is None else next(summed) for gradient in gradients]
 
 

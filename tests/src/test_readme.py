@@ -60,6 +60,6 @@ def test_the_example_recipe_and_data_set_work(tmp_path):
 
 
 def test_the_readme_names_every_option():
-    for group in ("model", "dataset", "strategy", "optimizer", "experiment", "debug"):
+    for group in ("model", "dataset", "strategy", "optimizer", "compression", "experiment", "debug"):
         row = re.search(rf"^\| `{group}` \|(.*)$", README, re.MULTILINE)[1]
         assert {path.stem for path in (config.CONF / group).glob("*.yaml")} <= set(re.findall(r"`(\w+)`", row)), group
