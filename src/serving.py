@@ -46,9 +46,16 @@ class Served:
         self.answer = self.model.signatures["serving_default"]
 
     def predict(self, inputs, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """Named answers to raw inputs: an array, or texts in a list or in the first column of a DataFrame."""
+        """Named answers to raw inputs: an array, or texts in a list or in the first column of a DataFrame.
+
+        Raises:
+            ValueError: the inputs are not of the shape that the model was trained on.
+        """
         rows = inputs.iloc[:, 0].to_numpy() if hasattr(inputs, "iloc") else np.asarray(inputs)
         rows = rows.astype(object) if rows.dtype.kind in "SU" else rows
+        wanted = self.answer.structured_input_signature[1]["inputs"].shape
+        if not wanted.is_compatible_with(rows.shape):
+            raise ValueError(f"The model takes inputs of shape {wanted}, not {rows.shape}; None stands for any number.")
         answers = [self._answer(rows[at : at + ROWS]) for at in range(0, len(rows), ROWS)]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 

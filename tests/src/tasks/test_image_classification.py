@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, log_loss
 
-from recipes import cnn
+from recipes import attention, cnn
 from recipes.kinds import Classes, Image
 from src import serving, tasks, training
 from src.datasets import Part, pipeline
@@ -75,16 +75,35 @@ def test_the_served_model_takes_pixels_and_names_its_answers(task, tmp_path):
     np.testing.assert_array_equal(answer["class"], wanted.argmax(axis=1))
 
 
+def test_an_image_of_another_shape_is_refused(task, tmp_path):
+    serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
+    served = serving.Served(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match=r"takes inputs of shape \(None, 8, 8, 1\), not \(2, 8, 8, 3\)"):
+        served.predict(np.zeros((2, 8, 8, 3), np.uint8))
+
+
 def test_figures_are_drawn(task, tmp_path):
     logits = np.random.default_rng(0).normal(0, 1, (len(task.test), 10)) + 6 * np.eye(10)[task.test.targets]
-    figures = task.figures(None, logits)
+    model = task.model(cnn.build, {})
+    figures = task.figures(model, logits)
     assert set(figures) == {"confusion_matrix.png", "worst_mistakes.png"}
     for name, figure in figures.items():
         figure.savefig(tmp_path / name)
     shown = [text.get_text() for text in figures["confusion_matrix.png"].axes[0].texts]
     assert sum(map(int, shown)) == len(task.test)
-    perfect = task.figures(None, 100 * np.eye(10)[task.test.targets])  # no mistake to show
+    perfect = task.figures(model, 100 * np.eye(10)[task.test.targets])  # no mistake to show
     perfect["worst_mistakes.png"].savefig(tmp_path / "none.png")
+
+
+def test_where_a_recipe_looked_is_drawn_and_the_right_answer_is_told_in_training_alone(task, tmp_path):
+    model = task.model(attention.build, {"kind": "hard", "glimpse_size": 4, "units": 8})
+    assert set(np.unique(task.train.inputs["label"])) == set(range(10))
+    assert set(task.validation.inputs["label"]) == set(task.test.inputs["label"]) == {-1}
+    logits = task.predict(model, task.test, 64)
+    task.figures(model, logits)["glimpses.png"].savefig(tmp_path / "glimpses.png")
+    assert set(task.ablations(model, 64)) == {"random", "center"}
+    answers = serving.save(*task.served(model), task.test.raw[:5], str(tmp_path / "saved"))
+    np.testing.assert_array_equal(answers["class"], logits[:5].argmax(axis=1))
 
 
 def test_a_series_is_no_image(settings, load):
