@@ -51,7 +51,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
         known = set()
         for library in LIBRARIES:
             for place, text in docstrings(library):
-                text = NAMES.sub("library", text)[:LONGEST]
+                text = NAMES.sub("library", text[:LONGEST])
                 if text not in known:  # the same words in two places would be in two parts of the data
                     known.add(text)
                     yield place, {"text": text, "label": library}

@@ -1,6 +1,9 @@
 """The project's own data sets hold what the packages they are made from hold."""
 
+import datetime
+import inspect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ import statsmodels
 import statsmodels.api as sm
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
+
+from src.datasets.builders import dates, docstrings
 
 
 @pytest.fixture
@@ -36,3 +41,54 @@ def test_series_hold_every_value_in_order(examples):
     sunspots = sm.datasets.sunspots.load_pandas().data["SUNACTIVITY"]
     np.testing.assert_array_equal([example["value"] for example in examples("sunspots")], sunspots.to_numpy(np.float32))
     assert tfds.builder("co2").info.metadata["statsmodels"] == statsmodels.__version__
+
+
+def test_docstrings_hide_the_name_of_the_library_and_no_text_comes_twice(examples):
+    made = examples("docstrings")
+    texts = [example["text"].decode() for example in made]
+    assert 15_000 < len(texts) < 25_000
+    assert len(set(texts)) == len(texts)
+    assert not [text for text in texts if docstrings.NAMES.search(text)]
+    names = tfds.builder("docstrings").info.features["label"].names
+    counts = np.bincount([example["label"] for example in made], minlength=len(names))
+    assert (counts > 500).all()
+    assert tfds.builder("docstrings").info.metadata["scikit-learn"] == sklearn.__version__
+
+
+def test_docstrings_are_those_of_the_sources():
+    place, text = next((place, text) for place, text in docstrings.docstrings("numpy") if "einsum(" in text)
+    assert place.startswith("numpy/")
+    assert text in {inspect.getdoc(np.einsum), *(found for _, found in docstrings.docstrings("numpy"))}
+
+
+def test_dates_are_written_and_meant_alike(examples):
+    made = [(example["written"].decode(), example["iso"].decode()) for example in examples("dates")]
+    assert len(made) == dates.EXAMPLES
+    assert len({iso for _, iso in made}) == len(made)  # no date twice: none of the test part was seen in training
+    numeric = [(written, iso) for written, iso in made if re.fullmatch(r"[\d./年月日号]+", written)]
+    assert len(numeric) > 1_000
+    for written, iso in numeric:
+        numbers = [int(number) for number in re.findall(r"\d+", written)]
+        numbers = numbers[::-1] if numbers[0] < 32 else numbers  # day.month.year
+        assert datetime.date(*numbers) == datetime.date.fromisoformat(iso)
+
+
+@pytest.mark.parametrize(
+    ("number", "written"), [(1, "一"), (10, "十"), (11, "十一"), (20, "二十"), (29, "二十九"), (31, "三十一")]
+)
+def test_chinese_numbers(number, written):
+    assert dates.chinese(number) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("multi30k", {"train": 29_000, "validation": 1_014, "test": 1_000}),
+        ("chnsenticorp", {"train": 7_765}),
+        ("etth1", {"train": 17_420}),
+    ],
+)
+def test_what_is_downloaded_is_complete(catalogue_data, name, counts):
+    builder = tfds.builder(name, data_dir=catalogue_data)
+    builder.download_and_prepare()
+    assert {split: info.num_examples for split, info in builder.info.splits.items()} == counts
