@@ -23,9 +23,14 @@ The first glimpse is at a random place in training and at the centre in use.
 
 References:
     Mnih, Heess, Graves, Kavukcuoglu: Recurrent models of visual attention. NeurIPS 2014.
-        MNIST error 1.12 % with 4, 1.07 % (7), 1.29 % (6) glimpses of 8 × 8 at one scale, 256 units.
+        MNIST error 1.73 % with 4 glimpses of 8 × 8 at one scale, 1.55 % with 5, 1.29 % with 6, 1.47 % with 7; 256 units.
     Williams: Simple statistical gradient-following algorithms for connectionist reinforcement learning. Machine Learning
         8, 1992.
+
+Results, on two CPU cores, 209,421 parameters:
+    MNIST  error 2.28 % (seed 0), 223 s; looking at random places with the same weights 18.69 %, at the centre alone 23.51 %:
+        python -m src.run model=attention model.kind=hard dataset=mnist training.epochs=30 training.batch_size=128
+            optimizer.learning_rate=2e-3
 """
 
 import math
@@ -70,7 +75,6 @@ class Glimpses(layers.Layer):
         policy: who chooses the places: learned, random (evenly over the image), center.
     """
 
-    POLICIES = ("learned", "random", "center")
     ablations = (
         "random",
         "center",

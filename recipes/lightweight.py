@@ -25,11 +25,11 @@ stride of the first convolution becomes 1, then the last ones.
 References:
     Howard et al.: MobileNets. arXiv:1704.04861, 2017.        ImageNet 70.6 %, 4.2 M parameters, 569 M multiply–accumulates.
     Sandler et al.: MobileNetV2. CVPR 2018.                   72.0 %, 3.4 M, 300 M.
-    Howard et al.: Searching for MobileNetV3. ICCV 2019.      v3-small: 67.4 %, 2.5 M, 56 M (paper) / 66 M.
+    Howard et al.: Searching for MobileNetV3. ICCV 2019.      v3-small: 67.4 %, 2.5 M, 56 M.
     Ma, Zhang, Zheng, Sun: ShuffleNet V2. ECCV 2018.          1.0 ×: 69.4 %, 2.3 M, 146 M.
 
 Results, on two CPU cores, the first seven blocks of MobileNet v2 at half its width, 36,906 parameters:
-    digits  accuracy 99.07 ± 0.16 % (mean ± sd of three seeds), 43 to 60 s a run, of which the LiteRT files take about 20:
+    digits  accuracy 99.07 ± 0.16 % (mean ± sd of three seeds), 43 to 60 s a run:
         python -m src.run -m model=lightweight seed=0,1,2
 """
 

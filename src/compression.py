@@ -116,7 +116,7 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
     """A finished run's model, from its recorded settings and weights.
 
     Raises:
-        UserError: it was trained on other data.
+        UserError: it was trained on other data, by reward, or by a recipe that is another one now.
     """
     theirs = recorded["dataset"]
     if (theirs["builder"], theirs["config"]) != (chosen.dataset.builder, chosen.dataset.config):
@@ -125,10 +125,18 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
             f"dataset={chosen.dataset.name}; choose a run on the same data."
         )
     model = dict(recorded["model"])
+    if model.get("kind") == "hard":
+        raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
     recipe = hydra.utils.get_method(model.pop("_target_"))
     model.pop("name")
     made = task.model(recipe, model)
-    made.load_weights(weights)
+    try:
+        made.load_weights(weights)
+    except ValueError as error:
+        raise UserError(
+            f"The weights of compression.teacher={chosen.compression.teacher} do not fit its recipe, which has changed since; "
+            "choose a run that was made with this version."
+        ) from error
     return made
 
 

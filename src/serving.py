@@ -56,7 +56,7 @@ class Served:
         wanted = self.answer.structured_input_signature[1]["inputs"].shape
         if not wanted.is_compatible_with(rows.shape):
             raise ValueError(f"The model takes inputs of shape {wanted}, not {rows.shape}; None stands for any number.")
-        answers = [self._answer(rows[at : at + ROWS]) for at in range(0, len(rows), ROWS)]
+        answers = [self._answer(rows[at : at + ROWS]) for at in range(0, max(len(rows), 1), ROWS)]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _answer(self, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -72,7 +72,15 @@ def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(inputs, training=False)), answer)
 
     if strategy == "single":
-        answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved_model"))
+        compute, owners = task.served(model)
+        answers = serving.save(compute, owners, task.test.raw, str(tmp_path / "saved_model"))
+        if precision == "float32":  # in 16 bits a graph and single ops round differently
+            for name, values in compute(keras.ops.convert_to_tensor(task.test.raw)).items():
+                wanted = values.numpy()
+                if wanted.dtype == object:
+                    assert [text.decode() for text in wanted] == answers[name].tolist()
+                else:
+                    np.testing.assert_allclose(answers[name], wanted, rtol=1e-3, atol=1e-4)
         loaded = serving.Served(str(tmp_path / "saved_model")).predict(task.test.raw)
         for name, values in answers.items():
             assert len(values) == len(task.test)

@@ -56,9 +56,8 @@ def test_docstrings_hide_the_name_of_the_library_and_no_text_comes_twice(example
 
 
 def test_docstrings_are_those_of_the_sources():
-    place, text = next((place, text) for place, text in docstrings.docstrings("numpy") if "einsum(" in text)
-    assert place.startswith("numpy/")
-    assert text in {inspect.getdoc(np.einsum), *(found for _, found in docstrings.docstrings("numpy"))}
+    found = {text for _, text in docstrings.docstrings("numpy")}
+    assert {inspect.getdoc(documented) for documented in (np.linalg.norm, np.polyfit, np.lib.stride_tricks.as_strided)} <= found
 
 
 def test_dates_are_written_and_meant_alike(examples):
