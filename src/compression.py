@@ -22,6 +22,13 @@ WARM_UP, CALLS = 20, 200  # of the interpreter, when latency is measured
 BATCH = 50  # images at once, when accuracy is measured
 
 
+def check(model: keras.Model, chosen: settings.Compression) -> None:
+    """Raises a UserError if a model cannot be taught by another one or become a file, though that is asked for."""
+    asked = [name for name in ("teacher", "export") if getattr(chosen, name)]
+    if asked and isinstance(model.input, dict):
+        raise UserError(f"compression.{asked[0]} does not work for a recipe that learns by reward; type compression=none.")
+
+
 # --- pruning --------------------------------------------------------------------------------------------------------
 
 
@@ -125,11 +132,11 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
             f"dataset={chosen.dataset.name}; choose a run on the same data."
         )
     model = dict(recorded["model"])
-    if model.get("kind") == "hard":
-        raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
     recipe = hydra.utils.get_method(model.pop("_target_"))
     model.pop("name")
     made = task.model(recipe, model)
+    if task.label_goes_in:
+        raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
     try:
         made.load_weights(weights)
     except ValueError as error:

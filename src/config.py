@@ -106,8 +106,6 @@ def _can_be_compressed(settings: Settings) -> None:
         raise UserError(
             f"compression.{asked[0]} works for image classification, not for {settings.task.name}; type compression=none."
         )
-    if asked and settings.model.hyperparameters.get("kind") == "hard":
-        raise UserError(f"compression.{asked[0]} does not work for a recipe that learns by reward; type compression=none.")
 
 
 def check_share(batch_size: int, replicas: int) -> None:

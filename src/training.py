@@ -42,6 +42,7 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
             model = task.model(recipe, chosen.model.hyperparameters)
         except ValueError as error:
             raise UserError(f"model={chosen.model.name} cannot be built: {' '.join(str(error).split())}") from error
+        compression.check(model, chosen.compression)
         model(keras.tree.map_structure(tf.constant, task.train.first(1).inputs))  # some models make their weights only now
         _compile(model, chosen, task)
     _check_monitor(chosen.training.monitor, task)

@@ -124,3 +124,27 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
     return float(sum(gaps) / len(targets))
+
+
+def attention_weights(network: keras.Model, inputs: np.ndarray, real: np.ndarray | None = None) -> np.ndarray | None:
+    """How much a network looks at each position of its inputs: (examples, positions), each row with sum 1.
+
+    A layer that attends gives its answer and its weights (…, queries, positions), and has a name that ends in `attention`.
+    What the last of them weighs is shown, the mean over heads and queries. None if there is no such layer.
+
+    Args:
+        network: as a recipe builds it.
+        inputs: what it takes.
+        real: (examples, positions), false where a position is padding, which asks nothing; None: all are real.
+    """
+    attending = [
+        layer for layer in network.layers if layer.name.endswith("attention") and isinstance(layer.output, (list, tuple))
+    ]
+    if not attending:
+        return None
+    weights = keras.Model(network.input, attending[-1].output[1]).predict(inputs, verbose=0)
+    if weights.ndim == 4:
+        weights = weights.mean(axis=1)  # (examples, queries, positions)
+    if real is not None and weights.shape[1] == weights.shape[2]:  # attention of a sequence to itself
+        return (weights * real[:, :, None]).sum(axis=1) / np.maximum(real.sum(axis=1), 1)[:, None]
+    return weights.mean(axis=1)

@@ -11,7 +11,7 @@ from recipes.kinds import Image
 from src import settings
 from src.datasets import Data, Part
 from src.errors import UserError
-from src.tasks.classification import Classification
+from src.tasks.classification import Classification, attention_weights
 from src.tasks.task import Metrics
 
 REGRESSION_EXAMPLES = 5_000  # for the logistic regression: more of them cost minutes and win little
@@ -24,6 +24,7 @@ class ImageClassification(Classification):
     """Images of 0..255 to one of a few classes."""
 
     things = "images"
+    label_goes_in = False  # whether the recipe learns by reward: it is told the right answer while it trains
 
     def __init__(self, chosen: settings.ImageClassification, data: Data):
         if data.train.inputs.ndim != 4 or data.train.inputs.dtype != np.uint8:
@@ -38,7 +39,6 @@ class ImageClassification(Classification):
         self.label_goes_in = isinstance(network.input, dict)
         if not self.label_goes_in:
             return keras.Model(pixels, network(image), name=network.name)
-        # A recipe that learns by reward is told the right answer while it trains.
         label = keras.Input((), dtype="int32", name="label")
         self.train = self._labelled(self.train, self.train.targets)
         self.validation, self.test = (self._labelled(part, UNKNOWN_LABEL) for part in (self.validation, self.test))
@@ -71,15 +71,35 @@ class ImageClassification(Classification):
         return {"logistic_regression": self.metrics(self.test, logs)}
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        return {**super().figures(model, predictions), **self._glimpses(model)}
+        networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]  # one: what the recipe built
+        found = super().figures(model, predictions)
+        for network in networks:
+            found |= self._glimpses(network) if self.label_goes_in else self._attention(network)
+        return found
 
-    def _glimpses(self, model: keras.Model) -> dict[str, Figure]:
-        """Where a recipe that looks at one place after the other looked; nothing for the others."""
-        networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-        looking = [network for network in networks if any(layer.name == "glimpses" for layer in network.layers)]
-        if not looking:
+    def _attention(self, network: keras.Model) -> dict[str, Figure]:
+        """How much a recipe that attends to rows or patches looked at each of them; nothing for the others."""
+        images = self.test.raw[:SHOWN]
+        weights = attention_weights(network, images.astype(np.float32) / 255)
+        if weights is None:
             return {}
-        network = looking[0]
+        height, width = images.shape[1:3]
+        patches = [layer.output.shape for layer in network.layers if layer.name == "cut"]  # (batch, down, patch, across, …)
+        down, patch, across = patches[0][1:4] if patches else (height, None, 1)
+        right, bottom = (across * patch, down * patch) if patch else (width, height)
+        figure = Figure(figsize=(8, 8.6), layout="constrained")
+        figure.suptitle(f"What it looked at, {'patch by patch' if patch else 'row by row'}: the redder, the more")
+        for axes, image, each in zip(figure.subplots(4, 4).flat, images, weights):
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(
+                each.reshape(down, across), cmap="Reds", vmin=0, alpha=0.5, extent=(-0.5, right - 0.5, bottom - 0.5, -0.5)
+            )
+            axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+            axes.axis("off")
+        return {"attention.png": figure}
+
+    def _glimpses(self, network: keras.Model) -> dict[str, Figure]:
+        """Where a recipe that looks at one place after the other looked."""
         layer, images = network.get_layer("glimpses"), self.test.raw[:SHOWN]
         paths = keras.Model(network.input, layer.output[1])
         places = paths.predict(self.encode(images.astype(np.float32) / 255), verbose=0)  # (images, glimpses, 2), −1..1

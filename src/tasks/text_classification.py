@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from recipes.kinds import UNKNOWN, Tokens
+from recipes.kinds import PADDING, UNKNOWN, Tokens
 from src import settings
 from src.datasets import Data, Part
 from src.errors import UserError
 from src.tasks import pages
-from src.tasks.classification import Classification
+from src.tasks.classification import Classification, attention_weights
 from src.tasks.task import Metrics
 from src.tasks.tokenization import Tokenizer
 
@@ -86,15 +86,14 @@ class TextClassification(Classification):
 
     def _attention(self, model: keras.Model, predictions: np.ndarray) -> dict[str, str]:
         """How much the model looked at each token of the first test texts; nothing for a recipe that does not attend."""
-        weights = attention_weights(model, self.test.first(SHOWN).inputs)
+        tokens = self.test.first(SHOWN).inputs
+        weights = attention_weights(model, tokens, tokens != PADDING)
         if weights is None:
             return {}
         rows = []
         for index, each in enumerate(weights):
-            tokens = self.tokenizer.split(self.test.source[index].decode())[: self.chosen.length]
-            rows.append(
-                f"<p>{self._verdict(index, predictions[index])}</p><p>{pages.weighted(tokens, each[: len(tokens)])}</p>"
-            )
+            words = self.tokenizer.split(self.test.source[index].decode())[: self.chosen.length]
+            rows.append(f"<p>{self._verdict(index, predictions[index])}</p><p>{pages.weighted(words, each[: len(words)])}</p>")
         return {"attention.html": pages.page("What it looked at: the darker, the more", rows)}
 
     def _verdict(self, index: int, logits: np.ndarray) -> str:
@@ -102,26 +101,6 @@ class TextClassification(Classification):
         share = np.exp(logits - np.logaddexp.reduce(logits))
         told = [f"<b>{self.classes[label]}</b> ({share[label]:.1%})" for label in (truth, answer)]
         return f"is {told[0]}, taken for {told[1]}"
-
-
-def attention_weights(model: keras.Model, inputs: np.ndarray) -> np.ndarray | None:
-    """How much a model looks at each position of its inputs: (examples, positions), each row with sum 1.
-
-    A layer that attends gives its answer and its weights (…, queries, positions), and has a name that ends in `attention`.
-    What the last of them weighs is shown, the mean over heads and queries that are not padding. None if there is no such layer.
-    """
-    attending = [
-        layer for layer in model.layers if layer.name.endswith("attention") and isinstance(layer.output, (list, tuple))
-    ]
-    if not attending:
-        return None
-    weights = keras.Model(model.input, attending[-1].output[1]).predict(inputs, verbose=0)
-    if weights.ndim == 4:
-        weights = weights.mean(axis=1)  # (examples, queries, positions)
-    if weights.shape[1] == weights.shape[2]:  # attention of the text to itself
-        real = (inputs != 0)[:, :, None]
-        return (weights * real).sum(axis=1) / np.maximum(real.sum(axis=1), 1)
-    return weights.mean(axis=1)
 
 
 def check_texts(texts: np.ndarray, where: str) -> None:

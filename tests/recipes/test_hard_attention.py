@@ -48,19 +48,14 @@ def test_the_recurrence_computes_what_its_page_says():
     for weight in layer.trainable_weights:
         weight.assign(keras.random.normal(weight.shape, stddev=0.5))
     h, places, means, expected = map(array, layer(image, training=False))
-    (bw, bb), (dw, db), (aw, ab), (cw, cb), (vw, vb), (uw,), (ww, wb), (ew, eb) = (
+    (bw, bb), (dw, db), (aw, ab), (cw, cb), (vw, vb), (uw,), (ww,), (ew, eb) = (
         part.get_weights()
         for part in (
-            layer.what,
-            layer.where,
-            layer.what_seen,
-            layer.where_seen,
-            layer.core_seen,
-            layer.core_kept,
-            layer.propose,
-            layer.expect,
+            layer.what, layer.where, layer.what_seen, layer.where_seen,
+            layer.core_seen, layer.core_kept, layer.propose, layer.expect,
         )
-    )
+    )  # fmt: skip
+    c = array(layer.start)
     relu = lambda z: np.maximum(z, 0)  # noqa: E731
     state, place = np.zeros(6), np.zeros(2)  # the first glimpse is at the centre
     for t in range(3):
@@ -68,7 +63,7 @@ def test_the_recurrence_computes_what_its_page_says():
         seen = array(look(image, place[None].astype(np.float32), 4, 1)).reshape(-1)
         g = relu(relu(seen @ bw + bb) @ aw + ab + relu(place @ dw + db) @ cw + cb)
         state = relu(state @ uw + g @ vw + vb)
-        place, reward = np.tanh(state @ ww + wb), (state @ ew + eb)[0]
+        place, reward = np.tanh(state @ ww / np.sqrt(6) + c[t]), (state @ ew / np.sqrt(6) + eb)[0]
         if t < 2:
             np.testing.assert_allclose(means[0, t + 1], place, rtol=1e-4, atol=1e-5)
             assert expected[0, t + 1] == pytest.approx(reward, rel=1e-4, abs=1e-5)
@@ -105,7 +100,7 @@ def test_the_baseline_learns_the_mean_reward_and_tells_nothing_to_the_core():
 def test_neither_proposals_nor_baseline_send_a_gradient_into_the_core():
     tf = pytest.importorskip("tensorflow")
     keras.utils.set_random_seed(0)
-    layer = Glimpses(3, 4, 1, 6, 0.2)
+    layer = Glimpses(3, 4, 1, 6, 0.2, name="glimpses")
     image = np.random.default_rng(0).random((5, 8, 8, 1)).astype(np.float32)
     with tf.GradientTape() as tape:
         _, places, means, expected = layer(image, training=True)
@@ -113,7 +108,7 @@ def test_neither_proposals_nor_baseline_send_a_gradient_into_the_core():
     gradients = dict(
         zip((w.path.split("/")[-2] for w in layer.trainable_weights), tape.gradient(loss, layer.trainable_weights))
     )
-    assert {name for name, gradient in gradients.items() if gradient is not None} == {"propose", "expect"}
+    assert {name for name, gradient in gradients.items() if gradient is not None} == {"propose", "glimpses", "expect"}
 
 
 def test_the_loss_of_places_is_added_in_training_alone():

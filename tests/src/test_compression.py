@@ -13,22 +13,16 @@ from src import compression, strategies, tasks, training
 from src.errors import UserError
 from src.settings import Single
 
-SMALL = (
-    "model=cnn",
-    "dataset=digits",
-    "model.filters=[8,16]",
-    "dataset.limit=512",
-    "training.epochs=4",
-    "model.augmentation=0",
-)
+SMALL = ("dataset=digits", "dataset.limit=512", "training.epochs=4")
+CNN = ("model=cnn", "model.filters=[8,16]", "model.augmentation=0")
 
 
 @pytest.fixture
 def run(settings, load):
     """run("compression.sparsity=0.8", …): settings, task and trained model."""
 
-    def train(*overrides, teach=None):
-        chosen = settings(*SMALL, *overrides)
+    def train(*overrides, teach=None, recipe=CNN):
+        chosen = settings(*SMALL, *recipe, *overrides)
         data = load("digits")
         training.prepare(chosen)
         task = tasks.create(chosen.task, data, chosen.dataset.limit)
@@ -153,6 +147,12 @@ def test_a_student_learns_the_same_under_every_strategy_and_leaves_its_teacher_a
     for teacher in teachers:
         for before, after in zip(weights, teacher.get_weights()):
             np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("asked", ["compression=litert", "compression.teacher=a-run"])
+def test_what_learns_by_reward_is_not_compressed(run, asked):
+    with pytest.raises(UserError, match=r"compression\.(teacher|export) does not work for a recipe that learns by reward"):
+        run(asked, recipe=("model=attention", "model.kind=hard", "model.glimpse_size=4"))
 
 
 def test_a_teacher_of_other_data_is_refused(run, settings):

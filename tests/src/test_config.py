@@ -50,7 +50,6 @@ MISTAKES = [
     ("model=resnet dataset=co2", "model=resnet cannot learn forecasting, which dataset=co2 asks for; it can learn from"),
     ("dataset=dates", "model=cnn cannot learn translation"),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
-    ("model=attention dataset=digits model.kind=hard compression=litert", "does not work for a recipe that learns by reward"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
     ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
     ("model=cnn,lstm", "add -m to run them one after the other."),

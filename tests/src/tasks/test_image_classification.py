@@ -8,12 +8,12 @@ from scipy.special import softmax
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, log_loss
 
-from recipes import attention, cnn
+from recipes import attention, cnn, transformer
 from recipes.kinds import Classes, Image
 from src import serving, tasks, training
 from src.datasets import Part, pipeline
 from src.errors import UserError
-from src.tasks.classification import calibration_error
+from src.tasks.classification import attention_weights, calibration_error
 
 
 @pytest.fixture
@@ -82,6 +82,12 @@ def test_an_image_of_another_shape_is_refused(task, tmp_path):
         served.predict(np.zeros((2, 8, 8, 3), np.uint8))
 
 
+def test_no_images_get_no_answers(task, tmp_path):
+    serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
+    answers = serving.Served(str(tmp_path / "saved")).predict(task.test.raw[:0])
+    assert {name: values.shape for name, values in answers.items()} == {"probability": (0, 10), "class": (0,)}
+
+
 def test_figures_are_drawn(task, tmp_path):
     logits = np.random.default_rng(0).normal(0, 1, (len(task.test), 10)) + 6 * np.eye(10)[task.test.targets]
     model = task.model(cnn.build, {})
@@ -93,6 +99,23 @@ def test_figures_are_drawn(task, tmp_path):
     assert sum(map(int, shown)) == len(task.test)
     perfect = task.figures(model, 100 * np.eye(10)[task.test.targets])  # no mistake to show
     perfect["worst_mistakes.png"].savefig(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "hyperparameters", "grid", "reach"),
+    [(transformer, {"patch": 4}, (2, 2), (8, 8)), (transformer, {"patch": 3}, (3, 3), (9, 9)), (attention, {}, (8, 1), (8, 8))],
+    ids=["patches", "patches that do not fit", "rows"],
+)
+def test_what_a_recipe_attends_to_is_drawn_where_it_lies(task, recipe, hyperparameters, grid, reach):
+    model = task.model(recipe.build, hyperparameters)
+    figure = task.figures(model, task.predict(model, task.test, 64))["attention.png"]
+    network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    weights = attention_weights(network, task.test.raw[:16] / np.float32(255))
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-4)
+    for axes, each in zip(figure.axes, weights):
+        _, shown = axes.get_images()
+        np.testing.assert_allclose(shown.get_array(), each.reshape(grid))
+        assert shown.get_extent() == (-0.5, reach[1] - 0.5, reach[0] - 0.5, -0.5)
 
 
 def test_where_a_recipe_looked_is_drawn_and_the_right_answer_is_told_in_training_alone(task, tmp_path):

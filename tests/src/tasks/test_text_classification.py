@@ -9,7 +9,7 @@ from recipes import attention, cnn, lstm, rnn, transformer
 from src import serving, tasks
 from src.datasets import Data, Part
 from src.errors import UserError
-from src.tasks.text_classification import attention_weights
+from src.tasks.classification import attention_weights
 
 GOOD, BAD = (
     ["a fine film", "I like it, fine", "like a fine day", "好看 film", "fine fine"],
@@ -101,7 +101,7 @@ def test_what_was_looked_at_is_drawn(create, recipe, attends):
     assert "confusion_matrix.png" in figures
     assert "<b>" not in figures["worst_mistakes.html"].replace("<b>bad</b>", "").replace("<b>good</b>", "")
     if attends:
-        weights = attention_weights(model, task.test.inputs)
+        weights = attention_weights(model, task.test.inputs, task.test.inputs != 0)
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-4)
         assert (weights[task.test.inputs == 0] < 1e-6).all()
         assert "&lt;" in figures["attention.html"]
