@@ -12,7 +12,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.tools import flatbuffer_utils
 
-from src import settings
+from src import settings, startup
 from src.datasets import Part
 from src.errors import UserError
 from src.tasks import ImageClassification
@@ -162,8 +162,9 @@ def export(model: keras.Model, task: ImageClassification, chosen: settings.Compr
     found = {}
     for kind, make in (("float", to_float), ("int8", lambda function: to_int8(function, calibration, chosen.per_channel))):
         path = Path(folder) / f"model_{kind}.tflite"
-        path.write_bytes(_without_names(make(_function(network, task.test.raw.shape[1:]))))
-        found[kind] = measure(path, task, chosen.threads)
+        with startup.quiet():  # converter and interpreter tell of their own settings
+            path.write_bytes(_without_names(make(_function(network, task.test.raw.shape[1:]))))
+            found[kind] = measure(path, task, chosen.threads)
     return found
 
 

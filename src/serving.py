@@ -4,12 +4,12 @@ It is a graph with its weights: loading it runs no Python that is stored in it, 
 loads it anywhere; MLflow loads it through `_load_pyfunc` here.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 ROWS = 256  # answered at once
 
@@ -41,7 +41,7 @@ class Served:
     """A SavedModel that takes and gives NumPy arrays."""
 
     def __init__(self, folder: str):
-        tf.get_logger().setLevel(logging.ERROR)  # it would warn that there are no gradients, function by function
+        logging.set_verbosity(logging.ERROR)  # it would warn that there are no gradients, function by function
         self.model = tf.saved_model.load(folder)
         self.answer = self.model.signatures["serving_default"]
 

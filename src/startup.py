@@ -1,8 +1,10 @@
 """Loads TensorFlow without the messages of its start-up."""
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 
 def load_tensorflow() -> None:
@@ -12,18 +14,26 @@ def load_tensorflow() -> None:
     there. If loading fails, all that was kept is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the same messages, later
+    with quiet():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps back what anything in this process, libraries in C++ as well, writes to stderr; shows it if something fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            yield
         except BaseException:
             kept.seek(0)
             os.write(terminal, kept.read())
             raise
         finally:
+            sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)

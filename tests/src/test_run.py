@@ -39,6 +39,19 @@ def test_one_command_trains_records_and_sums_up(command, here):
     assert sorted(path.name for path in here.iterdir()) == ["mlflow.db", "mlruns"]  # no litter
 
 
+def test_files_are_made_without_noise(command):
+    done = command("model=lightweight", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Preparing ")]
+    wanted = (
+        "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8",
+        "on the test part", "lightweight", "majority class", "logistic regression",
+    )  # fmt: skip
+    assert [line[: len(start)] for line, start in zip(lines, wanted)] == list(wanted)
+    assert len(lines) == len(wanted) + 1  # and where it is
+
+
 def test_a_sweep_runs_every_job(command, here):
     done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL)
     assert done.returncode == 0, done.stderr
