@@ -18,10 +18,10 @@ Equations (Mnih et al. 2014), for places l ∈ [−1, 1]²:
 The second term is REINFORCE (Williams 1992): its gradient is, in the mean, that of the expected reward. The baseline b_t tells
 what reward is to be expected, and takes much of the noise away. Neither μ_t nor b_t sends its gradient into h_t.
 
-Three things differ from the paper, and each was needed to learn in minutes. The gradient of a policy is mostly noise, which an
-optimizer of steps of even size turns into jumps that leave all places at the border: h_t is divided by sqrt(units). The c_t, one
-for each step, start anywhere, so that the first proposals lie all over the image and not all at its centre. And the first
-glimpse is at the centre, not at a random place.
+Three things differ from the paper, so as to learn in minutes. The gradient of a policy is mostly noise, which an optimizer of
+steps of even size turns into jumps that leave all places at the border: h_t is divided by sqrt(units). The c_t, one for each
+step, start anywhere, so that the first proposals lie all over the image and not all at its centre. And the first glimpse is at
+the centre, not at a random place. (On MNIST, after 24 epochs, error 4.4 % without the c_t, and 7.0 % without the division too.)
 
 The reward needs the right answer while training: the network has a second input, `label`, which is −1 whenever it is unknown.
 
@@ -31,10 +31,11 @@ References:
     Williams: Simple statistical gradient-following algorithms for connectionist reinforcement learning. Machine Learning
         8, 1992.
 
-Results, on two CPU cores, 209,421 parameters:
-    MNIST  error 2.28 % (seed 0), 223 s; looking at random places with the same weights 18.69 %, at the centre alone 23.51 %:
-        python -m src.run model=attention model.kind=hard dataset=mnist training.epochs=30 training.batch_size=128
-            optimizer.learning_rate=2e-3
+Results, on two CPU cores, 209,431 parameters:
+    MNIST  error 1.39 ± 0.03 % (mean ± sd of three seeds), about 250 s a run beside other work; trained to look at random places
+           10.63 % (one seed):
+        python -m src.run -m model=attention model.kind=hard dataset=mnist training.epochs=24 training.batch_size=128
+            optimizer.learning_rate=2e-3 model.policy=learned,random seed=0,1,2
 """
 
 import math

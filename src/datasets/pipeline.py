@@ -9,6 +9,8 @@ from keras import tree
 
 from src.datasets.loading import Part
 
+AHEAD = 2  # batches that are made ready while one is trained on
+
 
 def training(part: Part, batch_size: int, seed: int) -> tf.data.Dataset:
     """Endless batches (inputs, targets): epoch after epoch, each in an order that follows from (seed, epoch) alone.
@@ -25,7 +27,7 @@ def training(part: Part, batch_size: int, seed: int) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch_size], (steps, batch_size)))
 
     batches = tf.data.Dataset.range(tf.int64.max).flat_map(epoch)
-    return batches.map(lambda rows: _gather(arrays, rows)).prefetch(tf.data.AUTOTUNE)
+    return _ahead(batches.map(lambda rows: _gather(arrays, rows)))
 
 
 def evaluation(part: Part, batch_size: int) -> tf.data.Dataset:
@@ -43,12 +45,23 @@ def evaluation(part: Part, batch_size: int) -> tf.data.Dataset:
         row = tf.where(real, row, 0)
         return *_gather(arrays, row), tf.where(real, weight, 0.0)
 
-    return tf.data.Dataset.range(rows).batch(batch_size, drop_remainder=True).map(batch).prefetch(tf.data.AUTOTUNE)
+    return _ahead(tf.data.Dataset.range(rows).batch(batch_size, drop_remainder=True).map(batch))
 
 
 def prediction(part: Part, batch_size: int) -> tf.data.Dataset:
     """Batches of inputs over the whole part, in order; the last one is filled up: cut the answer to `len(part)` rows."""
     return evaluation(part, batch_size).map(lambda inputs, targets, weights: inputs)
+
+
+def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Makes batches ready in the background.
+
+    Nothing is left to tf.data's autotuning: the end of an iterator can wait for the thread that does it, which sleeps for up
+    to a minute (seen here: 7 to 40 s at the end of every third or fourth `fit`, no processor at work).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(AHEAD).with_options(options)
 
 
 def _tensors(part: Part):

@@ -50,3 +50,12 @@ def test_keras_finds_the_exact_loss_and_metric_however_the_last_batch_is_filled(
     part = Part(PART.inputs, 2 * PART.targets.astype(np.float32)[:, None])
     loss, mae = model.evaluate(pipeline.evaluation(part, batch_size), verbose=0)
     np.testing.assert_allclose([loss, mae], [np.mean(np.arange(10.0) ** 2), 4.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [pipeline.training(PART, 2, 0), pipeline.evaluation(PART, 2), pipeline.prediction(PART, 2)],
+    ids=["training", "evaluation", "prediction"],
+)
+def test_the_end_of_an_iterator_waits_for_no_autotuning(batches):
+    assert batches.options().autotune.enabled is False
