@@ -48,6 +48,7 @@ from recipes.kinds import Classes, Image
 
 START = 0.7  # the largest entry of c at the start: of tanh(c), 0.6
 
+
 def network(
     inputs: Image, outputs: Classes, *, glimpses: int, glimpse_size: int, scales: int, units: int, deviation: float, policy: str
 ) -> keras.Model:
