@@ -28,7 +28,8 @@ References:
     Luong, Pham, Manning: Effective approaches to attention-based neural machine translation. EMNLP 2015.
 
 Results, on two CPU cores:
-    dates   exact match 100 % in each of three seeds, 221,007 parameters: python -m src.run -m model=attention seed=0,1,2
+    dates   exact match 99.94 ± 0.10 % (mean ± sd of three seeds), 221,007 parameters, 46 s a run:
+        python -m src.run -m model=attention seed=0,1,2
 """
 
 from typing import Literal

@@ -29,7 +29,7 @@ References:
     Ma, Zhang, Zheng, Sun: ShuffleNet V2. ECCV 2018.          1.0 ×: 69.4 %, 2.3 M, 146 M.
 
 Results, on two CPU cores, the first seven blocks of MobileNet v2 at half its width, 36,906 parameters:
-    digits  accuracy 99.07 ± 0.16 % (mean ± sd of three seeds), 43 to 60 s a run:
+    digits  accuracy 99.07 ± 0.16 % (mean ± sd of three seeds), 34 to 38 s a run:
         python -m src.run -m model=lightweight seed=0,1,2
 """
 

@@ -38,7 +38,7 @@ References:
     Xiong et al.: On layer normalization in the transformer architecture. ICML 2020.
 
 Results, on two CPU cores:
-    dates   exact match 99.97 ± 0.05 % (mean ± sd of three seeds), 238,592 parameters:
+    dates   exact match 99.86 ± 0.05 % (mean ± sd of three seeds), 238,592 parameters, 67 s a run:
         python -m src.run -m model=transformer seed=0,1,2
     digits  accuracy 98.42 ± 0.43 %, 101,834 parameters:
         python -m src.run -m model=transformer dataset=digits seed=0,1,2
