@@ -28,7 +28,7 @@ References:
     Jozefowicz, Zaremba, Sutskever: An empirical exploration of recurrent network architectures. ICML 2015.
 
 Results, on two CPU cores, 18,586 parameters:
-    co2, 26 weeks ahead  mean absolute error 0.520 ± 0.019 ppm (mean ± sd of three seeds), 45 s a run:
+    co2, 26 weeks ahead  mean absolute error 0.520 ± 0.019 ppm (mean ± sd of three seeds), 24 to 27 s a run:
         python -m src.run -m model=lstm seed=0,1,2
         The seasonal naive forecast errs by 1.772 ppm, Holt–Winters exponential smoothing by 1.320 ppm.
     digits, row by row   accuracy 96.84 ± 0.98 %, 8 s a run, 19,338 parameters:
