@@ -53,10 +53,13 @@ class Served:
         """
         rows = inputs.iloc[:, 0].to_numpy() if hasattr(inputs, "iloc") else np.asarray(inputs)
         rows = rows.astype(object) if rows.dtype.kind in "SU" else rows
-        wanted = self.answer.structured_input_signature[1]["inputs"].shape
-        if not wanted.is_compatible_with(rows.shape):
-            raise ValueError(f"The model takes inputs of shape {wanted}, not {rows.shape}; None stands for any number.")
-        answers = [self._answer(rows[at : at + ROWS]) for at in range(0, max(len(rows), 1), ROWS)]
+        wanted = self.answer.structured_input_signature[1]["inputs"]
+        if not wanted.shape.is_compatible_with(rows.shape):
+            raise ValueError(f"The model takes inputs of shape {wanted.shape}, not {rows.shape}; None stands for any number.")
+        if not len(rows):  # some of TensorFlow's kernels give a wrong shape where there is no row
+            blank = tf.zeros((1, *wanted.shape[1:]), wanted.dtype).numpy()
+            return {name: values[:0] for name, values in self._answer(blank).items()}
+        answers = [self._answer(rows[at : at + ROWS]) for at in range(0, len(rows), ROWS)]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _answer(self, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -115,7 +115,7 @@ def test_what_a_recipe_attends_to_is_drawn_where_it_lies(task, recipe, hyperpara
     for axes, each in zip(figure.axes, weights):
         _, shown = axes.get_images()
         np.testing.assert_allclose(shown.get_array(), each.reshape(grid))
-        assert shown.get_extent() == (-0.5, reach[1] - 0.5, reach[0] - 0.5, -0.5)
+        assert tuple(shown.get_extent()) == (-0.5, reach[1] - 0.5, reach[0] - 0.5, -0.5)
 
 
 def test_where_a_recipe_looked_is_drawn_and_the_right_answer_is_told_in_training_alone(task, tmp_path):

@@ -112,6 +112,12 @@ def test_chinese_is_not_one_token(create):
     assert (task.train.inputs > 0).sum(axis=1).tolist() == [6, 4]
 
 
+def test_no_texts_get_no_answers(create, tmp_path):
+    task = create(data())
+    serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
+    assert serving.Served(str(tmp_path / "saved")).predict([])["probability"].shape == (0, 2)
+
+
 def test_encoding_for_serving_is_that_of_training(create):
     task = create(data())
     np.testing.assert_array_equal(task.encode(tf.constant(task.test.source)), task.test.inputs)
