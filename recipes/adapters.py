@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from recipes.kinds import Classes, Forecast, Image, Series, Tokens
+from recipes.kinds import Classes, Continuation, Forecast, Image, Series, Tokens
 
 
 def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
@@ -19,7 +19,7 @@ def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
 
 
 def as_sequence(
-    x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int, patch: int | None = None
+    x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int, patch: int | None = None, masked: bool = True
 ) -> keras.KerasTensor:
     """An input as the sequence that a sequence model reads: (batch, steps, features).
 
@@ -31,6 +31,7 @@ def as_sequence(
         inputs: its kind.
         embedding: entries of a token's vector.
         patch: height and width of an image's patches; black is added at the bottom and on the right where they do not fit.
+        masked: padding is passed over. Where every step answers that is for the loss to do.
     """
     match inputs:
         case Image(height, width, channels) if patch:
@@ -42,20 +43,23 @@ def as_sequence(
         case Image(height, width, channels):
             return layers.Reshape((height, width * channels), name="rows")(x)
         case Tokens(_, vocabulary):
-            return layers.Embedding(vocabulary, embedding, mask_zero=True, name="embedding")(x)
+            return layers.Embedding(vocabulary, embedding, mask_zero=masked, name="embedding")(x)
         case _:
             return x
 
 
-def answer(features: keras.KerasTensor, outputs: Classes | Forecast) -> keras.KerasTensor:
-    """The output layer: features (batch, d) to logits (batch, count) or a forecast (batch, horizon, features).
+def answer(features: keras.KerasTensor, outputs: Classes | Forecast | Continuation) -> keras.KerasTensor:
+    """The output layer: features (batch, d) to logits (batch, count) or a forecast (batch, horizon, features); features of each
+    step (batch, T, d) to the logits of the next token (batch, T, vocabulary).
 
     It computes in float32 under every precision policy: a softmax or a sum over a batch in 16 bits loses too much.
     """
     match outputs:
         case Classes(count):
             return layers.Dense(count, dtype="float32", name="logits")(features)
+        case Continuation(_, vocabulary):
+            return layers.Dense(vocabulary, dtype="float32", name="logits")(features)
         case Forecast(horizon, series):
             flat = layers.Dense(horizon * series, dtype="float32", name="steps_ahead")(features)
             return layers.Reshape((horizon, series), dtype="float32", name="forecast")(flat)
-    raise TypeError(f"{outputs!r} is not a kind of output: use Classes or Forecast")
+    raise TypeError(f"{outputs!r} is not a kind of output: use Classes, Forecast or Continuation")

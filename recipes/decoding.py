@@ -1,8 +1,8 @@
-"""Writing a sequence with a model that gives the logits of the next token: greedily, or by beam search.
+"""Writing a sequence with a model that gives the logits of the next token: greedily, by beam search, or by drawing.
 
 The model has two methods. `begin(source, length)` reads what is to be answered and gives a state, tensors in any nesting with
-the batch as first axis. `step(token, index, state)` takes the tokens (batch,) at position `index` and gives the logits
-(batch, vocabulary) of those that follow, and the new state.
+the batch as first axis; a language model, which answers nothing, has `begin(batch, length)`. `step(token, index, state)` takes
+the tokens (batch,) at position `index` and gives the logits (batch, vocabulary) of those that follow, and the new state.
 """
 
 import keras
@@ -87,6 +87,84 @@ def beam_search(model: keras.Model, source, length: int, beams: int):
     tokens = ops.cast(ops.sum(ops.cast(written != PADDING, "int32"), axis=-1), "float32")
     best = ops.argmax(scores / ((5 + tokens) / 6) ** LENGTH_PENALTY, axis=-1)
     return ops.take_along_axis(written, best[:, None, None], axis=1)[:, 0]
+
+
+def sample(
+    model: keras.Model, prompt, length: int, *, seed: keras.random.SeedGenerator | int,
+    temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0,
+):  # fmt: skip
+    """Goes on from a prompt, each token drawn from what the model thinks comes next.
+
+    Args:
+        model: a language model, with `begin` and `step` (a cache) or without.
+        prompt: int32 (batch, P), 1 ≤ P ≤ length, without padding.
+        length: tokens at most, the prompt and `END` included.
+        seed: of the draws.
+        temperature: logits are divided by it; 0 takes the likeliest token.
+        top_k: draws from so many likeliest tokens alone.
+        top_p: draws from the fewest likeliest tokens that together have this probability (Holtzman et al.: The curious case of
+            neural text degeneration. ICLR 2020).
+
+    Returns:
+        int32 (batch, length): the prompt, what follows, `END` if it came, and padding.
+    """
+    seed = keras.random.SeedGenerator(seed) if isinstance(seed, int) else seed
+    model = model if hasattr(model, "step") else Rereading(model)
+    batch, given = ops.shape(prompt)
+    prompt = ops.cast(prompt, "int32")
+
+    def unfinished(index, finished, written, state):
+        return ops.logical_and(index < length - 1, ops.logical_not(ops.all(finished)))
+
+    def write(index, finished, written, state):
+        logits, state = model.step(ops.take(written, index, axis=1), index, state)
+        token = draw(_allowed(ops.cast(logits, "float32")), seed, temperature, top_k, top_p)
+        token = ops.where(finished, PADDING, token)
+        there = ops.logical_and(ops.arange(length)[None] == index + 1, index + 1 >= given)
+        written = ops.where(there, token[:, None], written)
+        ended = ops.logical_and(token == END, index + 1 >= given)
+        return index + 1, ops.logical_or(finished, ended), written, state
+
+    written = ops.concatenate([prompt, ops.full((batch, length - given), PADDING, dtype="int32")], axis=1)
+    first = (ops.convert_to_tensor(0, "int32"), ops.zeros((batch,), "bool"), written, model.begin(batch, length))
+    return ops.while_loop(unfinished, write, first)[2]
+
+
+class Rereading:
+    """A language model without `begin` and `step`, made to write: for each token it reads all that came before again.
+
+    Args:
+        model: tokens (batch, T) to the logits of what follows each of them (batch, T, vocabulary).
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def begin(self, batch, length: int):
+        """Nothing is written yet."""
+        return ops.full((batch, length), PADDING, dtype="int32")
+
+    def step(self, token, index, state):
+        """The token (batch,) at position `index` to the next one's logits, and all tokens up to now."""
+        state = ops.where(ops.arange(state.shape[1])[None] == index, token[:, None], state)
+        return ops.take(self.model(state, training=False), index, axis=1), state
+
+
+def draw(logits, seed, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
+    """Tokens int32 (batch,) drawn from logits (batch, vocabulary); arguments as in `sample`."""
+    if temperature == 0:
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = ops.top_k(logits, top_k)[0][:, -1:]
+        logits = ops.where(logits < least, NEVER, logits)
+    if top_p < 1:
+        falling = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+        before = ops.cumsum(ops.softmax(falling, axis=-1), axis=-1) - ops.softmax(falling, axis=-1)
+        kept = ops.sum(ops.cast(before < top_p, "int32"), axis=-1, keepdims=True)  # at least one
+        least = ops.take_along_axis(falling, kept - 1, axis=-1)
+        logits = ops.where(logits < least, NEVER, logits)
+    return ops.cast(keras.random.categorical(logits, 1, seed=seed)[:, 0], "int32")
 
 
 def _allowed(logits):

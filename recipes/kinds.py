@@ -29,7 +29,7 @@ class Image:
 class Tokens:
     """Integer tensor (batch, length) of ids below `vocabulary`; 0 is padding."""
 
-    length: int
+    length: int | None  # None: any
     vocabulary: int
 
 
@@ -72,8 +72,16 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """Float tensor (batch, length, vocabulary): at each step of the input, one logit for each token that could come next."""
+
+    length: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
 class NextTokens:
-    """Float tensor (batch, length, vocabulary): at each step, one logit for each token that could come next."""
+    """Float tensor (batch, length, vocabulary): at each step of the target, one logit for each token that could come next."""
 
     length: int
     vocabulary: int

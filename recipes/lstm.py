@@ -39,12 +39,12 @@ import keras
 from keras import layers as keras_layers
 
 from recipes.adapters import answer, as_sequence, entry
-from recipes.kinds import Classes, Count, Forecast, Image, Rate, Series, Tokens
+from recipes.kinds import Classes, Continuation, Count, Forecast, Image, Rate, Series, Tokens
 
 
 def build(
     inputs: Image | Tokens | Series,
-    outputs: Classes | Forecast,
+    outputs: Classes | Forecast | Continuation,
     *,
     units: Count = 64,
     layers: Count = 1,
@@ -56,19 +56,25 @@ def build(
 
     Args:
         inputs: an image (H, W, C), read as H rows; tokens (T,); or a series (T, F).
-        outputs: classes (logits) or a forecast.
+        outputs: classes (logits), a forecast, or the next token at each step.
         units: entries of the memory cell, and of the output, of each layer and direction.
         layers: LSTMs on top of each other.
         bidirectional: read the sequence in both directions and join what both found.
         dropout: fraction of each layer's output set to zero in training.
         embedding: entries of a token's vector.
+
+    Raises:
+        ValueError: the next token is to be told by reading backwards.
     """
-    source = entry(inputs)
-    x = as_sequence(source, inputs, embedding)  # (batch, T, F)
+    every_step = isinstance(outputs, Continuation)
+    if every_step and bidirectional:
+        raise ValueError("a network that tells the next token must not read backwards; type model.bidirectional=false")
+    source = entry(Tokens(None, inputs.vocabulary) if every_step else inputs)  # to write, it reads texts of any length
+    x = as_sequence(source, inputs, embedding, masked=not every_step)  # (batch, T, F)
     for layer in range(1, layers + 1):
-        lstm = keras_layers.LSTM(units, return_sequences=layer < layers, name=f"lstm{layer}")
+        lstm = keras_layers.LSTM(units, return_sequences=every_step or layer < layers, name=f"lstm{layer}")
         if bidirectional:
             lstm = keras_layers.Bidirectional(lstm, name=f"bidirectional{layer}")
-        x = lstm(x)  # (batch, T, units), after the last layer (batch, units); twice the units if bidirectional
+        x = lstm(x)  # (batch, T, units), or (batch, units) of the last step alone; twice the units if bidirectional
         x = keras_layers.Dropout(dropout, name=f"dropout{layer}")(x)
     return keras.Model(source, answer(x, outputs), name="lstm")

@@ -42,12 +42,12 @@ import keras
 from keras import layers as keras_layers
 
 from recipes.adapters import answer, as_sequence, entry
-from recipes.kinds import Classes, Count, Forecast, Image, Rate, Series, Tokens
+from recipes.kinds import Classes, Continuation, Count, Forecast, Image, Rate, Series, Tokens
 
 
 def build(
     inputs: Image | Tokens | Series,
-    outputs: Classes | Forecast,
+    outputs: Classes | Forecast | Continuation,
     *,
     units: Count = 128,
     layers: Count = 1,
@@ -61,7 +61,7 @@ def build(
 
     Args:
         inputs: an image (H, W, C), read as H rows; tokens (T,); or a series (T, F).
-        outputs: classes (logits) or a forecast.
+        outputs: classes (logits), a forecast, or the next token at each step.
         units: entries of the state of each layer and direction.
         layers: recurrent layers on top of each other.
         bidirectional: read the sequence in both directions and join what both found.
@@ -69,19 +69,25 @@ def build(
         initialization: what the recurrent weights U start as; `identity` is meant for `activation=relu`.
         dropout: fraction of each layer's output set to zero in training.
         embedding: entries of a token's vector.
+
+    Raises:
+        ValueError: the next token is to be told by reading backwards.
     """
-    source = entry(inputs)
-    x = as_sequence(source, inputs, embedding)  # (batch, T, F)
+    every_step = isinstance(outputs, Continuation)
+    if every_step and bidirectional:
+        raise ValueError("a network that tells the next token must not read backwards; type model.bidirectional=false")
+    source = entry(Tokens(None, inputs.vocabulary) if every_step else inputs)  # to write, it reads texts of any length
+    x = as_sequence(source, inputs, embedding, masked=not every_step)  # (batch, T, F)
     for layer in range(1, layers + 1):
         rnn = keras_layers.SimpleRNN(
             units,
             activation=activation,
             recurrent_initializer=initialization,
-            return_sequences=layer < layers,
+            return_sequences=every_step or layer < layers,
             name=f"rnn{layer}",
         )
         if bidirectional:
             rnn = keras_layers.Bidirectional(rnn, name=f"bidirectional{layer}")
-        x = rnn(x)  # (batch, T, units), after the last layer (batch, units); twice the units if bidirectional
+        x = rnn(x)  # (batch, T, units), or (batch, units) of the last step alone; twice the units if bidirectional
         x = keras_layers.Dropout(dropout, name=f"dropout{layer}")(x)
     return keras.Model(source, answer(x, outputs), name="rnn")

@@ -123,16 +123,18 @@ class Positions(layers.Layer):
     Args:
         kind: sinusoidal, learned, or rotary, which adds nothing (the attention turns its queries and keys instead).
         length: the longest sequence, where positions are learned.
+        spread: standard deviation of what they start from.
     """
 
-    def __init__(self, kind: str, length: int, **kwargs):
+    def __init__(self, kind: str, length: int, spread: float = 0.03, **kwargs):
         super().__init__(**kwargs)
-        self.kind, self.length = kind, length
+        self.kind, self.length, self.spread = kind, length, spread
         self.supports_masking = True
 
     def build(self, shape):
         if self.kind == "learned":
-            self.table = self.add_weight(shape=(self.length, shape[-1]), initializer="random_uniform", name="table")
+            start = keras.initializers.RandomNormal(stddev=self.spread)
+            self.table = self.add_weight(shape=(self.length, shape[-1]), initializer=start, name="table")
 
     def call(self, x, first=0):
         """x: (batch, T, d), of which the first step is number `first` of the whole sequence.
@@ -154,7 +156,7 @@ class Positions(layers.Layer):
         return x + ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), x.dtype)
 
     def get_config(self):
-        return {**super().get_config(), "kind": self.kind, "length": self.length}
+        return {**super().get_config(), "kind": self.kind, "length": self.length, "spread": self.spread}
 
 
 def angles_of(positions, entries: int):
@@ -181,17 +183,22 @@ class MultiHeadAttention(layers.Layer):
         heads: they share it evenly.
         dropout: fraction of the weights set to zero in training.
         rotary: queries and keys are turned by their positions.
+        start: standard deviations of the first weights, of the three matrices that read and of W^O; None: Glorot's.
     """
 
-    def __init__(self, dimension: int, heads: int, dropout: float = 0.0, rotary: bool = False, **kwargs):
+    def __init__(
+        self, dimension: int, heads: int, dropout: float = 0.0, rotary: bool = False,
+        start: tuple[float, float] | None = None, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        self.dimension, self.heads, self.rate, self.rotary = dimension, heads, dropout, rotary
+        self.dimension, self.heads, self.rate, self.rotary, self.start = dimension, heads, dropout, rotary, start
         self.supports_masking = True
         shared = {"dtype": self.dtype_policy}
-        self.query = layers.Dense(dimension, name="query", **shared)
-        self.key = layers.Dense(dimension, name="key", **shared)
-        self.value = layers.Dense(dimension, name="value", **shared)
-        self.output_projection = layers.Dense(dimension, name="output", **shared)
+        self.query, self.key, self.value = (
+            layers.Dense(dimension, kernel_initializer=first_weights(start, 0), name=name, **shared)
+            for name in ("query", "key", "value")
+        )
+        self.output_projection = layers.Dense(dimension, kernel_initializer=first_weights(start, 1), name="output", **shared)
         self.dropout = layers.Dropout(dropout, **shared)
 
     def build(self, x_shape, y_shape=None):
@@ -240,42 +247,53 @@ class MultiHeadAttention(layers.Layer):
 
     def get_config(self):
         own = {"dimension": self.dimension, "heads": self.heads, "dropout": self.rate, "rotary": self.rotary}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "start": self.start}
+
+
+def first_weights(start: tuple[float, float] | None, which: int) -> keras.initializers.Initializer:
+    """Of a matrix that reads the residual stream (0) or writes to it (1)."""
+    if start is None:
+        return keras.initializers.GlorotUniform()
+    return keras.initializers.RandomNormal(stddev=start[which])
 
 
 @keras.saving.register_keras_serializable("recipes.transformer")
 class Block(layers.Layer):
-    """A block: attention to itself, attention to a memory (in a decoder), feed-forward.
+    """A block: attention to itself, attention to a memory (in a decoder that has one), feed-forward.
 
     It gives the new vectors (batch, T, dimension), and the weights of its attention (batch, heads, T, S): to the memory, where
     it has one, else to itself.
 
     Args:
         dimension, heads, feedforward, dropout, rotary: as in `build`.
-        decoder: no position looks at a later one; and there is a memory to attend to.
+        causal: no position looks at a later one.
+        memory: there is a memory to attend to.
+        activation: of the feed-forward part.
+        start: as in `MultiHeadAttention`, also of the two matrices of the feed-forward part.
     """
 
     def __init__(
-        self,
-        dimension: int,
-        heads: int,
-        feedforward: int,
-        dropout: float,
-        rotary: bool = False,
-        decoder: bool = False,
+        self, dimension: int, heads: int, feedforward: int, dropout: float, rotary: bool = False, *,
+        causal: bool = False, memory: bool = False, activation: str = "relu", start: tuple[float, float] | None = None,
         **kwargs,
-    ):
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        self.dimension, self.heads, self.feedforward = dimension, heads, feedforward
-        self.rate, self.rotary, self.decoder = dropout, rotary, decoder
+        self.config = {
+            "dimension": dimension, "heads": heads, "feedforward": feedforward, "dropout": dropout, "rotary": rotary,
+            "causal": causal, "memory": memory, "activation": activation, "start": start,
+        }  # fmt: skip
+        self.dimension, self.feedforward, self.causal, self.memory = dimension, feedforward, causal, memory
         self.supports_masking = True
         shared = {"dtype": self.dtype_policy}
-        self.norms = [layers.LayerNormalization(name=f"norm{n}", **shared) for n in range(3 if decoder else 2)]
-        self.attention = MultiHeadAttention(dimension, heads, dropout, rotary, name="self_attention", **shared)
-        if decoder:
-            self.memory_attention = MultiHeadAttention(dimension, heads, dropout, name="memory_attention", **shared)
-        self.inner = layers.Dense(feedforward, activation="relu", name="inner", **shared)
-        self.outer = layers.Dense(dimension, name="outer", **shared)
+        self.norms = [layers.LayerNormalization(name=f"norm{n}", **shared) for n in range(3 if memory else 2)]
+        attention = {"dimension": dimension, "heads": heads, "dropout": dropout, "start": start, **shared}
+        self.attention = MultiHeadAttention(**attention, rotary=rotary, name="self_attention")
+        if memory:
+            self.memory_attention = MultiHeadAttention(**attention, name="memory_attention")
+        self.inner = layers.Dense(
+            feedforward, activation=activation, kernel_initializer=first_weights(start, 0), name="inner", **shared
+        )
+        self.outer = layers.Dense(dimension, kernel_initializer=first_weights(start, 1), name="outer", **shared)
         self.dropout = layers.Dropout(dropout, **shared)
 
     def build(self, x_shape, memory_shape=None):
@@ -283,17 +301,17 @@ class Block(layers.Layer):
         for norm in self.norms:
             norm.build(vectors)
         self.attention.build(vectors)
-        if self.decoder:
+        if self.memory:
             self.memory_attention.build(vectors, memory_shape)
         self.inner.build(vectors)
         self.outer.build((None, None, self.feedforward))
 
     def call(self, x, memory=None, real=None, training=None):
         """x: (batch, T, dimension); memory: (batch, S, dimension); real: false where the memory, or else x, is padding."""
-        own = None if self.decoder else real  # padding of a target comes last, where no real position looks
-        taken, weights = self.attention(self.norms[0](x), real=own, causal=self.decoder, training=training)
+        own = None if self.causal else real  # padding comes last, where no real position looks
+        taken, weights = self.attention(self.norms[0](x), real=own, causal=self.causal, training=training)
         x = x + self.dropout(taken, training=training)
-        if self.decoder:
+        if self.memory:
             taken, weights = self.memory_attention(self.norms[1](x), memory, real=real, training=training)
             x = x + self.dropout(taken, training=training)
         return self._feed_forward(x, training), weights
@@ -301,8 +319,15 @@ class Block(layers.Layer):
     def _feed_forward(self, x, training=None):
         return x + self.dropout(self.outer(self.inner(self.norms[-1](x))), training=training)
 
-    def step(self, x, index, cache, real):
-        """Position number `index` of a decoder: x (batch, 1, dimension) to the same, and the cache with what it offers."""
+    def step(self, x, index, cache, real=None):
+        """Position number `index` of a causal block: x (batch, 1, dimension) to the same, and the cache with what it offers.
+
+        Args:
+            x: the vectors at that position.
+            index: counted from 0.
+            cache: as `empty_cache` begins it.
+            real: (batch, S), false where the memory is padding.
+        """
         keys, values = self.attention.offer(self.norms[0](x), first=index)
         cache = {
             **cache,
@@ -312,20 +337,24 @@ class Block(layers.Layer):
         written = ops.arange(cache["keys"].shape[1])[None, None, None] <= index
         taken, _ = self.attention.take(self.norms[0](x), cache["keys"], cache["values"], written, first=index)
         x = x + taken
-        taken, _ = self.memory_attention.take(
-            self.norms[1](x), cache["memory_keys"], cache["memory_values"], real[:, None, None, :]
-        )
-        return self._feed_forward(x + taken), cache
+        if self.memory:
+            taken, _ = self.memory_attention.take(
+                self.norms[1](x), cache["memory_keys"], cache["memory_values"], real[:, None, None, :]
+            )
+            x = x + taken
+        return self._feed_forward(x), cache
 
-    def empty_cache(self, memory, length: int):
+    def empty_cache(self, batch, length: int, memory=None):
         """What `step` begins with: room for `length` positions, and what the memory (batch, S, dimension) offers."""
-        memory_keys, memory_values = self.memory_attention.offer(memory)
-        room = ops.zeros((ops.shape(memory)[0], length, *memory_keys.shape[2:]), memory_keys.dtype)
-        return {"keys": room, "values": room, "memory_keys": memory_keys, "memory_values": memory_values}
+        shape = (batch, length, self.attention.heads, self.dimension // self.attention.heads)
+        room = ops.zeros(shape, self.compute_dtype)
+        cache = {"keys": room, "values": room}
+        if self.memory:
+            cache["memory_keys"], cache["memory_values"] = self.memory_attention.offer(memory)
+        return cache
 
     def get_config(self):
-        own = {"dimension": self.dimension, "heads": self.heads, "feedforward": self.feedforward, "dropout": self.rate}
-        return {**super().get_config(), **own, "rotary": self.rotary, "decoder": self.decoder}
+        return {**super().get_config(), **self.config}
 
 
 @keras.saving.register_keras_serializable("recipes.transformer")
@@ -357,7 +386,7 @@ class EncoderDecoder(keras.Model):
         self.source_positions = Positions(positions, length, name="source_positions")
         self.target_positions = Positions(positions, length, name="target_positions")
         self.encoder = [Block(**size, name=f"encoder{n}") for n in range(1, blocks + 1)]
-        self.decoder = [Block(**size, decoder=True, name=f"decoder{n}") for n in range(1, blocks + 1)]
+        self.decoder = [Block(**size, causal=True, memory=True, name=f"decoder{n}") for n in range(1, blocks + 1)]
         self.encoder_normalization = layers.LayerNormalization(name="encoder_normalization")
         self.decoder_normalization = layers.LayerNormalization(name="decoder_normalization")
         self.dropout = layers.Dropout(dropout)
@@ -397,7 +426,8 @@ class EncoderDecoder(keras.Model):
         """What writing begins with: source (batch, S) to the state that `step` takes, for at most `length` tokens."""
         real = ops.not_equal(source, PADDING)
         memory = self.encode(source, real)
-        return {"real": real, "caches": [block.empty_cache(memory, length) for block in self.decoder]}
+        caches = [block.empty_cache(ops.shape(source)[0], length, memory) for block in self.decoder]
+        return {"real": real, "caches": caches}
 
     def step(self, token, index, state):
         """The token (batch,) written at position `index` to the next one's logits (batch, target_vocabulary), and the state."""

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import signature
 from src.errors import UserError
-from src.settings import KINDS, Settings, leaves
+from src.settings import KINDS, TASKS, Model, Settings, leaves
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -54,30 +54,48 @@ def checked(config: DictConfig) -> Settings:
     except OmegaConfBaseException as error:
         raise UserError(f"The configuration cannot be read: {str(error).splitlines()[0]}.") from None
     try:
+        accepted = signature.read(Model.model_validate(raw["model"]).target)
+        raw["task"] = _task(raw, accepted)
         settings = Settings.model_validate(raw)
-        accepted = signature.read(settings.model.target)
         accepted.hyperparameters.model_validate(settings.model.hyperparameters)
     except pydantic.ValidationError as error:
         # Only the hyperparameters are checked against a class of another name.
         section = () if error.title == Settings.__name__ else ("model",)
         raise UserError(_sentence(error.errors()[0], section, raw)) from None
-    _recipe_learns_task(settings, accepted)
     _strategy_can_do(settings)
     _can_be_compressed(settings)
     return settings
 
 
-def _recipe_learns_task(settings: Settings, accepted: signature.Signature) -> None:
-    def learns(task: str) -> bool:
-        inputs, outputs = KINDS[task]
-        return inputs in accepted.inputs and outputs in accepted.outputs
+def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
+    """The section of the one task that is learned: of those that the data set names, what the recipe is made for first.
 
-    if not learns(settings.task.name):
-        fitting = [name for name, task in _datasets().items() if learns(task)]
+    Raises:
+        UserError: the recipe can learn none of them.
+    """
+    section = raw["task"]
+    if not isinstance(section, dict) or "name" not in section:
+        return section  # for pydantic to answer
+    names = section["name"] if isinstance(section["name"], list) else [section["name"]]
+    if not set(names) <= set(KINDS):
+        return section
+
+    def learned(names: Sequence[str]) -> list[str]:
+        """Those that can be learned, the best first."""
+        fitting = [name for name in names if KINDS[name][0] in accepted.inputs and KINDS[name][1] in accepted.outputs]
+        return sorted(fitting, key=lambda name: accepted.outputs.index(KINDS[name][1]))
+
+    if not learned(names):
+        model, dataset = raw["model"]["name"], raw["dataset"]["name"]
+        fitting = [name for name, tasks in _datasets().items() if learned(tasks)]
         raise UserError(
-            f"model={settings.model.name} cannot learn {settings.task.name}, which dataset={settings.dataset.name} asks for; "
+            f"model={model} cannot learn {' or '.join(names)}, which dataset={dataset} asks for; "
             f"it can learn from dataset={', '.join(fitting)}."
         )
+    chosen = learned(names)[0]
+    fields = {task.model_fields["name"].annotation.__args__[0]: set(task.model_fields) for task in TASKS}
+    others = set().union(*fields.values()) - fields[chosen]  # settings of what else the data set could ask for
+    return {key: value for key, value in section.items() if key not in others} | {"name": chosen}
 
 
 def _strategy_can_do(settings: Settings) -> None:
@@ -231,7 +249,8 @@ def _siblings(raw: dict[str, Any], place: list[Any], section: tuple[str, ...]) -
     return [".".join(map(str, [*parents, near])) for near in _near(str(last), [k for k in here if k != last])]
 
 
-def _datasets() -> dict[str, str]:
-    """{name: task} of every data set that can be chosen."""
+def _datasets() -> dict[str, list[str]]:
+    """{name: tasks} of every data set that can be chosen."""
     names = GlobalHydra.instance().config_loader().get_group_options("dataset")
-    return {name: compose("config", [f"dataset={name}"]).task.name for name in names}
+    tasks = {name: compose("config", [f"dataset={name}"]).task.name for name in names}
+    return {name: [found] if isinstance(found, str) else list(found) for name, found in tasks.items()}

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from src.tasks.task import Metrics
 
-LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse"}
+LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
+    "perplexity", "bits_per_character",
+}  # fmt: skip
 
 
 def table(

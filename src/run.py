@@ -110,6 +110,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
                 record.metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
             log.info("\n%s", report.files(measured, chosen.compression.threads))
         record.weights(model)
+        record.texts(task.artifacts())
         if chosen.tracking.log_model:
             record.model(task, model, task.test.first(2).raw, data.classes)
 

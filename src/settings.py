@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from recipes.kinds import Classes, Count, Forecast, Fraction, Image, NextTokens, Positive, Rate, Series, SourceTarget, Tokens
+from recipes.kinds import (
+    Classes,
+    Continuation,
+    Count,
+    Forecast,
+    Fraction,
+    Image,
+    NextTokens,
+    Positive,
+    Rate,
+    Series,
+    SourceTarget,
+    Tokens,
+)
 
 
 class Section(pydantic.BaseModel):
@@ -84,12 +97,24 @@ class Translation(Texts):
     beams: Count
 
 
-Task = Annotated[ImageClassification | TextClassification | Translation | Forecasting, pydantic.Field(discriminator="name")]
+class LanguageModeling(Section):
+    name: Literal["language_modeling"]
+    tokens: Literal["character", "byte", "bpe"]
+    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 numbers that are taken, and 256 bytes
+    context: Annotated[int, pydantic.Field(ge=2)]
+
+
+TASKS = (ImageClassification, TextClassification, LanguageModeling, Translation, Forecasting)
+Task = Annotated[
+    ImageClassification | TextClassification | LanguageModeling | Translation | Forecasting,
+    pydantic.Field(discriminator="name"),
+]
 
 # What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
 KINDS = {
     "image_classification": (Image, Classes),
     "text_classification": (Tokens, Classes),
+    "language_modeling": (Tokens, Continuation),
     "translation": (SourceTarget, NextTokens),
     "forecasting": (Series, Forecast),
 }

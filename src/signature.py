@@ -22,7 +22,7 @@ class Signature:
     """The signature of `build(inputs, outputs, *, hyperparameters)`."""
 
     inputs: frozenset[type]  # kinds of input it takes
-    outputs: frozenset[type]  # kinds of output it gives
+    outputs: tuple[type, ...]  # kinds of output it gives, what it is made for first
     hyperparameters: type[pydantic.BaseModel]  # their types, ranges and defaults
 
 
@@ -46,7 +46,7 @@ def read(target: str) -> Signature:
     strict = pydantic.ConfigDict(extra="forbid", strict=True)
     return Signature(
         inputs=frozenset(_members(_evaluate(hints["inputs"], target, "inputs"))),
-        outputs=frozenset(_members(_evaluate(hints["outputs"], target, "outputs"))),
+        outputs=_members(_evaluate(hints["outputs"], target, "outputs")),
         hyperparameters=pydantic.create_model(function, __config__=strict, **fields),
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from src.datasets import Data
 from src.errors import UserError
 from src.tasks import Task
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
@@ -54,6 +56,11 @@ class Record:
                 mlflow.log_text(figure, f"figures/{name}")
             else:
                 mlflow.log_figure(figure, f"figures/{name}", save_kwargs={"dpi": 100})
+
+    def texts(self, texts: Mapping[str, str]) -> None:
+        """Keeps texts under the names of files."""
+        for name, text in texts.items():
+            mlflow.log_text(text, name)
 
     def files(self, folder: str, where: str) -> None:
         """Keeps all the files of a folder under the name `where`."""
@@ -93,15 +100,38 @@ def teacher(chosen: settings.Settings, task: Task) -> Callable[[], keras.Model]:
     Raises:
         UserError: there is no such run, or it kept no weights.
     """
-    run_id = chosen.compression.teacher
-    try:
-        recorded = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config.yaml"))
-        weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
-    except (mlflow.MlflowException, OSError):
-        raise UserError(
-            f"compression.teacher={run_id} names no finished run; its id stands at the end of its log and in the MLflow UI."
-        ) from None
-    return lambda: compression.teacher(recorded, weights, chosen, task)
+    stored = Stored(chosen.compression.teacher, "compression.teacher")
+    return lambda: compression.teacher(stored.settings, stored.weights, chosen, task)
+
+
+class Stored:
+    """What a finished run left behind.
+
+    Args:
+        run_id: of the run.
+        setting: the setting that names it, for messages.
+
+    Attributes:
+        settings: as it recorded them.
+        weights: the path of its weights.
+
+    Raises:
+        UserError: there is no such run, or it kept no weights.
+    """
+
+    def __init__(self, run_id: str, setting: str):
+        self.run_id = run_id
+        try:
+            self.settings = yaml.safe_load(self.text("config.yaml"))
+            self.weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
+        except (mlflow.MlflowException, OSError):
+            raise UserError(
+                f"{setting}={run_id} names no finished run; its id stands at the end of its log and in the MLflow UI."
+            ) from None
+
+    def text(self, name: str) -> str:
+        """One of the texts that it kept."""
+        return mlflow.artifacts.load_text(f"runs:/{self.run_id}/{name}")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from src import settings
 from src.datasets import Data
 from src.tasks.forecasting import Forecasting
 from src.tasks.image_classification import ImageClassification
+from src.tasks.language_modeling import LanguageModeling
 from src.tasks.task import Task
 from src.tasks.text_classification import TextClassification
 from src.tasks.translation import Translation
@@ -11,6 +12,7 @@ from src.tasks.translation import Translation
 TASKS: dict[str, type[Task]] = {
     "image_classification": ImageClassification,
     "text_classification": TextClassification,
+    "language_modeling": LanguageModeling,
     "translation": Translation,
     "forecasting": Forecasting,
 }

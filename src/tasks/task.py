@@ -82,3 +82,7 @@ class Task(ABC):
     @abstractmethod
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         """{file name: figure, or HTML page} of the predictions on the test part, and of what the model looked at."""
+
+    def artifacts(self) -> dict[str, str]:
+        """{file name: text} of what, besides its weights and settings, a model cannot be used without."""
+        return {}

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from recipes.kinds import Classes, Forecast, Image, NextTokens, Series, SourceTarget, Tokens
+from recipes.kinds import Classes, Continuation, Forecast, Image, NextTokens, Series, SourceTarget, Tokens
 from src import config, signature
 
 CONFIGS = sorted((config.CONF / "model").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in CONFIGS)
 INPUTS = [Image(8, 8, 1), Image(9, 7, 3), Tokens(12, 50), Series(20, 3), SourceTarget(7, 30, 9, 40)]
-OUTPUTS = [Classes(4), Forecast(5, 3), NextTokens(9, 40)]
+OUTPUTS = [Classes(4), Forecast(5, 3), NextTokens(9, 40), Continuation(12, 50)]
 SOURCES = sorted((config.CONF.parent / "recipes").glob("*.py"))
 
 
 def takes(recipe, inputs, outputs):
     accepted = signature.read(f"recipes.{recipe}.build")
     meaningful = isinstance(inputs, SourceTarget) == isinstance(outputs, NextTokens)
+    meaningful = meaningful and (isinstance(inputs, Tokens) or not isinstance(outputs, Continuation))
     return meaningful and type(inputs) in accepted.inputs and type(outputs) in accepted.outputs
 
 

@@ -75,7 +75,7 @@ def normalised(x, layer):
 @pytest.mark.parametrize("decoder", [False, True])
 def test_a_block_computes_what_its_page_says(decoder):
     keras.utils.set_random_seed(0)
-    block = Block(8, 2, 12, dropout=0.3, decoder=decoder)
+    block = Block(8, 2, 12, dropout=0.3, causal=decoder, memory=decoder)
     draw = np.random.default_rng(0)
     x, memory = draw.normal(size=(1, 4, 8)).astype(np.float32), draw.normal(size=(1, 6, 8)).astype(np.float32)
     more = {"memory": memory, "real": np.ones((1, 6), bool)} if decoder else {"real": np.ones((1, 4), bool)}

@@ -18,7 +18,7 @@ MISTAKES = [
     ("learning_rate=1", "did you mean optimizer.learning_rate?"),
     ("training.epoch=3", "did you mean training.epochs"),
     ("modle=cnn", "did you mean model?"),
-    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, lightweight, lstm, resnet, rnn, transformer."),
+    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, gpt, lightweight, lstm, resnet, rnn, transform"),
     ("dataset=mnits", "did you mean dataset=mnist?"),
     ("strategy=multi", "known: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
@@ -49,6 +49,11 @@ MISTAKES = [
     ("model=lstm task.window=10", "type task.window=52 or more."),
     ("model=resnet dataset=co2", "model=resnet cannot learn forecasting, which dataset=co2 asks for; it can learn from"),
     ("dataset=dates", "model=cnn cannot learn translation"),
+    ("model=gpt dataset=co2", "model=gpt cannot learn forecasting, which dataset=co2 asks for; it can learn from dataset="),
+    ("model=resnet dataset=docstrings", "model=resnet cannot learn text_classification or language_modeling, which"),
+    ("model=cnn dataset=docstrings task.name=language_modeling", "model=cnn cannot learn language_modeling"),
+    ("model=gpt task.bpe_vocabulary=100", "task.bpe_vocabulary must be greater than or equal to 260, not 100."),
+    ("model=gpt task.name=poetry", "task.name must be"),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
     ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
@@ -89,18 +94,24 @@ GROUPS = {group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml
 TASKS = {name: OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml") for name in GROUPS["dataset"]}
 
 
-def task_of(dataset):
+def tasks_of(dataset):
     own = TASKS[dataset]
-    return own.task.name if "name" in own.get("task", {}) else task_of(own.defaults[0])
+    if "name" not in own.get("task", {}):
+        return tasks_of(own.defaults[0])
+    return {own.task.name} if isinstance(own.task.name, str) else set(own.task.name)
 
 
 LEARNED = {  # the table of tasks and recipes
     "image_classification": {"cnn", "resnet", "lightweight", "attention", "rnn", "lstm", "transformer"},
-    "text_classification": {"rnn", "lstm", "transformer", "attention", "cnn"},
+    "text_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
+    "language_modeling": {"gpt", "lstm", "rnn"},
     "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
     "translation": {"transformer", "attention"},
 }
-DATASETS = {recipe: [name for name in GROUPS["dataset"] if recipe in LEARNED[task_of(name)]] for recipe in GROUPS["model"]}
+DATASETS = {
+    recipe: [name for name in GROUPS["dataset"] if any(recipe in LEARNED[task] for task in tasks_of(name))]
+    for recipe in GROUPS["model"]
+}
 
 
 @pytest.mark.parametrize(("recipe", "dataset"), list(itertools.product(GROUPS["model"], GROUPS["dataset"])))
@@ -131,6 +142,22 @@ def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
     assert settings("model=lstm", "optimizer.clip_norm=2.0").optimizer.clip_norm == 2.0
     assert settings("dataset=mnist").training.epochs == 8
     assert settings("dataset=mnist", "training.epochs=2").training.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "task"),
+    [
+        ("model=gpt dataset=docstrings", "language_modeling"),
+        ("model=gpt dataset=docstrings task.name=text_classification", "text_classification"),
+        ("model=lstm dataset=docstrings", "text_classification"),
+        ("model=lstm dataset=tiny_shakespeare", "language_modeling"),
+        ("model=rnn dataset=imdb_reviews task.name=language_modeling", "language_modeling"),
+    ],
+)
+def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings, line, task):
+    chosen = settings(*line.split()).task
+    assert chosen.name == task
+    assert hasattr(chosen, "context") == (task == "language_modeling")
 
 
 def test_every_setting_has_a_default_in_conf():

@@ -12,6 +12,7 @@ from src.settings import KINDS
 DATASETS = {
     "image_classification": "digits",
     "text_classification": "docstrings",
+    "language_modeling": "docstrings",
     "forecasting": "sunspots",
     "translation": "dates",
 }
@@ -19,9 +20,14 @@ SMALL = {  # less of everything, where that makes a recipe faster to build
     "cnn": ["model.filters=[4,4]"],
     "resnet": ["model.depth=8", "model.width=4"],
     "transformer": ["model.blocks=1", "model.dimension=16"],
+    "gpt": ["model.blocks=1", "model.dimension=16", "training.steps_per_epoch=null"],
 }
 SLICES = [f'dataset.splits.{part}="train[{at}:{at + 200}]"' for part, at in (("train", 0), ("validation", 200), ("test", 400))]
-FEW = {"text_classification": [*SLICES, "task.length=12"], "translation": SLICES}
+FEW = {
+    "text_classification": [*SLICES, "task.name=text_classification", "task.length=12"],
+    "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.bpe_vocabulary=300"],
+    "translation": SLICES,
+}
 RECIPES = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
 
 

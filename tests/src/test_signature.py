@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from recipes.kinds import Classes, Forecast, Image, Series, Tokens
+from recipes.kinds import Classes, Continuation, Forecast, Image, Series, Tokens
 from src import signature
 from src.errors import UserError
 
@@ -23,7 +23,7 @@ def test_reads_kinds_types_ranges_and_defaults(recipe):
     own = "units: Count, dropout: Rate = 0.5, sizes: list[Count] = (1, 2)"
     read = signature.read(recipe(f"def build(inputs: Image | Tokens, outputs: Classes, *, {own}): ..."))
     assert read.inputs == {Image, Tokens}
-    assert read.outputs == {Classes}
+    assert read.outputs == (Classes,)
     assert read.hyperparameters(units=3).model_dump() == {"units": 3, "dropout": 0.5, "sizes": [1, 2]}
     for wrong in ({}, {"units": 0}, {"units": 1, "dropout": 1.0}, {"units": 1, "sizes": [0]}, {"units": 1, "unit": 1}):
         with pytest.raises(pydantic.ValidationError):
@@ -32,7 +32,7 @@ def test_reads_kinds_types_ranges_and_defaults(recipe):
 
 def test_reads_the_recipes_of_this_project():
     read = signature.read("recipes.lstm.build")
-    assert (read.inputs, read.outputs) == ({Image, Tokens, Series}, {Classes, Forecast})
+    assert (read.inputs, read.outputs) == ({Image, Tokens, Series}, (Classes, Forecast, Continuation))
 
 
 @pytest.mark.parametrize(

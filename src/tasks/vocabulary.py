@@ -1,0 +1,94 @@
+"""Texts as one stream of tokens, for language models: characters, bytes, or pieces of words."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from recipes.kinds import END, START, UNKNOWN
+
+SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their numbers in `recipes.kinds`
+
+
+class Vocabulary:
+    """Tokens and their numbers; 0 to 3 are those of `recipes.kinds`.
+
+    Args:
+        inner: what splits and joins texts.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer):
+        self.inner = inner
+        inner.encode_special_tokens = True  # a text in which such a name is written means those letters
+        tokens = [inner.id_to_token(number) for number in range(len(self))]
+        self.characters = np.array([0, 1, 0, 0, *map(self._characters, tokens[len(SPECIAL) :])])  # that begin in each token
+
+    @classmethod
+    def learned(cls, texts: Sequence[str], tokens: str, size: int) -> Self:
+        """The vocabulary of texts.
+
+        Args:
+            texts: of the training part.
+            tokens: character, all that occur; byte, of UTF-8, 256 of them; bpe, byte pair encoding: bytes, and pairs of
+                neighbours, the most frequent one joined first, over and over (Sennrich, Haddow, Birch: Neural machine
+                translation of rare words with subword units. ACL 2016).
+            size: numbers in all, of bpe.
+        """
+        if tokens == "character":
+            inner = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
+            inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+            inner.decoder = decoders.Fuse()
+            trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, vocab_size=2**31, show_progress=False)
+        else:
+            inner = tokenizers.Tokenizer(models.BPE())
+            inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=tokens == "bpe")
+            inner.decoder = decoders.ByteLevel()
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer = trainers.BpeTrainer(
+                special_tokens=SPECIAL, initial_alphabet=sorted(alphabet), show_progress=False,
+                vocab_size=size if tokens == "bpe" else len(SPECIAL) + len(alphabet),
+            )  # fmt: skip
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        return cls(tokenizers.Tokenizer.from_str(text))
+
+    def to_json(self) -> str:
+        """All of it, to be kept with a run."""
+        return self.inner.to_str()
+
+    def __len__(self) -> int:
+        return self.inner.get_vocab_size()
+
+    def _characters(self, token: str) -> int:
+        if isinstance(self.inner.model, models.WordLevel):
+            return len(token)
+        return sum(BYTES[letter] & 0b1100_0000 != 0b1000_0000 for letter in token)  # not the bytes that continue one
+
+    def encode(self, text: str) -> list[int]:
+        """The numbers of a text's tokens."""
+        return self.inner.encode(text).ids
+
+    def stream(self, texts: Sequence[str]) -> np.ndarray:
+        """One text after the other, each between START and END: int32 (tokens,)."""
+        pieces = [[START, *encoding.ids, END] for encoding in self.inner.encode_batch(list(texts))]
+        return np.concatenate(pieces).astype(np.int32)
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        """The text that tokens make; padding, START and END are nothing."""
+        return self.inner.decode(list(numbers))
+
+
+def _letters_of_bytes() -> dict[str, int]:
+    """{letter: byte}: byte-level vocabularies write printable bytes as themselves, the others as letters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+BYTES = _letters_of_bytes()

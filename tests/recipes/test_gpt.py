@@ -1,0 +1,138 @@
+"""GPT: sizes, first weights, causality, and writing with and without a cache."""
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import decoding, gpt
+from recipes.kinds import END, PADDING, Classes, Continuation, Tokens
+
+array = keras.ops.convert_to_numpy
+SMALL = {"dimension": 32, "heads": 4, "blocks": 2}
+
+
+def language_model(vocabulary=50, length=12, **hyperparameters):
+    keras.utils.set_random_seed(0)
+    model = gpt.build(Tokens(length, vocabulary), Continuation(length, vocabulary), **{**SMALL, **hyperparameters})
+    model(np.ones((1, length), np.int32))
+    return model
+
+
+def tokens(rows=3, length=12, vocabulary=50):
+    return np.random.default_rng(0).integers(4, vocabulary, (rows, length)).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "heads", "blocks", "parameters"),
+    [(768, 12, 12, 124_439_808), (1024, 16, 24, 354_823_168), (1280, 20, 36, 774_030_080), (1600, 25, 48, 1_557_611_200)],
+    ids=["small", "medium", "large", "xl"],
+)
+def test_the_sizes_are_those_of_gpt_2(dimension, heads, blocks, parameters):
+    """As the released weights have them. A block is counted once, since all are alike."""
+
+    def count(number):
+        trunk = gpt.build(
+            Tokens(1024, 50_257), Continuation(1024, 50_257), dimension=dimension, heads=heads, blocks=number
+        ).trunk
+        with keras.device("meta") if keras.config.backend() == "torch" else keras.StatelessScope():
+            trunk.build((None, 1024))
+        return sum(int(np.prod(weight.shape)) for weight in trunk.trainable_weights)
+
+    one, two = count(1), count(2)
+    assert one + (blocks - 1) * (two - one) == parameters
+
+
+def test_the_embedding_is_also_the_output_layer():
+    model = language_model()
+    (table,) = [weight for weight in model.trainable_weights if weight.shape == (50, 32)]
+    assert table is model.trunk.embedding.embeddings
+    before = array(model(tokens()))
+    table.assign(2 * table)
+    x = model.trunk(tokens())
+    np.testing.assert_allclose(array(model(tokens())), array(x) @ array(table).T, rtol=1e-4, atol=1e-5)
+    assert np.abs(array(model(tokens())) - before).max() > 1e-3
+
+
+def test_first_weights_are_those_of_gpt_2():
+    model = language_model(dimension=128, blocks=8)
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 1:
+            continue
+        writes = "output" in weight.path or "outer" in weight.path
+        assert array(weight).std() == pytest.approx(0.02 / 4 if writes else 0.02, rel=0.05), weight.path  # 4 = sqrt(2 · 8)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_future_token_changes_no_earlier_logit(positions):
+    model = language_model(positions=positions)
+    one, other = tokens(), tokens()
+    other[:, 7] = (other[:, 7] - 3) % 46 + 4
+    first, second = array(model(one)), array(model(other))
+    np.testing.assert_array_equal(first[:, :7], second[:, :7])
+    assert (np.abs(first[:, 7:] - second[:, 7:]).max(axis=(0, 2)) > 1e-4).all()
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_step_by_step_with_a_cache_gives_the_logits_of_the_whole(positions):
+    model = language_model(positions=positions)
+    whole, state = array(model(tokens())), model.begin(3, 12)
+    for index in range(12):
+        logits, state = model.step(tokens()[:, index], index, state)
+        np.testing.assert_allclose(array(logits), whole[:, index], atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0}, {}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8}], ids=str)
+def test_cached_and_uncached_writing_give_the_same_tokens(how):
+    model = language_model()
+    for weight in model.trainable_weights:
+        weight.assign(3 * weight)  # so that it is sure of something
+    prompt = tokens()[:, :3]
+    one, other = (array(decoding.sample(writer, prompt, 12, seed=5, **how)) for writer in (model, decoding.Rereading(model)))
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(one[:, :3], prompt)
+    again = array(decoding.sample(model, prompt, 12, seed=5, **how))
+    np.testing.assert_array_equal(one, again)
+    if how != {"temperature": 0}:
+        assert (array(decoding.sample(model, prompt, 12, seed=6, **how)) != one).any()
+
+
+def test_nothing_follows_an_end():
+    class Ends:
+        def begin(self, batch, length):
+            return keras.ops.zeros((batch,))
+
+        def step(self, token, index, state):
+            logits = keras.ops.one_hot(keras.ops.where(token == 7, END, 7), 10) * 100.0
+            return logits, state
+
+    found = array(decoding.sample(Ends(), np.array([[5, 6], [END, 7]], np.int32), 6, seed=0))
+    np.testing.assert_array_equal(found, [[5, 6, 7, END, PADDING, PADDING], [END, 7, END, PADDING, PADDING, PADDING]])
+
+
+def test_draws_have_the_frequencies_that_were_asked_for():
+    share = np.array([0.5, 0.25, 0.15, 0.1])
+    logits = np.tile(np.log(share).astype(np.float32), (200_000, 1))
+
+    def frequencies(**how):
+        return np.bincount(array(decoding.draw(logits, keras.random.SeedGenerator(1), **how)), minlength=4) / len(logits)
+
+    np.testing.assert_allclose(frequencies(), share, atol=5e-3)
+    np.testing.assert_allclose(frequencies(temperature=0.5), share**2 / (share**2).sum(), atol=5e-3)
+    np.testing.assert_allclose(frequencies(top_k=2), [2 / 3, 1 / 3, 0, 0], atol=5e-3)
+    np.testing.assert_allclose(frequencies(top_p=0.7), [2 / 3, 1 / 3, 0, 0], atol=5e-3)
+    np.testing.assert_allclose(frequencies(top_p=0.76), share / [0.9, 0.9, 0.9, np.inf], atol=5e-3)
+    np.testing.assert_array_equal(frequencies(temperature=0), [1, 0, 0, 0])
+
+
+def test_a_class_is_told_from_the_last_token_that_is_no_padding():
+    keras.utils.set_random_seed(0)
+    model = gpt.build(Tokens(12, 50), Classes(3), **SMALL)
+    text = tokens()
+    text[:, 8:] = PADDING
+    short = gpt.build(Tokens(8, 50), Classes(3), **SMALL, positions="rotary")
+    long = gpt.build(Tokens(12, 50), Classes(3), **SMALL, positions="rotary")
+    long.set_weights(short.get_weights())
+    np.testing.assert_allclose(array(long(text)), array(short(text[:, :8])), atol=1e-5)
+    changed = text.copy()
+    changed[:, 7] = (changed[:, 7] - 3) % 46 + 4
+    assert np.abs(array(model(changed)) - array(model(text))).min() > 1e-6

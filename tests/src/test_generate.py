@@ -1,0 +1,64 @@
+"""What a finished run's model writes, asked for on the command line."""
+
+import subprocess
+import sys
+
+import mlflow
+import pytest
+
+from src import generate
+from src.errors import UserError
+from tests.conftest import environment
+
+SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.bpe_vocabulary=300", "task.context=16")
+SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("train", 0), ("validation", 50), ("test", 100))]
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ([], "The setting 'run' is missing; write run=<id>."),
+        (["abc"], "'abc' cannot be read; write key=value, like run=<id>."),
+        (["run=x", "temprature=1"], "There is no setting 'temprature'; known: run, seed, number, prompt,"),
+        (["run=x", "number=0"], "number must be greater than or equal to 1, not 0."),
+        (["run=x", "temperature=-1"], "temperature must be greater than or equal to 0, not -1."),
+        (["run=x", "top_p=1.5"], "top_p must be less than or equal to 1, not 1.5."),
+        (["run=x", "length=many"], "length must be a valid integer, not 'many'."),
+        (["run=x", "seed=["], "A value cannot be read"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_loads(typed, answer):
+    with pytest.raises(UserError) as raised:
+        generate.read(typed)
+    assert str(raised.value).startswith(answer)
+
+
+def test_a_prompt_is_taken_letter_by_letter():
+    assert generate.read(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
+    assert generate.read(["run=123", "top_k=null", "temperature=1"]).run == "123"
+
+
+def test_a_run_writes_afterwards_the_same_each_time(command, here):
+    done = command("model=gpt", *SLICES, *SMALL, "training.epochs=1", "training.steps_per_epoch=3", "tracking.log_model=false")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("docstrings").experiment_id])
+    assert run.data.metrics["test/bits_per_character"] > 0
+    assert run.data.params["task.name"] == "language_modeling"
+    kept = [found.path for found in client.list_artifacts(run.info.run_id)]
+    assert {"vocabulary.json", "model.weights.h5"} <= set(kept)
+
+    def write(*arguments):
+        words = [sys.executable, "-m", "src.generate", *arguments]
+        return subprocess.run(words, cwd=here, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+    wish = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
+    first, again, other = write(*wish), write(*wish), write(*wish, "seed=1")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    assert first.stdout.count("The") >= 2
+    assert first.stdout == again.stdout != other.stdout
+    unknown = write("run=0123", "prompt=The")
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("run=0123 names no finished run;")
