@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import layers, ops
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from sklearn.linear_model import LogisticRegression
@@ -91,9 +92,9 @@ class ImageClassification(Classification):
         figure.suptitle(f"What it looked at, {'patch by patch' if patch else 'row by row'}: the redder, the more")
         for axes, image, each in zip(figure.subplots(4, 4).flat, images, weights):
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-            axes.imshow(
-                each.reshape(down, across), cmap="Reds", vmin=0, alpha=0.5, extent=(-0.5, right - 0.5, bottom - 0.5, -0.5)
-            )
+            share = each.reshape(down, across) / each.max()
+            reach = (-0.5, right - 0.5, bottom - 0.5, -0.5)
+            axes.imshow(share, cmap=ListedColormap(["red"]), alpha=0.7 * share, extent=reach)
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             axes.axis("off")
         return {"attention.png": figure}
