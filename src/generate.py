@@ -82,11 +82,20 @@ def generate(wish: Wish) -> list[str]:
     from src.tasks import language_modeling
 
     stored = tracking.Stored(wish.run, "run")
-    chosen = Settings.model_validate(stored.settings)
+    other = UserError(
+        f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
+    )
+    try:
+        chosen = Settings.model_validate(stored.settings)
+    except pydantic.ValidationError:
+        raise other from None
     if chosen.task.name != "language_modeling":
         raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of language_modeling.")
     vocabulary = stored.text(language_modeling.VOCABULARY_FILE)
-    writer = language_modeling.Writer.restored(chosen, vocabulary, stored.weights)
+    try:
+        writer = language_modeling.Writer.restored(chosen, vocabulary, stored.weights)
+    except (TypeError, ValueError) as error:  # a recipe with other hyperparameters, or with other weights
+        raise other from error
     how = {"temperature": wish.temperature, "top_k": wish.top_k, "top_p": wish.top_p}
     return writer.write(wish.prompt, wish.number, wish.length, wish.seed, **how)
 

@@ -6,7 +6,7 @@ import sys
 import mlflow
 import pytest
 
-from src import generate
+from src import generate, tracking
 from src.errors import UserError
 from tests.conftest import environment
 
@@ -36,6 +36,16 @@ def test_a_mistake_is_answered_before_anything_loads(typed, answer):
 def test_a_prompt_is_taken_letter_by_letter():
     assert generate.read(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
     assert generate.read(["run=123", "top_k=null", "temperature=1"]).run == "123"
+
+
+def test_a_run_of_another_version_is_refused(monkeypatch):
+    class Stored:
+        def __init__(self, run_id, setting):
+            self.settings = {"model": {"name": "gpt"}}
+
+    monkeypatch.setattr(tracking, "Stored", Stored)
+    with pytest.raises(UserError, match="run=old was made with another version of this project"):
+        generate.generate(generate.read(["run=old"]))
 
 
 def test_a_run_writes_afterwards_the_same_each_time(command, here):
