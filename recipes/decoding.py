@@ -91,7 +91,7 @@ def beam_search(model: keras.Model, source, length: int, beams: int):
 
 def sample(
     model: keras.Model, prompt, length: int, *, seed: keras.random.SeedGenerator | int,
-    temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0,
+    temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0, allowed: tuple[int, int | None] = (END, None),
 ):  # fmt: skip
     """Goes on from a prompt, each token drawn from what the model thinks comes next.
 
@@ -104,6 +104,8 @@ def sample(
         top_k: draws from so many likeliest tokens alone.
         top_p: draws from the fewest likeliest tokens that together have this probability (Holtzman et al.: The curious case of
             neural text degeneration. ICLR 2020).
+        allowed: the first token that may be drawn, and the first one after it that may not. No text holds padding, an unknown
+            word, or a second start.
 
     Returns:
         int32 (batch, length): the prompt, what follows, `END` if it came, and padding.
@@ -118,7 +120,7 @@ def sample(
 
     def write(index, finished, written, state):
         logits, state = model.step(ops.take(written, index, axis=1), index, state)
-        token = draw(_allowed(ops.cast(logits, "float32")), seed, temperature, top_k, top_p)
+        token = draw(_allowed(ops.cast(logits, "float32"), *allowed), seed, temperature, top_k, top_p)
         token = ops.where(finished, PADDING, token)
         there = ops.logical_and(ops.arange(length)[None] == index + 1, index + 1 >= given)
         written = ops.where(there, token[:, None], written)
@@ -167,7 +169,8 @@ def draw(logits, seed, temperature: float = 1.0, top_k: int | None = None, top_p
     return ops.cast(keras.random.categorical(logits, 1, seed=seed)[:, 0], "int32")
 
 
-def _allowed(logits):
-    """Logits that rule out what no answer holds: padding, an unknown word, a second start."""
+def _allowed(logits, first: int = END, end: int | None = None):
+    """Logits that rule out all tokens but those from `first` up to `end`: with none given, what no answer holds."""
     ids = ops.arange(logits.shape[-1])
-    return ops.where(ids < END, ops.cast(NEVER, logits.dtype), logits)  # END follows PADDING, UNKNOWN and START
+    outside = ops.logical_or(ids < first, ids >= (logits.shape[-1] if end is None else end))
+    return ops.where(outside, ops.cast(NEVER, logits.dtype), logits)

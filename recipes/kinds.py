@@ -26,6 +26,16 @@ class Image:
 
 
 @dataclass(frozen=True)
+class LabelledImage:
+    """Two tensors: `image`, as `Image` has it, and `label` (batch,), integers below `classes`; -1 is unknown."""
+
+    height: int
+    width: int
+    channels: int
+    classes: int  # 0: there are no labels
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Integer tensor (batch, length) of ids below `vocabulary`; 0 is padding."""
 
@@ -87,9 +97,24 @@ class NextTokens:
     vocabulary: int
 
 
+@dataclass(frozen=True)
+class Samples:
+    """New images like those that went in.
+
+    The model answers with float (batch, terms), what each image adds to the loss, which is the sum of the terms; `model.terms`
+    names them. Its `generate(labels, seed, **how)` makes images (batch, height, width, channels) of 0..1, one for each of the
+    labels (batch,), where -1 is any; `model.how` has the names and the defaults of what else can be chosen.
+    """
+
+    height: int
+    width: int
+    channels: int
+
+
 # --- ranges of hyperparameters --------------------------------------------------------------------------------------
 
 Count = Annotated[int, Ge(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]  # dropout and the like: 1 would leave nothing
 Fraction = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]

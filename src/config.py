@@ -3,6 +3,7 @@
 Hydra composes the configuration and pydantic checks it. TensorFlow takes seconds to import, so nothing here may import it.
 """
 
+import contextlib
 import difflib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,19 @@ def checked(config: DictConfig) -> Settings:
     _strategy_can_do(settings)
     _can_be_compressed(settings)
     return settings
+
+
+def judge(chosen: Settings) -> Settings:
+    """The run that judges what another one generates: the recipe `task.judge`, as it is by default, on all the same data."""
+    with contextlib.ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
+        overrides = [f"model={chosen.task.judge}", "dataset=digits", f"training.epochs={chosen.dataset.passes}"]
+        raw = OmegaConf.to_container(_compose("config", overrides), resolve=True)
+    raw["dataset"] = chosen.dataset.model_copy(update={"limit": None}).model_dump()
+    raw["task"] = {"name": "image_classification"}
+    raw["tracking"] = {**chosen.tracking.model_dump(), "run_name": f"judge-{chosen.task.judge}", "log_model": False}
+    return checked(OmegaConf.create(raw))
 
 
 def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:

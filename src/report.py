@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from src.tasks.task import Metrics
 
 LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
-    "perplexity", "bits_per_character",
+    "perplexity", "bits_per_character", "fid", "kid", "class_distance",
 }  # fmt: skip
+UNRANKED = {"training_distance"}  # neither more nor less of it is better
 
 
 def table(
@@ -16,10 +17,11 @@ def table(
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
-    best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in names}
+    ranked = [name for name in names if name not in UNRANKED]
+    best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in ranked}
     heads = [name.replace("_", " ") + (f" ({units[name]})" if name in units else "") for name in names]
     body = [
-        [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best[name] else ' '}" for name in names)]
+        [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best.get(name) else ' '}" for name in names)]
         for label, row in rows.items()
     ]
     lines = [["on the test part", *(f"{head} " for head in heads)], *body]

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from src import config, startup
 from src.errors import UserError
-from src.settings import Settings
+from src.settings import Generated, Settings
 
 log = logging.getLogger("src.run")  # __name__ is "__main__" here
 
@@ -75,8 +75,9 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     strategy = strategies.create(chosen.strategy)
     strategies.check_batch(chosen.training.batch_size, strategy)
     data = datasets.load(chosen.dataset)
+    judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
     training.prepare(chosen)
-    task = tasks.create(chosen.task, data, chosen.dataset.limit)
+    task = tasks.create(chosen.task, data, chosen.dataset.limit, judge)
     learner = model = training.build(chosen, task, strategy)
     if chosen.compression.teacher:
         learner = training.pupil(model, tracking.teacher(chosen, task), chosen, task, strategy)
@@ -88,8 +89,12 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
 
     with tracking.run(chosen, data, log_file) as record, tempfile.TemporaryDirectory() as scratch:
         record.metrics(cost)
+        if judge:
+            record.judge(judge)
         profile_to = f"{scratch}/profile" if chosen.training.profile else None
-        objective = training.fit(learner, chosen, task, record.metrics, quiet=quiet, profile_to=profile_to)
+        objective = training.fit(
+            learner, chosen, task, record.metrics, log_figures=record.figures, quiet=quiet, profile_to=profile_to
+        )
         if profile_to:
             record.files(profile_to, "profile")
 
@@ -101,6 +106,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
             for other, values in others.items():
                 record.metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
         record.figures(task.figures(model, predictions))
+        record.metrics(task.costs(model))
         if chosen.compression.sparsity:
             record.metrics({"sparsity": compression.sparsity(model)})
         if chosen.compression.export:
@@ -119,6 +125,23 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
         log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
     return objective
+
+
+def _judge(chosen: Settings, data):
+    """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
+    from src import tasks, tracking, training
+
+    wanted = config.judge(chosen)
+    found = tracking.same(wanted)
+    if found is None:
+        log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
+        run(wanted, quiet=True)
+        found = tracking.same(wanted)
+    stored = tracking.Stored(found, "task.judge")
+    training.prepare(wanted)
+    judge = tasks.Judge.restored(wanted, data, stored.weights, found, stored.metric("test/accuracy"))
+    log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
+    return judge
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 What each setting means stands beside its default in conf/. Checked without TensorFlow, so nothing here may import it.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
@@ -15,9 +17,11 @@ from recipes.kinds import (
     Forecast,
     Fraction,
     Image,
+    LabelledImage,
     NextTokens,
     Positive,
     Rate,
+    Samples,
     Series,
     SourceTarget,
     Tokens,
@@ -55,6 +59,22 @@ class Dataset(Section):
 
 class ImageClassification(Section):
     name: Literal["image_classification"]
+
+
+class Generated(Section):
+    """How generated images are judged."""
+
+    judge: str  # recipe whose run on this data set is the judge
+    samples: Annotated[int, pydantic.Field(ge=20)]  # that are judged
+
+
+class ImageGeneration(Generated):
+    name: Literal["image_generation"]
+
+
+class PixelGeneration(Generated):
+    name: Literal["pixel_generation"]
+    levels: Annotated[int, pydantic.Field(ge=2, le=256)]
 
 
 class Forecasting(Section):
@@ -104,15 +124,17 @@ class LanguageModeling(Section):
     context: Annotated[int, pydantic.Field(ge=2)]
 
 
-TASKS = (ImageClassification, TextClassification, LanguageModeling, Translation, Forecasting)
 Task = Annotated[
-    ImageClassification | TextClassification | LanguageModeling | Translation | Forecasting,
+    ImageClassification | ImageGeneration | PixelGeneration | TextClassification | LanguageModeling | Translation | Forecasting,
     pydantic.Field(discriminator="name"),
 ]
+TASKS = get_args(get_args(Task)[0])
 
 # What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
 KINDS = {
     "image_classification": (Image, Classes),
+    "image_generation": (LabelledImage, Samples),
+    "pixel_generation": (Tokens, Continuation),
     "text_classification": (Tokens, Classes),
     "language_modeling": (Tokens, Continuation),
     "translation": (SourceTarget, NextTokens),
@@ -178,6 +200,7 @@ class Training(Section):
     ema: Rate | None
     gradient_norm: bool
     early_stopping: Count | None
+    glances: Annotated[int, pydantic.Field(ge=0)]
     monitor: str
     keep: Literal["best", "last"]
     profile: bool
@@ -235,6 +258,11 @@ class Settings(Section):
     compression: Compression
     tracking: Tracking
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+
+    def digest(self) -> str:
+        """A fingerprint of all that what is learned depends on, but for rounding: 32 hexadecimal digits."""
+        told = self.model_dump(by_alias=True, exclude={"strategy": True, "tracking": True, "dataset": {"data_dir"}})
+        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def flat(self) -> dict[str, Any]:
         """{"training.epochs": 10, …}"""

@@ -26,7 +26,7 @@ from mlflow.types import ColSpec, Schema
 from src import compression, serving, settings
 from src.datasets import Data
 from src.errors import UserError
-from src.tasks import Task
+from src.tasks import Judge, Task
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
@@ -61,6 +61,11 @@ class Record:
         """Keeps texts under the names of files."""
         for name, text in texts.items():
             mlflow.log_text(text, name)
+
+    def judge(self, judge: Judge) -> None:
+        """Tells whose eyes generated images were seen with, and how good they are."""
+        mlflow.set_tag("judge", judge.run_id)
+        self.metrics({"judge/accuracy": judge.accuracy})
 
     def files(self, folder: str, where: str) -> None:
         """Keeps all the files of a folder under the name `where`."""
@@ -104,6 +109,17 @@ def teacher(chosen: settings.Settings, task: Task) -> Callable[[], keras.Model]:
     return lambda: compression.teacher(stored.settings, stored.weights, chosen, task)
 
 
+def same(chosen: settings.Settings) -> str | None:
+    """The id of the newest finished run that learned with the same settings; None if there is none."""
+    with _first_use():
+        experiment = mlflow.get_experiment_by_name(chosen.tracking.experiment)
+    if experiment is None:
+        return None
+    wanted = f"tags.`settings.digest` = '{chosen.digest()}' and attributes.status = 'FINISHED'"
+    found = mlflow.search_runs([experiment.experiment_id], wanted, max_results=1, output_format="list")
+    return found[0].info.run_id if found else None
+
+
 class Stored:
     """What a finished run left behind.
 
@@ -128,6 +144,10 @@ class Stored:
             raise UserError(
                 f"{setting}={run_id} names no finished run; its id stands at the end of its log and in the MLflow UI."
             ) from None
+
+    def metric(self, name: str) -> float:
+        """The last value of one of its metrics."""
+        return mlflow.get_run(self.run_id).data.metrics[name]
 
     def text(self, name: str) -> str:
         """One of the texts that it kept."""
@@ -185,6 +205,7 @@ def _tags(chosen: settings.Settings) -> dict[str, str]:
         "dataset": chosen.dataset.name,
         "task": chosen.task.name,
         "strategy": chosen.strategy.name,
+        "settings.digest": chosen.digest(),
         "precision": chosen.training.precision,
         "backend": keras.config.backend(),
         "python": platform.python_version(),

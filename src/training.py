@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import hydra.utils
 import keras
+import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from src import compression, settings, strategies
 from src.datasets import Part, pipeline
@@ -19,6 +21,7 @@ from src.tasks import Task
 log = logging.getLogger(__name__)
 
 LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
+LogFigures = Callable[[dict[str, Figure | str]], None]
 
 
 def prepare(chosen: settings.Settings) -> None:
@@ -64,8 +67,10 @@ def pupil(
 
 
 def _compile(model: keras.Model, chosen: settings.Settings, task: Task) -> None:
+    made = optimizer(chosen.optimizer, chosen.training, steps_per_epoch(chosen.training, task.train))
+    made.factors = factors(model)
     model.compile(
-        optimizer=optimizer(chosen.optimizer, chosen.training, steps_per_epoch(chosen.training, task.train)),
+        optimizer=made,
         loss=task.loss(),
         weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
         jit_compile=chosen.training.jit_compile,
@@ -98,8 +103,8 @@ def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: in
         "rmsprop": keras.optimizers.RMSprop,
     }
     chosen_class = classes[chosen.name]
-    if training.gradient_norm:
-        chosen_class = type(chosen_class.__name__, (MeasuresGradient, chosen_class), {})
+    more = (ScalesLearningRates, *([MeasuresGradient] if training.gradient_norm else []))
+    chosen_class = type(chosen_class.__name__, (*more, chosen_class), {})
     own = set(type(chosen).model_fields) - set(settings.OptimizerSection.model_fields) - {"name"}
     return chosen_class(
         learning_rate=learning_rate(chosen, steps * training.epochs),
@@ -110,6 +115,25 @@ def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: in
         gradient_accumulation_steps=training.gradient_accumulation if training.gradient_accumulation > 1 else None,
         **{name: getattr(chosen, name) for name in own},
     )
+
+
+class ScalesLearningRates:
+    """Makes an optimizer multiply the learning rate of some weights.
+
+    A layer, or a model within a model, asks for that by its attribute `learning_rate_factor`; see `factors`.
+    """
+
+    factors: dict[int, float] = {}  # {id of a variable: factor}
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Keras's own, at the variable's own rate."""
+        super().update_step(gradient, variable, learning_rate * self.factors.get(id(variable), 1.0))
+
+
+def factors(model: keras.Model) -> dict[int, float]:
+    """{id of a variable: factor of its learning rate}, of those whose layers ask for one."""
+    asking = [layer for layer in model._flatten_layers() if hasattr(layer, "learning_rate_factor")]
+    return {id(variable): layer.learning_rate_factor for layer in asking for variable in layer.trainable_variables}
 
 
 class MeasuresGradient:
@@ -189,8 +213,9 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def fit(
-    model: keras.Model, chosen: settings.Settings, task: Task, log_metrics: LogMetrics, *, quiet: bool, profile_to: str | None
-) -> float:
+    model: keras.Model, chosen: settings.Settings, task: Task, log_metrics: LogMetrics, *,
+    log_figures: LogFigures = lambda figures: None, quiet: bool = True, profile_to: str | None = None,
+) -> float:  # fmt: skip
     """Trains, and leaves the model with the weights that are to be kept.
 
     Args:
@@ -198,6 +223,7 @@ def fit(
         chosen: the settings of the run.
         task: what it is trained on.
         log_metrics: told the metrics of every epoch.
+        log_figures: told what a model that generates makes on the way.
         quiet: a line an epoch instead of a progress bar.
         profile_to: folder that a profile is written to.
 
@@ -220,6 +246,7 @@ def fit(
         restore_best_weights=training.keep == "best",
         start_from_epoch=min(first, training.epochs - 1),
     )
+    callbacks.append(Glance(task, log_metrics, log_figures, training))  # after the average has taken the place of the weights
     callbacks += [best, *pruning]  # what is kept in the end is pruned last
     if profile_to:
         callbacks.append(Profile(profile_to))
@@ -259,6 +286,29 @@ class GradientNorm(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self.model.optimizer.norms())
+
+
+class Glance(keras.callbacks.Callback):
+    """Shows, some times while it is trained and at the end, what a model makes.
+
+    Args:
+        task: knows what to show.
+        log_metrics, log_figures: are told.
+        training: how often; how long it takes.
+    """
+
+    def __init__(self, task: Task, log_metrics: LogMetrics, log_figures: LogFigures, training: settings.Training):
+        super().__init__()
+        self.task, self.log_metrics, self.log_figures = task, log_metrics, log_figures
+        self.epochs = set(np.linspace(0, training.epochs, training.glances + 1).round().astype(int)[1:].tolist())
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Shows it, in the epochs that are due."""
+        if epoch + 1 not in self.epochs:
+            return
+        metrics, figures = self.task.glance(self.model)
+        self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
+        self.log_figures({f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in figures.items()})
 
 
 class EpochLog(keras.callbacks.Callback):

@@ -44,8 +44,8 @@ class Part:
 
     inputs: Arrays  # (examples, …)
     targets: np.ndarray  # (examples, …)
-    source: np.ndarray | None = None  # texts that the inputs were encoded from
-    reference: np.ndarray | None = None  # texts that the targets were encoded from
+    source: np.ndarray | None = None  # what the inputs were encoded from, as a user has it
+    reference: np.ndarray | None = None  # what the targets were encoded from
 
     def __len__(self) -> int:
         return len(self.targets)

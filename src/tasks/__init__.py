@@ -4,13 +4,18 @@ from src import settings
 from src.datasets import Data
 from src.tasks.forecasting import Forecasting
 from src.tasks.image_classification import ImageClassification
+from src.tasks.image_generation import Generation, ImageGeneration
+from src.tasks.judge import Judge
 from src.tasks.language_modeling import LanguageModeling
+from src.tasks.pixel_generation import PixelGeneration
 from src.tasks.task import Task
 from src.tasks.text_classification import TextClassification
 from src.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "image_classification": ImageClassification,
+    "image_generation": ImageGeneration,
+    "pixel_generation": PixelGeneration,
     "text_classification": TextClassification,
     "language_modeling": LanguageModeling,
     "translation": Translation,
@@ -18,12 +23,14 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def create(chosen: settings.Task, data: Data, limit: int | None = None) -> Task:
-    """The task on a data set, with at most `limit` examples in each part.
+def create(chosen: settings.Task, data: Data, limit: int | None = None, judge: Judge | None = None) -> Task:
+    """The task on a data set, with at most `limit` examples in each part; generated images are judged by `judge`.
 
     Raises:
         UserError: the data is not of the kind that the task needs.
     """
     task = TASKS[chosen.name](chosen, data)
     task.train, task.validation, task.test = (part.first(limit) for part in (task.train, task.validation, task.test))
+    if isinstance(task, Generation):
+        task.judge = judge
     return task

@@ -1,7 +1,7 @@
 """Language modeling: what comes next?"""
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import hydra.utils
 import keras
@@ -34,6 +34,7 @@ class LanguageModeling(Task):
     """
 
     units = {"nll": "nats"}
+    KEPT = VOCABULARY_FILE  # what, besides settings and weights, `restored` needs
 
     def __init__(self, chosen: settings.LanguageModeling, data: Data):
         parts = {name: getattr(data, name).inputs for name in ("train", "validation", "test")}
@@ -119,8 +120,22 @@ class LanguageModeling(Task):
         writer = Writer(model, self.vocabulary, self.chosen.context)
         return BETWEEN.join(writer.write("", SAMPLES, SAMPLED, seed=0))
 
+    def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+        return {}, {"samples.txt": self.samples(model)}
+
     def artifacts(self) -> dict[str, str]:
         return {VOCABULARY_FILE: self.vocabulary.to_json()}
+
+    @classmethod
+    def restored(cls, chosen: settings.Settings, vocabulary: str, weights: str) -> "Writer":
+        """What writes, from what a run kept: its settings, its vocabulary as JSON, the path of its weights."""
+        known = Vocabulary.from_json(vocabulary)
+        context = chosen.task.context
+        recipe = hydra.utils.get_method(chosen.model.target)
+        model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
+        model(np.zeros((1, context), np.int32))
+        model.load_weights(weights)
+        return Writer(model, known, context)
 
 
 class Writer:
@@ -132,19 +147,10 @@ class Writer:
         context: tokens that it sees.
     """
 
+    how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, context: int):
         self.model, self.vocabulary, self.context = model, vocabulary, context
-
-    @classmethod
-    def restored(cls, chosen: settings.Settings, vocabulary: str, weights: str) -> Self:
-        """From what a run kept: its settings, its vocabulary as JSON, the path of its weights."""
-        known = Vocabulary.from_json(vocabulary)
-        context = chosen.task.context
-        recipe = hydra.utils.get_method(chosen.model.target)
-        model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
-        model(np.zeros((1, context), np.int32))
-        model.load_weights(weights)
-        return cls(model, known, context)
 
     def write(self, prompt: str, number: int, length: int, seed: int, **how: Any) -> list[str]:
         """So many texts of at most `length` tokens after the prompt, the prompt included.

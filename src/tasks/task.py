@@ -83,6 +83,14 @@ class Task(ABC):
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         """{file name: figure, or HTML page} of the predictions on the test part, and of what the model looked at."""
 
+    def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+        """Something to look at while a model that generates is trained: metrics on the validation part, and figures."""
+        return {}, {}
+
+    def costs(self, model: keras.Model) -> Metrics:
+        """What using the model costs, where that does not follow from its parameters and multiply–accumulates."""
+        return {}
+
     def artifacts(self) -> dict[str, str]:
         """{file name: text} of what, besides its weights and settings, a model cannot be used without."""
         return {}

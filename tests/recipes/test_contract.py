@@ -4,25 +4,38 @@ import ast
 import importlib
 import inspect
 import itertools
+import sys
 
 import keras
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from recipes.kinds import Classes, Continuation, Forecast, Image, NextTokens, Series, SourceTarget, Tokens
+from recipes.kinds import (
+    Classes,
+    Continuation,
+    Forecast,
+    Image,
+    LabelledImage,
+    NextTokens,
+    Samples,
+    Series,
+    SourceTarget,
+    Tokens,
+)  # fmt: skip
 from src import config, signature
 
 CONFIGS = sorted((config.CONF / "model").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in CONFIGS)
-INPUTS = [Image(8, 8, 1), Image(9, 7, 3), Tokens(12, 50), Series(20, 3), SourceTarget(7, 30, 9, 40)]
-OUTPUTS = [Classes(4), Forecast(5, 3), NextTokens(9, 40), Continuation(12, 50)]
+INPUTS = [Image(8, 8, 1), Image(9, 7, 3), Tokens(12, 50), Series(20, 3), SourceTarget(7, 30, 9, 40), LabelledImage(8, 12, 3, 4)]
+OUTPUTS = [Classes(4), Forecast(5, 3), NextTokens(9, 40), Continuation(12, 50), Samples(8, 12, 3)]
 SOURCES = sorted((config.CONF.parent / "recipes").glob("*.py"))
 
 
 def takes(recipe, inputs, outputs):
     accepted = signature.read(f"recipes.{recipe}.build")
     meaningful = isinstance(inputs, SourceTarget) == isinstance(outputs, NextTokens)
+    meaningful = meaningful and isinstance(inputs, LabelledImage) == isinstance(outputs, Samples)
     meaningful = meaningful and (isinstance(inputs, Tokens) or not isinstance(outputs, Continuation))
     return meaningful and type(inputs) in accepted.inputs and type(outputs) in accepted.outputs
 
@@ -35,6 +48,9 @@ def example(inputs, batch=3):
     match inputs:
         case Image(height, width, channels):
             return draw.random((batch, height, width, channels), np.float32)
+        case LabelledImage(height, width, channels, classes):
+            images = draw.random((batch, height, width, channels), np.float32)
+            return {"image": images, "label": draw.integers(0, classes, batch, np.int32)}
         case Tokens(length, vocabulary):
             return draw.integers(1, vocabulary, (batch, length), np.int32)
         case Series(length, features):
@@ -62,7 +78,11 @@ def test_answers_what_it_says_and_comes_back_from_disk(recipe, inputs, outputs, 
     keras.utils.set_random_seed(0)
     model = build_of(recipe)(inputs, outputs)
     answer = keras.ops.convert_to_numpy(model(example(inputs), training=False))
-    shapes = {Classes: lambda: (outputs.count,), Forecast: lambda: (outputs.horizon, outputs.features)}
+    shapes = {
+        Classes: lambda: (outputs.count,),
+        Forecast: lambda: (outputs.horizon, outputs.features),
+        Samples: lambda: (len(model.terms),),
+    }
     wanted = (3, *shapes.get(type(outputs), lambda: (outputs.length, outputs.vocabulary))())
     assert answer.shape == wanted
     assert answer.dtype == np.float32  # under every precision: losses are computed from it
@@ -98,4 +118,4 @@ def test_knows_keras_alone(path):
             imported |= {name.name.partition(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.partition(".")[0])
-    assert imported <= {"keras", "recipes", "math", "typing", "dataclasses", "annotated_types"}
+    assert imported <= {"keras", "recipes", "annotated_types"} | sys.stdlib_module_names

@@ -103,6 +103,8 @@ def tasks_of(dataset):
 
 LEARNED = {  # the table of tasks and recipes
     "image_classification": {"cnn", "resnet", "lightweight", "attention", "rnn", "lstm", "transformer"},
+    "image_generation": {"gan", "diffusion"},
+    "pixel_generation": {"gpt", "lstm", "rnn"},
     "text_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
     "language_modeling": {"gpt", "lstm", "rnn"},
     "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
@@ -148,6 +150,11 @@ def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
     ("line", "task"),
     [
         ("model=gpt dataset=docstrings", "language_modeling"),
+        ("model=cnn dataset=digits", "image_classification"),
+        ("model=gan dataset=mnist", "image_generation"),
+        ("model=gpt dataset=digits", "pixel_generation"),
+        ("model=lstm dataset=digits", "image_classification"),
+        ("model=lstm dataset=digits task.name=pixel_generation", "pixel_generation"),
         ("model=gpt dataset=docstrings task.name=text_classification", "text_classification"),
         ("model=lstm dataset=docstrings", "text_classification"),
         ("model=lstm dataset=tiny_shakespeare", "language_modeling"),
@@ -158,6 +165,7 @@ def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings,
     chosen = settings(*line.split()).task
     assert chosen.name == task
     assert hasattr(chosen, "context") == (task == "language_modeling")
+    assert hasattr(chosen, "judge") == task.endswith("generation")
 
 
 def test_every_setting_has_a_default_in_conf():

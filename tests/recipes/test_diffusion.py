@@ -1,0 +1,187 @@
+"""Diffusion: the process against simulation and against the posterior, the sampler with a network that is right."""
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import diffusion
+from recipes.kinds import LabelledImage, Samples
+
+array = keras.ops.convert_to_numpy
+SHAPE = (4, 6, 1)
+SMALL = {"width": 8, "levels": 2, "timesteps": 50}
+
+
+def build(classes=3, shape=SHAPE, **hyperparameters):
+    keras.utils.set_random_seed(0)
+    return diffusion.build(LabelledImage(*shape, classes), Samples(*shape), **{**SMALL, **hyperparameters})
+
+
+def batch(number=6, shape=SHAPE):
+    draw = np.random.default_rng(0)
+    return {"image": draw.random((number, *shape)).astype(np.float32), "label": draw.integers(0, 3, number)}
+
+
+def test_the_linear_schedule_is_that_of_the_paper():
+    bars = np.array(diffusion.alpha_bars("linear", 1000))
+    betas = 1 - bars / np.concatenate([[1.0], bars[:-1]])
+    np.testing.assert_allclose(betas, np.linspace(1e-4, 0.02, 1000), rtol=1e-6)
+
+
+def test_the_cosine_schedule_is_that_of_the_paper():
+    bars, time = np.array(diffusion.alpha_bars("cosine", 1000)), np.arange(1, 1001) / 1000
+    wanted = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(bars[:990], wanted[:990], rtol=1e-6)  # at the end the paper clips β at 0.999
+    assert 0 < bars[-1] < 1e-4
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("time", [1, 20, 50])
+def test_the_forward_marginal_is_where_small_steps_lead(schedule, time):
+    """Noise added step by step, x_t = √α_t x_{t−1} + √β_t ε, has the mean and the variance that one step to t has."""
+    bars = diffusion.alpha_bars(schedule, 50)
+    draw, x0 = np.random.default_rng(0), np.array([-1.0, -0.2, 0.7])
+    x = np.tile(x0, (200_000, 1))
+    for n in range(time):
+        alpha = bars[n] / (bars[n - 1] if n else 1.0)
+        x = np.sqrt(alpha) * x + np.sqrt(1 - alpha) * draw.normal(size=x.shape)
+    at_once = array(diffusion.noised(np.tile(x0, (200_000, 1)), draw.normal(size=x.shape), bars[time - 1]))
+    for found in (x, at_once):
+        np.testing.assert_allclose(found.mean(axis=0), np.sqrt(bars[time - 1]) * x0, atol=0.01)
+        np.testing.assert_allclose(found.var(axis=0), 1 - bars[time - 1], rtol=0.02)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("time", [2, 17, 50])
+def test_with_eta_1_the_step_is_the_posterior_of_ddpm(schedule, time):
+    """Mean and variance of q(x_{t−1} | x_t, x_0), equations 6 and 7 of Ho et al. 2020."""
+    bars = diffusion.alpha_bars(schedule, 50)
+    bar, before = bars[time - 1], bars[time - 2]
+    alpha, beta = bar / before, 1 - bar / before
+    draw = np.random.default_rng(0)
+    image, noise, drawn = draw.uniform(-1, 1, 5), draw.normal(size=5), draw.normal(size=5)
+    x = np.sqrt(bar) * image + np.sqrt(1 - bar) * noise
+    mean = np.sqrt(before) * beta / (1 - bar) * image + np.sqrt(alpha) * (1 - before) / (1 - bar) * x
+    deviation = np.sqrt(beta * (1 - before) / (1 - bar))
+    stepped = array(diffusion.earlier(image, noise, bar, before, 1.0, drawn))
+    np.testing.assert_allclose(stepped, mean + deviation * drawn, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "velocity"])
+def test_who_knows_the_noise_knows_the_image(prediction):
+    draw = np.random.default_rng(0)
+    image, noise = draw.uniform(-1, 1, (5, 4)).astype(np.float32), draw.normal(size=(5, 4)).astype(np.float32)
+    bar = np.float32(0.3)
+    x = array(diffusion.noised(image, noise, bar))
+    right = noise if prediction == "noise" else array(diffusion.velocity(image, noise, bar))
+    found = diffusion.implied(x, right, bar, prediction)
+    np.testing.assert_allclose(array(found[0]), image, atol=1e-5)
+    np.testing.assert_allclose(array(found[1]), noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "velocity"])
+@pytest.mark.parametrize(("steps", "eta"), [(50, 1.0), (50, 0.0), (7, 0.0), (7, 0.5), (1, 0.0)])
+def test_a_perfect_predictor_leads_back_to_the_image(prediction, steps, eta):
+    """If all data are one image, the best prediction is known, and every sampler has to end in it."""
+    model = build(prediction=prediction)
+    image = np.random.default_rng(1).uniform(-0.9, 0.9, SHAPE).astype(np.float32)
+
+    def perfect(x, index, label, training=False):
+        bar = keras.ops.take(keras.ops.convert_to_tensor(model.alpha_bars, "float32"), index)[:, None, None, None]
+        noise = (x - keras.ops.sqrt(bar) * image) / keras.ops.sqrt(1 - bar)
+        return noise if prediction == "noise" else diffusion.velocity(image, noise, bar)
+
+    model._predict = perfect
+    made = array(model.generate(np.zeros(3, np.int32), keras.random.SeedGenerator(0), steps=steps, eta=eta))
+    np.testing.assert_allclose(2 * made - 1, np.tile(image, (3, 1, 1, 1)), atol=2e-3)
+
+
+def test_the_samplers_reach_a_distribution_whose_best_predictor_is_known():
+    """Of pixels N(m, s²), E[ε | x_t] is linear in x_t; what is drawn has that mean and deviation, along every path."""
+    model = build(timesteps=1000, prediction="noise", shape=(4, 4, 1))
+    mean, deviation = 0.2, 0.15
+
+    def best(x, index, label, training=False):
+        bar = keras.ops.take(keras.ops.convert_to_tensor(model.alpha_bars, "float32"), index)[:, None, None, None]
+        return keras.ops.sqrt(1 - bar) * (x - keras.ops.sqrt(bar) * mean) / (bar * deviation**2 + 1 - bar)
+
+    model._predict = best
+    for steps, eta in ((1000, 1.0), (1000, 0.0), (200, 0.0)):
+        labels = np.zeros(2000, np.int32)
+        made = 2 * array(model.generate(labels, keras.random.SeedGenerator(0), steps=steps, eta=eta)) - 1
+        assert made.mean() == pytest.approx(mean, abs=0.01)
+        assert made.std() == pytest.approx(deviation, rel=0.05)
+
+
+def test_the_loss_is_the_mean_square_of_what_is_predicted_wrongly():
+    model = build(conditional=False)
+    model._predict = lambda x, index, label, training=False: keras.ops.zeros_like(x)
+    many = {"image": np.full((2000, *SHAPE), 0.5, np.float32), "label": np.zeros(2000, np.int32)}  # −1..1: 0
+    bars = np.array(model.alpha_bars)
+    assert array(model(many, training=True)).mean() == pytest.approx(bars.mean(), rel=0.05)  # v = √ᾱ ε, and E ε² = 1
+    noise = build(conditional=False, prediction="noise")
+    noise._predict = model._predict
+    assert array(noise(many, training=True)).mean() == pytest.approx(1.0, rel=0.02)
+
+
+def test_it_is_validated_with_the_same_noise_every_time():
+    model = build()
+    np.testing.assert_array_equal(array(model(batch(), training=False)), array(model(batch(), training=False)))
+    assert (array(model(batch(), training=True)) != array(model(batch(), training=True))).all()
+
+
+def test_guidance_moves_away_from_what_is_true_of_any_class():
+    model = build()
+    for weight in model.weights:
+        if "class" in weight.path:
+            weight.assign(5 * np.random.default_rng(0).normal(size=weight.shape))
+    x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(3, *SHAPE)), "float32")
+    index, label, none = (keras.ops.convert_to_tensor(values, "int32") for values in ([7] * 3, [0, 1, 2], [-1] * 3))
+    told, untold = (array(model._predict(x, index, which)) for which in (label, none))
+    assert np.abs(told - untold).max() > 1e-4
+    for guidance in (0.0, 1.0, 3.0):
+        found = array(model._guided(x, index, label, guidance))
+        np.testing.assert_allclose(found, untold + guidance * (told - untold), atol=1e-5)
+
+
+def test_labels_are_left_out_as_often_as_asked():
+    model = build(unlabelled=0.3)
+    seen = []
+    model._predict = lambda x, index, label, training=False: (seen.append(array(label)), keras.ops.zeros_like(x))[1]
+    model({"image": np.zeros((5000, *SHAPE), np.float32), "label": np.ones(5000, np.int32)}, training=True)
+    assert set(seen[0]) == {-1, 1}
+    assert np.mean(seen[0] == -1) == pytest.approx(0.3, abs=0.03)
+    model(batch(), training=False)
+    assert (seen[1] == batch()["label"]).all()
+
+
+def test_the_same_seed_makes_the_same_images_and_a_label_other_ones():
+    model = build()
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape) * 0.3)
+
+    def make(label, seed):
+        return array(model.generate(np.full(2, label, np.int32), keras.random.SeedGenerator(seed), steps=5))
+
+    np.testing.assert_array_equal(make(1, 0), make(1, 0))
+    assert (make(1, 0) != make(1, 1)).any()
+    assert (make(1, 0) != make(2, 0)).any()
+    assert make(1, 0).min() >= 0
+    assert make(1, 0).max() <= 1
+
+
+def test_an_image_of_any_extent_is_reached():
+    model = build(shape=(5, 7, 3), levels=3)
+    made = model.generate(np.zeros(2, np.int32), keras.random.SeedGenerator(0), steps=2)
+    assert tuple(made.shape) == (2, 5, 7, 3)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="conditional=true needs labels"):
+        build(classes=0)
+    with pytest.raises(ValueError, match="5 heads cannot share 16 channels"):
+        build(heads=5)
+    model = build()
+    for how, message in (({"steps": 51}, "steps=51 must be 1 to 50"), ({"eta": 1.5}, "eta=1.5 must be 0 to 1")):
+        with pytest.raises(ValueError, match=message):
+            model.generate(np.zeros(1, np.int32), keras.random.SeedGenerator(0), **how)
