@@ -65,6 +65,11 @@ def checked(config: DictConfig) -> Settings:
         raise UserError(_sentence(error.errors()[0], section, raw)) from None
     _strategy_can_do(settings)
     _can_be_compressed(settings)
+    if settings.model.pretrained and settings.task.name not in ("text_classification", "language_modeling"):
+        raise UserError(
+            f"model.pretrained works for text_classification and language_modeling, not for {settings.task.name}; type "
+            "model.pretrained=null."
+        )
     return settings
 
 

@@ -76,9 +76,14 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
     strategies.check_batch(chosen.training.batch_size, strategy)
     data = datasets.load(chosen.dataset)
     judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
+    pretrained = None
+    if chosen.model.pretrained:
+        chosen, pretrained = tracking.pretrained(chosen)
     training.prepare(chosen)
-    task = tasks.create(chosen.task, data, chosen.dataset.limit, judge)
+    task = tasks.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
     learner = model = training.build(chosen, task, strategy)
+    if pretrained:
+        training.transfer(pretrained.model, model)
     if chosen.compression.teacher:
         learner = training.pupil(model, tracking.teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}

@@ -5,18 +5,24 @@ loads it anywhere; MLflow loads it through `_load_pyfunc` here.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from src.vocabulary import Encoder, Vocabulary
+
 ROWS = 256  # answered at once
+VOCABULARY_FILE = "vocabulary.json"  # lies in the folder of a SavedModel that takes numbers and is asked with texts
 
 Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named answers
 
 
-def save(answer: Answer, owners: list[Any], example: np.ndarray, folder: str) -> dict[str, np.ndarray]:
+def save(
+    answer: Answer, owners: list[Any], example: np.ndarray, folder: str, encoder: Encoder | None = None
+) -> dict[str, np.ndarray]:
     """Writes a SavedModel; returns what it answers to the example.
 
     Args:
@@ -24,9 +30,11 @@ def save(answer: Answer, owners: list[Any], example: np.ndarray, folder: str) ->
         owners: the models, layers and tables whose variables `answer` uses.
         example: raw inputs; their shape, but for the first axis, and type are those of all later inputs.
         folder: where it is written.
+        encoder: turns the raw inputs into what `answer` takes, where TensorFlow cannot.
     """
-    kind = tf.string if example.dtype.kind in "OSU" else tf.as_dtype(example.dtype)
-    spec = tf.TensorSpec((None, *example.shape[1:]), kind, name="inputs")
+    inputs = example if encoder is None else encoder(example)
+    kind = tf.string if inputs.dtype.kind in "OSU" else tf.as_dtype(inputs.dtype)
+    spec = tf.TensorSpec((None, *inputs.shape[1:]), kind, name="inputs")
     function = tf.function(answer, input_signature=[spec])
     module = tf.Module()
     # A SavedModel holds what is reachable from its root; the state of random numbers, which Keras keeps aside, is not.
@@ -34,6 +42,8 @@ def save(answer: Answer, owners: list[Any], example: np.ndarray, folder: str) ->
     module.all_variables = [variable.value for owner in owners for variable in owner.variables]
     inference_alone = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, folder, signatures=function.get_concrete_function(), options=inference_alone)
+    if encoder is not None:
+        (Path(folder) / VOCABULARY_FILE).write_text(encoder.vocabulary.to_json(), encoding="utf-8")
     return Served(folder).predict(example)
 
 
@@ -44,6 +54,11 @@ class Served:
         logging.set_verbosity(logging.ERROR)  # it would warn that there are no gradients, function by function
         self.model = tf.saved_model.load(folder)
         self.answer = self.model.signatures["serving_default"]
+        self.inputs = self.answer.structured_input_signature[1]["inputs"]
+        vocabulary = Path(folder) / VOCABULARY_FILE
+        self.encoder = None
+        if vocabulary.exists():
+            self.encoder = Encoder(Vocabulary.from_json(vocabulary.read_text(encoding="utf-8")), self.inputs.shape[1])
 
     def predict(self, inputs, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
         """Named answers to raw inputs: an array, or texts in a list or in the first column of a DataFrame.
@@ -53,7 +68,8 @@ class Served:
         """
         rows = inputs.iloc[:, 0].to_numpy() if hasattr(inputs, "iloc") else np.asarray(inputs)
         rows = rows.astype(object) if rows.dtype.kind in "SU" else rows
-        wanted = self.answer.structured_input_signature[1]["inputs"]
+        rows = rows if self.encoder is None else self.encoder(rows)
+        wanted = self.inputs
         if not wanted.shape.is_compatible_with(rows.shape):
             raise ValueError(f"The model takes inputs of shape {wanted.shape}, not {rows.shape}; None stands for any number.")
         if not len(rows):  # some of TensorFlow's kernels give a wrong shape where there is no row
@@ -63,8 +79,7 @@ class Served:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _answer(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        wanted = self.answer.structured_input_signature[1]["inputs"].dtype
-        found = self.answer(inputs=tf.constant(rows, wanted))
+        found = self.answer(inputs=tf.constant(rows, self.inputs.dtype))
         return {name: _readable(tensor.numpy()) for name, tensor in found.items()}
 
 

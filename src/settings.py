@@ -106,6 +106,7 @@ class Texts(Section):
 
 class TextClassification(Texts):
     name: Literal["text_classification"]
+    unit: Literal["word", "character", "byte", "bpe"]
     length: Count  # tokens of a text that are read
 
 
@@ -240,6 +241,7 @@ class Model(pydantic.BaseModel):
 
     name: str
     target: str = pydantic.Field(alias="_target_")
+    pretrained: str | None = None
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

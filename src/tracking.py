@@ -16,6 +16,7 @@ import filelock
 import keras
 import mlflow
 import numpy as np
+import pydantic
 import yaml
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -26,13 +27,13 @@ from mlflow.types import ColSpec, Schema
 from src import compression, serving, settings
 from src.datasets import Data
 from src.errors import UserError
-from src.tasks import Judge, Task
+from src.tasks import Judge, LanguageModeling, Task, Writer
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
-SERVING = ("tensorflow", "numpy", "pandas")
+SERVING = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
 WEIGHTS = "model.weights.h5"
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 
@@ -75,7 +76,7 @@ class Record:
         """Keeps a model that `mlflow.pyfunc.load_model("runs:/<run id>/model")` loads and `mlflow models serve` serves."""
         with tempfile.TemporaryDirectory() as scratch:
             answer, owners = task.served(model)
-            answers = serving.save(answer, owners, example, f"{scratch}/saved_model")
+            answers = serving.save(answer, owners, example, f"{scratch}/saved_model", task.encoder)
             texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if texts else infer_signature(example).inputs
             mlflow.pyfunc.log_model(
@@ -107,6 +108,34 @@ def teacher(chosen: settings.Settings, task: Task) -> Callable[[], keras.Model]:
     """
     stored = Stored(chosen.compression.teacher, "compression.teacher")
     return lambda: compression.teacher(stored.settings, stored.weights, chosen, task)
+
+
+def pretrained(chosen: settings.Settings) -> tuple[settings.Settings, Writer]:
+    """The language model of the run `model.pretrained`, and the settings with its tokens, which go with its weights.
+
+    Raises:
+        UserError: there is no such run, or it is not one of a language model of the same recipe and size.
+    """
+    name = f"model.pretrained={chosen.model.pretrained}"
+    stored = Stored(chosen.model.pretrained, "model.pretrained")
+    try:
+        theirs = settings.Settings.model_validate(stored.settings)
+    except pydantic.ValidationError:
+        raise UserError(f"{name} was made with another version of this project; choose a run of this one.") from None
+    if (theirs.task.name, theirs.model.target) != ("language_modeling", chosen.model.target):
+        raise UserError(
+            f"{name} is a run of {theirs.model.name} that learned {theirs.task.name}; choose one of {chosen.model.name} that "
+            "learned language_modeling."
+        )
+    mine = chosen.model.hyperparameters
+    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key != "dropout"}
+    if other:
+        raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
+    writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)
+    tokens = {"tokens": theirs.task.tokens, "context": theirs.task.context}
+    if chosen.task.name == "text_classification":
+        tokens = {"unit": theirs.task.tokens, "vocabulary": len(writer.vocabulary), "length": theirs.task.context}
+    return chosen.model_copy(update={"task": chosen.task.model_copy(update=tokens)}), writer
 
 
 def same(chosen: settings.Settings) -> str | None:

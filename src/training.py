@@ -52,6 +52,20 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
     return model
 
 
+def transfer(source: keras.Model, model: keras.Model) -> None:
+    """Copies the weights of every layer of `source` that has its like in `model`: the same name, and the same shapes."""
+
+    def layers(of: keras.Model) -> dict[str, keras.layers.Layer]:
+        return {layer.name: layer for layer in of._flatten_layers(include_self=False, recursive=False) if layer.weights}
+
+    there, alike = layers(source), []
+    for name, layer in layers(model).items():
+        if name in there and [w.shape for w in there[name].weights] == [w.shape for w in layer.weights]:
+            layer.set_weights(there[name].get_weights())
+            alike.append(name)
+    log.info("Pre-trained: %s.", ", ".join(alike))
+
+
 def pupil(
     model: keras.Model,
     teach: Callable[[], keras.Model],
@@ -127,7 +141,8 @@ class ScalesLearningRates:
 
     def update_step(self, gradient, variable, learning_rate):
         """Keras's own, at the variable's own rate."""
-        super().update_step(gradient, variable, learning_rate * self.factors.get(id(variable), 1.0))
+        whole = self._trainable_variables[self._get_variable_index(variable)]  # `variable` can be a replica's part of it
+        super().update_step(gradient, variable, learning_rate * self.factors.get(id(whole), 1.0))
 
 
 def factors(model: keras.Model) -> dict[int, float]:
@@ -166,10 +181,8 @@ class MeasuresGradient:
         return {"gradient_norm": total / max(count, 1), "gradient_norm_max": largest}
 
 
-def learning_rate(chosen: settings.OptimizerSection, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(chosen: settings.OptimizerSection, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate over so many steps. Keras asks for it by step, also where several steps make one update."""
-    if chosen.schedule == "constant" and chosen.warmup == 0:
-        return chosen.learning_rate
     return WarmupThenDecay(chosen.learning_rate, chosen.schedule, steps, chosen.warmup, chosen.final_fraction)
 
 
@@ -307,7 +320,8 @@ class Glance(keras.callbacks.Callback):
         if epoch + 1 not in self.epochs:
             return
         metrics, figures = self.task.glance(self.model)
-        self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
+        if metrics:
+            self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
         self.log_figures({f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in figures.items()})
 
 

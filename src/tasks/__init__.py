@@ -6,7 +6,7 @@ from src.tasks.forecasting import Forecasting
 from src.tasks.image_classification import ImageClassification
 from src.tasks.image_generation import Generation, ImageGeneration
 from src.tasks.judge import Judge
-from src.tasks.language_modeling import LanguageModeling
+from src.tasks.language_modeling import LanguageModeling, Writer
 from src.tasks.pixel_generation import PixelGeneration
 from src.tasks.task import Task
 from src.tasks.text_classification import TextClassification
@@ -23,13 +23,23 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def create(chosen: settings.Task, data: Data, limit: int | None = None, judge: Judge | None = None) -> Task:
-    """The task on a data set, with at most `limit` examples in each part; generated images are judged by `judge`.
+def create(
+    chosen: settings.Task, data: Data, limit: int | None = None, *,
+    judge: Judge | None = None, pretrained: Writer | None = None,
+) -> Task:  # fmt: skip
+    """The task on a data set, with at most `limit` examples in each part.
+
+    Args:
+        chosen: its settings.
+        data: the data set.
+        limit: examples of each part; None: all.
+        judge: of generated images.
+        pretrained: whose vocabulary texts are read with.
 
     Raises:
         UserError: the data is not of the kind that the task needs.
     """
-    task = TASKS[chosen.name](chosen, data)
+    task = TASKS[chosen.name](chosen, data, *([pretrained.vocabulary] if pretrained else []))
     task.train, task.validation, task.test = (part.first(limit) for part in (task.train, task.validation, task.test))
     if isinstance(task, Generation):
         task.judge = judge

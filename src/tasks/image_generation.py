@@ -29,7 +29,7 @@ ANY = -1  # label of an image that may be of any class
 BATCH = 250  # images made at once
 SHOWN = 10  # rows and columns of the figure of samples
 NEIGHBOURS_SHOWN = 16
-STEPS = (2, 5, 10, 20, 50, 100)  # of a sampler, compared in a figure
+STEPS = (2, 5, 10, 25, 50)  # of a sampler, compared in a figure
 CONFIDENT = 0.9  # probability of the class that the judge takes an image for
 ALIKE = 0.5  # generated images that vary less than half as much as real ones are taken for a collapse
 
@@ -98,6 +98,7 @@ class Generation(Task):
         self.shape = data.train.inputs.shape[1:]
         self.train, self.validation, self.test = (self.part(p) for p in (data.train, data.validation, data.test))
         self._painter: Painter | None = None
+        self._diversity = 0.0  # when it was looked at last
         self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     @abstractmethod
@@ -178,12 +179,12 @@ class Generation(Task):
     def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
         some = self._paint(model, max(self.chosen.samples // 4, SHOWN))
         found = self.metrics(self.validation, some)
-        missing = found["classes"] < min(len(self.classes), len(some) // 10)
-        if found["diversity"] < ALIKE or missing:
+        if found["diversity"] < ALIKE and found["diversity"] <= 1.1 * self._diversity:  # while it rises, it is on its way
             log.warning(
                 "The generator has collapsed: its images vary %.2f times as much as real ones, with %d of %d classes.",
                 found["diversity"], found["classes"], len(self.classes),
             )  # fmt: skip
+        self._diversity = found["diversity"]
         return found, {"samples.png": self._grid(some)}
 
     # --- what is shown

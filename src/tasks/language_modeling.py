@@ -19,7 +19,7 @@ from src.serving import Answer
 from src.tasks.task import Metrics, Task
 from src.tasks.text_classification import check_texts
 from src.tasks.translation import TokenAccuracy, TokenCrossentropy
-from src.tasks.vocabulary import Vocabulary
+from src.vocabulary import Vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
 SAMPLES, SAMPLED = 4, 300  # texts that are written to be looked at, and tokens of each
@@ -36,13 +36,13 @@ class LanguageModeling(Task):
     units = {"nll": "nats"}
     KEPT = VOCABULARY_FILE  # what, besides settings and weights, `restored` needs
 
-    def __init__(self, chosen: settings.LanguageModeling, data: Data):
+    def __init__(self, chosen: settings.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
         parts = {name: getattr(data, name).inputs for name in ("train", "validation", "test")}
         for name, texts in parts.items():
             check_texts(texts, f"the {name} part of dataset={data.name}")
         texts = {name: [text.decode() for text in found] for name, found in parts.items()}
         self.chosen = chosen
-        self.vocabulary = Vocabulary.learned(texts["train"], chosen.tokens, chosen.bpe_vocabulary)
+        self.vocabulary = vocabulary or Vocabulary.learned(texts["train"], chosen.tokens, chosen.bpe_vocabulary)
         streams = {name: self.vocabulary.stream(found) for name, found in texts.items()}
         # In training the windows overlap by half: each token is told once with little before it, and once with more.
         self.train = windows(streams["train"], chosen.context, every=max(chosen.context // 2, 1))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from src.datasets import Part, pipeline
 from src.serving import Answer
+from src.vocabulary import Encoder
 
 Metrics = dict[str, float]
 
@@ -24,6 +25,7 @@ class Task(ABC):
         inputs, outputs: what the recipe is asked to take and to give (`recipes.kinds`).
         train, validation, test: the examples.
         units: {metric: unit} of the metrics that have one.
+        encoder: turns what a user has into what the model takes, where TensorFlow cannot.
     """
 
     inputs: Any
@@ -32,6 +34,7 @@ class Task(ABC):
     validation: Part
     test: Part
     units: dict[str, str]
+    encoder: Encoder | None = None
 
     def model(self, build: Callable[..., keras.Model], hyperparameters: dict[str, Any]) -> keras.Model:
         """The trainable model: raw inputs to what `loss` compares with the targets."""

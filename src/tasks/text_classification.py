@@ -1,5 +1,7 @@
 """Text classification: which of a few classes does a text belong to?"""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,7 @@ from src.tasks import pages
 from src.tasks.classification import Classification, attention_weights
 from src.tasks.task import Metrics
 from src.tasks.tokenization import Tokenizer
+from src.vocabulary import Encoder, Vocabulary
 
 SHOWN = 16  # texts on a page
 
@@ -27,21 +30,33 @@ class TextClassification(Classification):
 
     things = "texts"
 
-    def __init__(self, chosen: settings.TextClassification, data: Data):
+    def __init__(self, chosen: settings.TextClassification, data: Data, vocabulary: Vocabulary | None = None):
         super().__init__(data)
         for name in ("train", "validation", "test"):
             check_texts(getattr(data, name).inputs, f"the {name} part of dataset={data.name}")
         self.chosen = chosen
-        self.tokenizer = Tokenizer(data.train.inputs, chosen.unit, chosen.vocabulary, chosen.length, chosen.lowercase)
-        self.encoders = (self.tokenizer.layer,)
+        unit = chosen.unit if chosen.unit in ("word", "character") else "word"
+        self.tokenizer = Tokenizer(data.train.inputs, unit, chosen.vocabulary, chosen.length, chosen.lowercase)
+        if vocabulary is not None or chosen.unit != unit:  # tokens that TensorFlow cannot find
+            texts = [text.decode() for text in data.train.inputs]
+            vocabulary = vocabulary or Vocabulary.learned(texts, chosen.unit, chosen.vocabulary)
+            self.encoder = Encoder(vocabulary, chosen.length)
+        else:
+            self.encoders = (self.tokenizer.layer,)
         self.train, self.validation, self.test = map(self._encoded, (data.train, data.validation, data.test))
-        self.inputs = Tokens(chosen.length, len(self.tokenizer))
+        self.inputs = Tokens(chosen.length, len(self.encoder.vocabulary if self.encoder else self.tokenizer))
 
     def _encoded(self, part: Part) -> Part:
-        return Part(self.tokenizer.encode(part.inputs), part.targets, source=part.inputs)
+        encode = self.encoder or self.tokenizer.encode
+        return Part(encode(part.inputs), part.targets, source=part.inputs)
 
     def encode(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Texts (batch,) to token numbers (batch, length); of a text without a single token, one that is unknown."""
+        """Texts (batch,) to token numbers (batch, length); of a text without a single token, one that is unknown.
+
+        Where there is an `encoder`, numbers come in already.
+        """
+        if self.encoder is not None:
+            return inputs
         numbers = self.tokenizer(inputs)
         nothing = tf.concat([tf.ones_like(numbers[:, :1]) * UNKNOWN, numbers[:, 1:]], axis=1)
         return tf.where(numbers[:, :1] == 0, nothing, numbers)
@@ -54,9 +69,10 @@ class TextClassification(Classification):
 
         It sees the whole text, where a recipe sees the first `task.length` tokens.
         """
+        by_word = self.tokenizer.unit == "word"
         words = TfidfVectorizer(
-            analyzer="word" if self.chosen.unit == "word" else "char",
-            tokenizer=str.split if self.chosen.unit == "word" else None,
+            analyzer="word" if by_word else "char",
+            tokenizer=str.split if by_word else None,
             token_pattern=None, lowercase=False, ngram_range=(1, 2), min_df=2, sublinear_tf=True,
         )  # fmt: skip
         train, test = (self._standard(part.source) for part in (self.train, self.test))
@@ -92,9 +108,14 @@ class TextClassification(Classification):
             return {}
         rows = []
         for index, each in enumerate(weights):
-            words = self.tokenizer.split(self.test.source[index].decode())[: self.chosen.length]
+            words = self._split(self.test.source[index].decode())[: self.chosen.length]
             rows.append(f"<p>{self._verdict(index, predictions[index])}</p><p>{pages.weighted(words, each[: len(words)])}</p>")
         return {"attention.html": pages.page("What it looked at: the darker, the more", rows)}
+
+    def _split(self, text: str) -> Sequence[str]:
+        if self.encoder is None:
+            return self.tokenizer.split(text)
+        return ["", *(self.encoder.vocabulary.decode([number]) for number in self.encoder.vocabulary.encode(text))]
 
     def _verdict(self, index: int, logits: np.ndarray) -> str:
         truth, answer = self.test.targets[index], logits.argmax()

@@ -104,6 +104,7 @@ def test_refuses_what_is_no_kind(recipe):
 def test_config_shows_every_hyperparameter_with_the_default_of_the_code(path):
     shown = OmegaConf.to_container(OmegaConf.load(path).model)
     assert shown.pop("name") == path.stem
+    shown.pop("pretrained", None)
     module, _, function = shown.pop("_target_").rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters.values()
     in_code = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

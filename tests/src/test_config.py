@@ -18,7 +18,7 @@ MISTAKES = [
     ("learning_rate=1", "did you mean optimizer.learning_rate?"),
     ("training.epoch=3", "did you mean training.epochs"),
     ("modle=cnn", "did you mean model?"),
-    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, gpt, lightweight, lstm, resnet, rnn, transform"),
+    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, diffusion, gan, gpt, lightweight, lstm, "),
     ("dataset=mnits", "did you mean dataset=mnist?"),
     ("strategy=multi", "known: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),

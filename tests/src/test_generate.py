@@ -5,6 +5,7 @@ import sys
 
 import mlflow
 import pytest
+from matplotlib import image
 
 from src import generate, tracking
 from src.errors import UserError
@@ -72,3 +73,44 @@ def test_a_run_writes_afterwards_the_same_each_time(command, here):
     unknown = write("run=0123", "prompt=The")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("run=0123 names no finished run;")
+
+
+def test_a_run_paints_afterwards_the_same_each_time(command, here):
+    few = ("model.width=8", "training.epochs=1", "task.samples=20", "dataset.passes=1", "dataset.limit=128")
+    done = command("model=diffusion", *few, "model.timesteps=20", "tracking.log_model=false")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    made, judge = (next(run.info.run_id for run in runs if run.data.tags["model"] == name) for name in ("diffusion", "cnn"))
+
+    def paint(folder, *arguments):
+        words = [sys.executable, "-m", "src.generate", f"run={made}", f"to={folder}", *arguments]
+        return subprocess.run(words, cwd=here, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+    done = paint("first", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "11 images" in done.stdout
+    pictures = sorted(path.name for path in (here / "first").iterdir())
+    assert pictures == [*(f"{n:02}.png" for n in range(11)), "all.png"]
+    assert image.imread(here / "first" / "00.png").shape[:2] == (8, 8)
+    assert image.imread(here / "first" / "all.png").shape[:2] == (2 * 9 - 1, 8 * 9 - 1)
+    for where, seed in (("again", 0), ("other", 1)):
+        wish = (f"run={made}", f"to={where}", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2", f"seed={seed}")
+        generate.generate(generate.read(wish))
+    first, again, other = ((here / name / "all.png").read_bytes() for name in ("first", "again", "other"))
+    assert first == again != other
+
+    for words, answer in (
+        (["label=x"], "There is no label 'x'; known: 0, 1, 2,"),
+        (["steps=21"], "steps=21 must be 1 to 20"),
+        (
+            ["prompt=The"],
+            f"The model of run={made} takes no 'prompt'; it takes: seed, number, label, to, steps, eta, guidance.",
+        ),
+    ):
+        with pytest.raises(UserError) as raised:
+            generate.generate(generate.read([f"run={made}", *words]))
+        assert str(raised.value).startswith(answer)
+    with pytest.raises(UserError, match="learned image_classification and generates nothing; choose one of image_generation"):
+        generate.generate(generate.read([f"run={judge}"]))

@@ -76,7 +76,7 @@ def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision)
     )  # fmt: skip
     data = datasets.load(chosen.dataset)
     training.prepare(chosen)
-    task = tasks.create(chosen.task, data, chosen.dataset.limit, Judge())
+    task = tasks.create(chosen.task, data, chosen.dataset.limit, judge=Judge())
     model = training.build(chosen, task, strategies.create(chosen.strategy))
     before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
     logged = []

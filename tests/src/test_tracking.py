@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from src import datasets, report, run, tasks, tracking
+from src import datasets, report, run, strategies, tasks, tracking, training
 from src.errors import UserError
 from tests.conftest import ROOT
 
@@ -144,6 +144,71 @@ def test_the_logged_model_takes_plain_strings(store, settings):
     assert np.mean(answer["class"] == task.test.targets) == found.data.metrics["test/accuracy"]
     assert model.metadata.metadata["classes"][0] == "keras"
     assert "figures/worst_mistakes.html" in set(artifacts(store, found.info.run_id))
+
+
+def test_generated_images_are_judged_by_a_run_that_is_made_once(store, settings):
+    few = (
+        "model.width=8",
+        "training.epochs=2",
+        "training.glances=1",
+        "task.samples=20",
+        "dataset.passes=1",
+        "dataset.limit=128",
+    )
+    for seed in (0, 1):
+        run.run(settings("model=gan", *few, f"seed={seed}", "model.conditional=true"), quiet=True)
+    found = store.search_runs([store.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
+    assert [each.info.run_name for each in found] == ["judge-cnn", "gan-seed0", "gan-seed1"]
+    judge, first, second = found
+    assert {each.data.tags["judge"] for each in (first, second)} == {judge.info.run_id}
+    assert first.data.metrics["judge/accuracy"] == judge.data.metrics["test/accuracy"]
+    measured = {"fid", "kid", "precision", "recall", "diversity", "confident", "classes", "class_distance", "training_distance"}
+    for rows in ("test", "baseline/training_images", "baseline/noise"):
+        assert {f"{rows}/{name}" for name in measured} <= set(first.data.metrics)
+    assert {"val/fid", "milliseconds_per_sample", "train/discriminator_loss", "val/generator_loss"} <= set(first.data.metrics)
+    assert {
+        "figures/samples.png",
+        "figures/epoch_0002/samples.png",
+        "figures/nearest_training_images.png",
+        "images.json",
+    } <= set(artifacts(store, first.info.run_id))
+    model = mlflow.pyfunc.load_model(f"runs:/{first.info.run_id}/model")
+    images = model.predict(np.array([3, -1, 3], np.int32))["image"]
+    assert images.shape == (3, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert (images[0] != images[2]).any()
+
+
+TINY = ("model.dimension=16", "model.heads=2", "model.blocks=1", "training.epochs=1", "training.steps_per_epoch=20")
+PARTS = [f'dataset.splits.{part}="train[{at}:{at + 64}]"' for part, at in (("train", 0), ("validation", 64), ("test", 128))]
+
+
+def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model(store, settings):
+    run.run(settings("model=gpt", *TINY, *PARTS, "task.bpe_vocabulary=300", "task.context=24"), quiet=True)
+    language_model = only_run(store, "docstrings").info.run_id
+    tuned = ("model=gpt", *TINY, *PARTS, "task.name=text_classification", f"model.pretrained={language_model}")
+    run.run(settings(*tuned, "tracking.experiment=tuned"), quiet=True)
+    found = only_run(store, "tuned")
+    told = {name: found.data.params[f"task.{name}"] for name in ("unit", "vocabulary", "length")}
+    assert told == {"unit": "bpe", "vocabulary": "300", "length": "24"}
+    texts = datasets.load(settings(*tuned).dataset).test
+    answer = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model").predict([text.decode() for text in texts.inputs])
+    assert np.mean(answer["class"] == texts.targets) == pytest.approx(found.data.metrics["test/accuracy"])
+
+    chosen, writer = tracking.pretrained(settings(*tuned))
+    training.prepare(chosen)
+    task = tasks.create(chosen.task, datasets.load(chosen.dataset), pretrained=writer)
+    model = training.build(chosen, task, strategies.create(chosen.strategy))
+    training.transfer(writer.model, model)
+    for one, two in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
+        np.testing.assert_array_equal(one, two)
+
+    with pytest.raises(UserError, match=r"has another size; type model.dimension=16 model.heads=2 model.blocks=1\.$"):
+        tracking.pretrained(settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}"))
+    with pytest.raises(UserError, match=r"is a run of gpt that learned language_modeling; choose one of lstm that learned"):
+        tracking.pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
+    with pytest.raises(UserError, match=r"is a run of gpt that learned text_classification; choose one of gpt"):
+        tracking.pretrained(settings(*tuned[:-1], f"model.pretrained={found.info.run_id}"))
 
 
 @pytest.mark.parametrize(

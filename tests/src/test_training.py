@@ -200,3 +200,47 @@ def test_what_a_recipe_refuses_is_answered_in_one_sentence(trained, monkeypatch)
     monkeypatch.setattr(training.hydra.utils, "get_method", lambda target: build)
     with pytest.raises(UserError, match=r"model=cnn cannot be built: depth must be 6n \+ 2, not 9"):
         trained()
+
+
+def test_a_layer_can_ask_for_a_learning_rate_of_its_own(settings):
+    slow, fast = keras.layers.Dense(2, name="slow"), keras.layers.Dense(2, name="fast")
+    fast.learning_rate_factor = 4.0
+    source = keras.Input((3,))
+    model = keras.Model(source, fast(slow(source)))
+    chosen = settings("model=cnn", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
+        "optimizer.schedule=constant", "optimizer.warmup=0", "optimizer.learning_rate=0.1")  # fmt: skip
+    optimizer = training.optimizer(chosen.optimizer, chosen.training, 10)
+    optimizer.factors = training.factors(model)
+    before = model.get_weights()
+    optimizer.apply([tf.ones_like(weight) for weight in model.trainable_variables], model.trainable_variables)
+    for weight, was, step in zip(model.trainable_variables, before, (0.1, 0.1, 0.4, 0.4)):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), was - step, atol=1e-6)
+
+
+def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
+    def model(classes, units=4):
+        source = keras.Input((3,))
+        x = keras.layers.Dense(units, name="same")(source)
+        return keras.Model(source, keras.layers.Dense(classes, name="answer")(keras.layers.Dense(5, name="second")(x)))
+
+    source, other = model(2), model(7)
+    with caplog.at_level("INFO"):
+        training.transfer(source, other)
+    assert "Pre-trained: same, second." in caplog.text
+    for name in ("same", "second"):
+        for one, two in zip(source.get_layer(name).get_weights(), other.get_layer(name).get_weights()):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("glances", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
+def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, glances, epochs):
+    monkeypatch.setattr(tasks.ImageClassification, "glance", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
+    model_settings = settings("model=cnn", "training.epochs=5", f"training.glances={glances}").training
+    told, shown = [], []
+    task = tasks.ImageClassification.__new__(tasks.ImageClassification)
+    glance = training.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
+    glance.set_model(keras.Sequential())
+    for epoch in range(5):
+        glance.on_epoch_end(epoch)
+    assert told == [({"val/seen": 1.0}, epoch) for epoch in epochs]
+    assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]

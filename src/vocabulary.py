@@ -1,13 +1,13 @@
-"""Texts as one stream of tokens, for language models: characters, bytes, or pieces of words."""
+"""Texts as tokens that any text can be written in, for language models: characters, bytes, or pieces of words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from recipes.kinds import END, START, UNKNOWN
+from recipes.kinds import END, PADDING, START, UNKNOWN
 
 SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their numbers in `recipes.kinds`
 
@@ -82,6 +82,27 @@ class Vocabulary:
     def decode(self, numbers: Sequence[int]) -> str:
         """The text that tokens make; padding, START and END are nothing."""
         return self.inner.decode(list(numbers))
+
+
+class Encoder:
+    """Texts to rows of numbers, as a language model has read them.
+
+    Args:
+        vocabulary: of the numbers.
+        length: of a row.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, length: int):
+        self.vocabulary, self.length = vocabulary, length
+
+    def __call__(self, texts: Iterable[str | bytes]) -> np.ndarray:
+        """START, and what follows as far as there is room, or padding: int32 (texts, length)."""
+        plain = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+        rows = np.full((len(plain), self.length), PADDING, np.int32)
+        for row, encoding in zip(rows, self.vocabulary.inner.encode_batch(plain)):
+            numbers = [START, *encoding.ids][: self.length]
+            row[: len(numbers)] = numbers
+        return rows
 
 
 def _letters_of_bytes() -> dict[str, int]:
