@@ -13,7 +13,7 @@ Equations (Radford et al. 2018, 2019), for tokens u_1 … u_T:
     p(u_{t+1} | u_1 … u_t) = softmax(z_t)
 
     pre-training loss   −Σ_t log p(u_{t+1} | u_1 … u_t)
-    fine-tuning         class = softmax(W N(h^L_T)), T being the last token that is no padding
+    fine-tuning         class = softmax(W g),   g: the mean of N(h^L_t) over all tokens, or the last one's, as in the paper
 
 First weights (GPT-2): N(0, 0.02²); of the two matrices of a block that write into the sum x, of which there are 2 L one after
 the other, N(0, 0.02² / 2 L), so that x does not grow with the depth.
@@ -41,7 +41,6 @@ from typing import Literal
 import keras
 from keras import layers, ops
 
-from recipes.adapters import answer
 from recipes.kinds import PADDING, Classes, Continuation, Count, Rate, Tokens
 from recipes.transformer import Block, Positions
 
@@ -57,6 +56,7 @@ def build(
     blocks: Count = 4,
     positions: Literal["learned", "rotary"] = "learned",
     dropout: Rate = 0.0,
+    pooling: Literal["mean", "last"] = "mean",
 ) -> keras.Model:
     """A decoder-only transformer, from tokens to the next ones, or, fine-tuned, to classes.
 
@@ -68,6 +68,8 @@ def build(
         blocks: L.
         positions: how order is told; rotary turns queries and keys and has no table.
         dropout: fraction of the attention weights, of each part's answer and of the first vectors set to zero in training.
+        pooling: what a class is told from: the mean of the last vectors, or that of the last token, which after little
+            pre-training knows of the next token alone.
 
     Raises:
         ValueError: the heads cannot share the dimension.
@@ -90,11 +92,16 @@ def build(
         case Classes():
             source = keras.Input((length,), dtype="int32", name="tokens")
             real = ops.cast(ops.not_equal(source, PADDING), "int32")
-            last = ops.maximum(ops.sum(real, axis=1) - 1, 0)  # (batch,)
-            x = trunk(source)  # (batch, T, dimension)
-            x = ops.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+            x, count = trunk(source), ops.maximum(ops.sum(real, axis=1), 1)  # (batch, T, dimension), (batch,)
+            if pooling == "mean":
+                x = ops.sum(x * ops.cast(real, x.dtype)[:, :, None], axis=1) / ops.cast(count, x.dtype)[:, None]
+            else:
+                x = ops.take_along_axis(x, count[:, None, None] - 1, axis=1)[:, 0]
             x = layers.Dropout(dropout, name="dropout")(x)
-            return keras.Model(source, answer(x, outputs), name="gpt")
+            # What was pre-trained gives large features: a head of usual first weights would be sure of something wrong.
+            small = keras.initializers.RandomNormal(stddev=SPREAD)
+            logits = layers.Dense(outputs.count, kernel_initializer=small, dtype="float32", name="logits")(x)
+            return keras.Model(source, logits, name="gpt")
     raise TypeError(f"{outputs!r} is not a kind of output that GPT gives: use Continuation or Classes")
 
 

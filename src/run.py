@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -12,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src import config, startup
+from src import config, interruption, startup
 from src.errors import UserError
 from src.settings import Generated, Settings
 
@@ -22,9 +21,7 @@ log = logging.getLogger("src.run")  # __name__ is "__main__" here
 def main() -> None:
     """The command line: checks it, runs what it asks for, and answers a mistake in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hands exceptions on to here instead of printing and exiting
-    for name in ("SIGTERM", "SIGHUP"):  # a scheduler ends the job, a terminal is closed: as Ctrl-C
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+    interruption.listen()
     try:
         config.check(sys.argv[1:])
         job()
@@ -32,10 +29,6 @@ def main() -> None:
         sys.exit(_stop(str(error), 2))
     except KeyboardInterrupt:
         sys.exit(_stop("Stopped. What was logged up to now is kept, and the run is marked KILLED.", 130))
-
-
-def _interrupt(number: int, frame) -> None:
-    raise KeyboardInterrupt
 
 
 def _stop(sentence: str, status: int) -> int:

@@ -35,6 +35,7 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
 SERVING = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
 WEIGHTS = "model.weights.h5"
+FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 
 
@@ -128,7 +129,7 @@ def pretrained(chosen: settings.Settings) -> tuple[settings.Settings, Writer]:
             "learned language_modeling."
         )
     mine = chosen.model.hyperparameters
-    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key != "dropout"}
+    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key not in FREE}
     if other:
         raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
     writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from src import compression, settings, strategies
+from src import compression, interruption, settings, strategies
 from src.datasets import Part, pipeline
 from src.errors import UserError
 from src.profiling import Profile
@@ -89,6 +89,7 @@ def _compile(model: keras.Model, chosen: settings.Settings, task: Task) -> None:
         weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
         jit_compile=chosen.training.jit_compile,
     )
+    model.optimizer.build(model.trainable_variables)  # left to the first step, it makes Keras trace that step twice
 
 
 def _check_monitor(monitor: str, task: Task) -> None:
@@ -246,7 +247,7 @@ def fit(
     training = chosen.training
     steps = steps_per_epoch(training, task.train)
     watch = EpochLog(log_metrics, chosen.optimizer, training, steps, quiet)
-    callbacks = [FailOnNaN(), *([GradientNorm()] if training.gradient_norm else []), watch]
+    callbacks = [StopWhenAsked(), FailOnNaN(), *([GradientNorm()] if training.gradient_norm else []), watch]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     pruning, first = [], 0
@@ -288,6 +289,14 @@ class FailOnNaN(keras.callbacks.Callback):
                 f"The loss became {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}; "
                 "a smaller optimizer.learning_rate, optimizer.clip_norm=1.0 or training.precision=float32 may help."
             )
+
+
+class StopWhenAsked(keras.callbacks.Callback):
+    """Ends a run that was asked to stop, and did not hear it."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks after every step."""
+        interruption.check()
 
 
 class GradientNorm(keras.callbacks.Callback):

@@ -29,7 +29,7 @@ ANY = -1  # label of an image that may be of any class
 BATCH = 250  # images made at once
 SHOWN = 10  # rows and columns of the figure of samples
 NEIGHBOURS_SHOWN = 16
-STEPS = (2, 5, 10, 25, 50)  # of a sampler, compared in a figure
+STEPS = (2, 5, 10, 25)  # of a sampler, compared in a figure
 CONFIDENT = 0.9  # probability of the class that the judge takes an image for
 ALIKE = 0.5  # generated images that vary less than half as much as real ones are taken for a collapse
 
@@ -56,6 +56,7 @@ class Painter:
             seed: of the noise.
             how: options of the model's own.
         """
+        how = self.how | how
         key = tuple(sorted(how.items()))
         if key not in self._compiled:  # tracing takes longer than painting
             generator = keras.random.SeedGenerator(seed)

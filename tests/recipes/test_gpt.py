@@ -125,13 +125,14 @@ def test_draws_have_the_frequencies_that_were_asked_for():
     np.testing.assert_array_equal(frequencies(temperature=0), [1, 0, 0, 0])
 
 
-def test_a_class_is_told_from_the_last_token_that_is_no_padding():
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_class_is_told_from_the_tokens_that_are_no_padding(pooling):
     keras.utils.set_random_seed(0)
-    model = gpt.build(Tokens(12, 50), Classes(3), **SMALL)
+    model = gpt.build(Tokens(12, 50), Classes(3), **SMALL, pooling=pooling)
     text = tokens()
     text[:, 8:] = PADDING
-    short = gpt.build(Tokens(8, 50), Classes(3), **SMALL, positions="rotary")
-    long = gpt.build(Tokens(12, 50), Classes(3), **SMALL, positions="rotary")
+    short = gpt.build(Tokens(8, 50), Classes(3), **SMALL, positions="rotary", pooling=pooling)
+    long = gpt.build(Tokens(12, 50), Classes(3), **SMALL, positions="rotary", pooling=pooling)
     long.set_weights(short.get_weights())
     np.testing.assert_allclose(array(long(text)), array(short(text[:, :8])), atol=1e-5)
     changed = text.copy()

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, environment
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
-    found[1]
+    found[1].replace("<run id>", "0123")
     for kind, block in BLOCKS
     if kind == "bash"
     for found in re.finditer(r"python -m src\.run(.*?)(?:#.*)?$", block, re.M)

@@ -1,0 +1,34 @@
+"""A process that is asked to stop stops, also where an exception is dropped."""
+
+import subprocess
+import sys
+
+from tests.conftest import environment
+
+PROGRAM = """
+import os, signal
+from src import interruption
+
+interruption.listen()
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(10_000):
+            pass
+
+interruption.check()
+deaf = Deaf()
+del deaf
+print("not heard")
+try:
+    interruption.check()
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_a_request_that_a_finalizer_drops_is_heard_later():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment(), capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["not heard", "heard", ""], done.stderr
+    assert "Exception ignored" in done.stderr
