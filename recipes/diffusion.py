@@ -36,6 +36,9 @@ References:
     Salimans, Ho: Progressive distillation for fast sampling of diffusion models. ICLR 2022.
     Ho, Salimans: Classifier-free diffusion guidance. arXiv:2207.12598, 2022.
     Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image segmentation. MICCAI 2015.
+
+Results, on two CPU cores, one seed, judged by a cnn of this project:
+    digits  FID 11.8 (real images 6.9, noise 192.7), 110 s: python -m src.run model=diffusion
 """
 
 import itertools

@@ -32,6 +32,9 @@ References:
     Miyato, Kataoka, Koyama, Yoshida: Spectral normalization for GANs. ICLR 2018.
     Miyato, Koyama: cGANs with projection discriminator. ICLR 2018.
     Wu, He: Group normalization. ECCV 2018.
+
+Results, on two CPU cores, one seed, judged by a cnn of this project:
+    digits  FID 12.3 (real images 6.9, noise 192.7), 72 s: python -m src.run model=gan
 """
 
 from typing import Literal

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import signature
 from src.errors import UserError
-from src.settings import KINDS, TASKS, Model, Settings, leaves
+from src.settings import KINDS, TASKS, Generated, Model, Settings, leaves
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -70,11 +70,17 @@ def checked(config: DictConfig) -> Settings:
             f"model.pretrained works for text_classification and language_modeling, not for {settings.task.name}; type "
             "model.pretrained=null."
         )
+    if isinstance(settings.task, Generated):
+        judge(settings)
     return settings
 
 
 def judge(chosen: Settings) -> Settings:
-    """The run that judges what another one generates: the recipe `task.judge`, as it is by default, on all the same data."""
+    """The run that judges what another one generates: the recipe `task.judge`, as it is by default, on all the same data.
+
+    Raises:
+        UserError: there is no such recipe, or it is no classifier.
+    """
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
@@ -256,8 +262,13 @@ def _sentence(error: dict[str, Any], section: tuple[str, ...], raw: dict[str, An
         case "value_error":
             return f"{error['ctx']['error']}."
         case _:
-            wanted = error["msg"].removeprefix("Input should be ")
-            return f"{key} must be {wanted}, not {error['input']!r}."
+            return must_be(key, error)
+
+
+def must_be(key: str, error: dict[str, Any]) -> str:
+    """What pydantic says of a value that is none, of the setting `key`."""
+    wanted = error["msg"].removeprefix("Input should be ")
+    return f"{key} must be {wanted}, not {error['input']!r}."
 
 
 def _siblings(raw: dict[str, Any], place: list[Any], section: tuple[str, ...]) -> list[str]:

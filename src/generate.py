@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipes.kinds import Count, Positive
-from src import startup
+from src import config, startup
 from src.errors import UserError
 from src.settings import Section, Settings
 
@@ -92,8 +92,7 @@ def read(arguments: Sequence[str]) -> Wish:
                 raise UserError(f"There is no setting '{key}'; known: {', '.join(Wish.model_fields)}.") from None
             case "missing":
                 raise UserError(f"The setting '{key}' is missing; write {key}=<id>.") from None
-        wanted = first["msg"].removeprefix("Input should be ")
-        raise UserError(f"{key} must be {wanted}, not {first['input']!r}.") from None
+        raise UserError(config.must_be(key, first)) from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"A value cannot be read: {str(error).splitlines()[0]}.") from None
 
