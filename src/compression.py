@@ -131,10 +131,8 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
             f"compression.teacher={chosen.compression.teacher} was trained on dataset={theirs['name']}, not on "
             f"dataset={chosen.dataset.name}; choose a run on the same data."
         )
-    model = dict(recorded["model"])
-    recipe = hydra.utils.get_method(model.pop("_target_"))
-    model.pop("name")
-    made = task.model(recipe, model)
+    model = settings.Model.model_validate(recorded["model"])
+    made = task.model(hydra.utils.get_method(model.target), model.hyperparameters)
     if task.label_goes_in:
         raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
     try:

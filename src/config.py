@@ -282,5 +282,5 @@ def _siblings(raw: dict[str, Any], place: list[Any], section: tuple[str, ...]) -
 def _datasets() -> dict[str, list[str]]:
     """{name: tasks} of every data set that can be chosen."""
     names = GlobalHydra.instance().config_loader().get_group_options("dataset")
-    tasks = {name: compose("config", [f"dataset={name}"]).task.name for name in names}
+    tasks = {name: compose(f"dataset/{name}").task.name for name in names}
     return {name: [found] if isinstance(found, str) else list(found) for name, found in tasks.items()}

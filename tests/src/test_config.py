@@ -3,7 +3,6 @@
 import itertools
 import subprocess
 import sys
-import time
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -73,12 +72,10 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[line for line, _ in MISTAKES])
 def test_a_mistake_is_answered_in_one_sentence(line, answer):
-    began = time.perf_counter()
     with pytest.raises(UserError) as raised:
         config.check(line.split())
     assert answer in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert time.perf_counter() - began < 2  # a second and some, on a busy machine
 
 
 def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
@@ -178,6 +175,24 @@ def test_every_setting_has_a_default_in_conf():
         shown = OmegaConf.to_container(compose("config"))
     assert set(shown) == set(settings.Settings.model_fields)
     assert set(shown["training"]) == set(settings.Training.model_fields)
+
+
+def test_checking_loads_neither_tensorflow_nor_mlflow(tmp_path):
+    program = f"""
+import sys
+from src import config
+from src.errors import UserError
+
+for line in {[line for line, _ in MISTAKES[::5]]}:
+    try:
+        config.check(line.split())
+    except UserError:
+        assert not {{'tensorflow', 'keras', 'mlflow'}} & set(sys.modules), line
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
