@@ -38,7 +38,8 @@ References:
     Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image segmentation. MICCAI 2015.
 
 Results, on two CPU cores, one seed, judged by a cnn of this project:
-    digits  FID 11.8 (real images 6.9, noise 192.7), 110 s: python -m src.run model=diffusion
+    digits  FID 11.8 (real images 6.9, noise 192.7), 101 s: python -m src.run model=diffusion
+    MNIST   FID 5.17 (real images 0.41, noise 434), 530 s: python -m src.run experiment=diffusion_mnist
 """
 
 import itertools

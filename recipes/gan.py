@@ -34,7 +34,7 @@ References:
     Wu, He: Group normalization. ECCV 2018.
 
 Results, on two CPU cores, one seed, judged by a cnn of this project:
-    digits  FID 12.3 (real images 6.9, noise 192.7), 72 s: python -m src.run model=gan
+    digits  FID 12.3 (real images 6.9, noise 192.7), 74 s: python -m src.run model=gan
     MNIST   FID 1.58 (real images 0.20, noise 435), told the class, 583 s: python -m src.run experiment=gan_mnist
 """
 
