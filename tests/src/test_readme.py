@@ -1,6 +1,7 @@
 """What the README shows works as it stands."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ COMMANDS = [
 FILES = dict(re.findall(r"`((?:conf|recipes)/\S+\.\w+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 
 
-@pytest.mark.parametrize("arguments", [line.split() for line in COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("arguments", [shlex.split(line) for line in COMMANDS], ids=" ".join)
 def test_every_command_is_accepted(arguments):
     config.check(arguments)
 
