@@ -76,6 +76,16 @@ class Prune(keras.callbacks.Callback):
         """Prunes what an average of weights, or the weights of an earlier epoch, hold besides."""
         self._prune(self.chosen.sparsity)
 
+    def memory(self) -> dict:
+        """How many steps are done, and which weights are pruned; for a checkpoint."""
+        return {"done": self.done, "masks": [keras.ops.convert_to_numpy(kernel.constraint.mask) for kernel in self.kernels]}
+
+    def remember(self, memory: dict) -> None:
+        """Takes it back."""
+        self.done = memory["done"]
+        for kernel, mask in zip(self.kernels, memory["masks"]):
+            kernel.constraint.mask.assign(mask)
+
     def _prune(self, sparsity: float) -> None:
         for kernel in self.kernels:
             size = np.abs(keras.ops.convert_to_numpy(kernel))

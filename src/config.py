@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import signature
 from src.errors import UserError
-from src.settings import KINDS, TASKS, Generated, Model, Settings, leaves
+from src.settings import KINDS, TASKS, Dataset, Generated, Model, Settings, leaves
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -159,6 +160,44 @@ def check_share(batch_size: int, replicas: int) -> None:
             f"training.batch_size={batch_size} cannot be shared by {replicas} replicas; "
             f"type training.batch_size={' or '.join(map(str, fitting))}."
         )
+
+
+# --- the other commands ---------------------------------------------------------------------------------------------
+
+
+def pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """{key: value} of the words key=value of a command line, of which `run=<id>` has to be one.
+
+    Raises:
+        UserError: a word is none, a key is not known, or `run` is missing.
+    """
+    said = {}
+    for word in arguments:
+        key, is_pair, value = word.partition("=")
+        if not is_pair:
+            raise UserError(f"'{word}' cannot be read; write key=value, like run=<id>.")
+        if key not in known:
+            raise UserError(f"There is no setting '{key}'; known: {', '.join(known)}.")
+        said[key] = value
+    if "run" not in said:
+        raise UserError("The setting 'run' is missing; write run=<id>.")
+    return said
+
+
+def recipes() -> set[str]:
+    """The functions that conf/model names."""
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / "model").glob("*.yaml")]
+    return {file["model"]["_target_"] for file in files if "_target_" in file.get("model", {})}
+
+
+def dataset(name: str) -> Dataset:
+    """The data set of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return Dataset.model_validate(OmegaConf.to_container(_compose("config", [f"dataset={name}"]), resolve=True)["dataset"])
 
 
 # --- composing ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The one exception that is a message to the user."""
+"""Exceptions that are messages to the user."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     It is printed without a traceback and ends the command with exit status 2, as a wrong option does everywhere else.
     """
+
+
+class OutOfMemoryError(UserError):
+    """The memory did not suffice; on another day, or beside fewer processes, it may."""

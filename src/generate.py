@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recipes.kinds import Count, Positive
 from src import config, startup
 from src.errors import UserError
-from src.settings import Section, Settings
+from src.settings import Section
 
 LETTERS = ("run", "prompt", "label", "to")  # settings that are taken letter by letter
 FOLDER = Path("mlruns/generated")  # of pictures
@@ -115,10 +115,7 @@ def generate(wish: Wish) -> list[str]:
     other = UserError(
         f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
     )
-    try:
-        chosen = Settings.model_validate(stored.settings)
-    except pydantic.ValidationError:
-        raise other from None
+    chosen = stored.settings
     makers = {name: task for name, task in tasks.TASKS.items() if hasattr(task, "restored")}
     if chosen.task.name not in makers:
         raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {', '.join(makers)}.")

@@ -4,7 +4,7 @@ import signal
 import threading
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-_asked = threading.Event()
+_asked, _put_off = threading.Event(), threading.Event()
 
 
 def listen() -> None:
@@ -14,12 +14,24 @@ def listen() -> None:
             signal.signal(getattr(signal, name), _interrupt)
 
 
+def put_off(until_checked: bool) -> None:
+    """Whether the first signal raises nothing until `check` is called; the second one always does."""
+    _put_off.set() if until_checked else _put_off.clear()
+
+
+def asked() -> bool:
+    """Whether a signal has come."""
+    return _asked.is_set()
+
+
 def check() -> None:
-    """Raises it again: Python drops an exception that comes while a finalizer runs."""
-    if _asked.is_set():
+    """Raises KeyboardInterrupt if a signal has come: put off, or dropped, as Python does while a finalizer runs."""
+    if asked():
         raise KeyboardInterrupt
 
 
 def _interrupt(number: int, frame) -> None:
+    again = asked()
     _asked.set()
-    raise KeyboardInterrupt
+    if again or not _put_off.is_set():
+        raise KeyboardInterrupt

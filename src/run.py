@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -43,40 +44,42 @@ def job(composed: DictConfig) -> float:
     sweep = hydra_config.mode == RunMode.MULTIRUN
     log_file = f"{hydra_config.runtime.output_dir}/run.log"
     try:
-        return run(config.checked(composed), log_file, quiet=sweep or not sys.stdout.isatty())
+        return run(config.checked(composed), log_file, quiet=sweep or not sys.stdout.isatty()).objective
     except UserError as error:
         if sweep:
             raise  # Hydra runs the other jobs first
         sys.exit(_stop(str(error), 2))
 
 
-def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> float:
+class Outcome(NamedTuple):
+    """What a run has come to.
+
+    Attributes:
+        objective: the monitored validation metric: of the best epoch, or of the last one if that is kept.
+        run_id: MLflow's; None as long as MLflow does not answer.
+    """
+
+    objective: float
+    run_id: str | None
+
+
+def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> Outcome:
     """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
 
     Args:
         chosen: the checked settings.
         log_file: a log that is kept with the run.
         quiet: lines instead of a progress bar.
-
-    Returns:
-        The monitored validation metric: of the best epoch, or of the last one if that is kept.
     """
     startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
-    from src import complexity, compression, datasets, report, strategies, tasks, tracking, training
+    from src import complexity, compression, datasets, report, strategies, tracking, training
 
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
-    strategies.check_batch(chosen.training.batch_size, strategy)
     data = datasets.load(chosen.dataset)
     judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
-    pretrained = None
-    if chosen.model.pretrained:
-        chosen, pretrained = tracking.pretrained(chosen)
-    training.prepare(chosen)
-    task = tasks.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
-    learner = model = training.build(chosen, task, strategy)
-    if pretrained:
-        training.transfer(pretrained.model, model)
+    chosen, task, model = assemble(chosen, data, strategy, judge)
+    learner = model
     if chosen.compression.teacher:
         learner = training.pupil(model, tracking.teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
@@ -91,8 +94,9 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
             record.judge(judge)
         profile_to = f"{scratch}/profile" if chosen.training.profile else None
         objective = training.fit(
-            learner, chosen, task, record.metrics, log_figures=record.figures, quiet=quiet, profile_to=profile_to
-        )
+            learner, chosen, task, record.metrics,
+            log_figures=record.figures, keeper=record.keeper, quiet=quiet, profile_to=profile_to,
+        )  # fmt: skip
         if profile_to:
             record.files(profile_to, "profile")
 
@@ -118,26 +122,56 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> f
         if chosen.tracking.log_model:
             record.model(task, model, task.test.first(2).raw, data.classes)
 
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began + record.spent
         record.metrics({"seconds": seconds})
         log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
-    return objective
+    return Outcome(objective, record.run_id)
+
+
+def assemble(chosen: Settings, data, strategy, judge):
+    """The task on a data set and the compiled model, before any training; and the settings, with what a language model brings.
+
+    Args:
+        chosen: the checked settings.
+        data: the data set (`datasets.Data`).
+        strategy: the strategy.
+        judge: of generated images (`tasks.Judge`).
+    """
+    from src import strategies, tasks, tracking, training
+
+    strategies.check_batch(chosen.training.batch_size, strategy)
+    pretrained = None
+    if chosen.model.pretrained:
+        chosen, pretrained = tracking.pretrained(chosen)
+    training.prepare(chosen)
+    task = tasks.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
+    model = training.build(chosen, task, strategy)
+    if pretrained:
+        training.transfer(pretrained.model, model)
+    return chosen, task, model
+
+
+def judge_of(run_id: str, data):
+    """The classifier of a run that judges generated images."""
+    from src import tasks, tracking, training
+
+    stored = tracking.Stored(run_id, "task.judge")
+    chosen = stored.settings
+    training.prepare(chosen)
+    return tasks.Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
 
 
 def _judge(chosen: Settings, data):
     """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
-    from src import tasks, tracking, training
+    from src import tracking
 
     wanted = config.judge(chosen)
     found = tracking.same(wanted)
     if found is None:
         log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
-        run(wanted, quiet=True)
-        found = tracking.same(wanted)
-    stored = tracking.Stored(found, "task.judge")
-    training.prepare(wanted)
-    judge = tasks.Judge.restored(wanted, data, stored.weights, found, stored.metric("test/accuracy"))
+        found = run(wanted, quiet=True).run_id
+    judge = judge_of(found, data)
     log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
     return judge
 

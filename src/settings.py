@@ -227,6 +227,11 @@ class Compression(Section):
         return self
 
 
+class Checkpoint(Section):
+    every: Annotated[float, pydantic.Field(gt=0)] | None
+    unit: Literal["seconds", "steps"]
+
+
 class Tracking(Section):
     experiment: str
     run_name: str | None
@@ -258,12 +263,22 @@ class Settings(Section):
     optimizer: Optimizer
     training: Training
     compression: Compression
+    checkpoint: Checkpoint
     tracking: Tracking
+    resume: str
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
     def digest(self) -> str:
         """A fingerprint of all that what is learned depends on, but for rounding: 32 hexadecimal digits."""
-        told = self.model_dump(by_alias=True, exclude={"strategy": True, "tracking": True, "dataset": {"data_dir"}})
+        return self._digest(strategy=True, tracking=True)
+
+    def fingerprint(self) -> str:
+        """The same with what rounding depends on; runs that agree in it can go on where the other was cut short."""
+        return self._digest(tracking={"log_model", "system_metrics_interval"})
+
+    def _digest(self, **without: bool | set[str]) -> str:
+        without |= {"checkpoint": True, "resume": True, "dataset": {"data_dir"}}
+        told = self.model_dump(by_alias=True, exclude=without)
         return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def flat(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Loads TensorFlow without the messages of its start-up."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,14 @@ def load_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+
+
+def log_to_terminal() -> None:
+    """What Hydra does for `src.run`, for the other commands."""
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("src").setLevel(logging.INFO)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -115,6 +115,21 @@ def _clip_the_gradient_of_the_whole_batch() -> None:
     keras.optimizers.Optimizer._clip_gradients = clip_sum
 
 
+def devices() -> str:
+    """The accelerators that are there by their names, else CPU."""
+    names = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join(names) or "CPU"
+
+
+def copies(variable: keras.Variable) -> tuple[tf.Variable, ...]:
+    """What a variable consists of: one on a single device, else one on each replica, which need not be equal."""
+    value = variable.value
+    return tuple(value.values) if hasattr(value, "values") else (value,)
+
+
 def of_the_whole_batch(gradients: list) -> list:
     """The sum over all replicas of the gradients that each has found on its share of a batch."""
     # An embedding's gradient comes as rows, one for each token that was looked up. A token that comes twice has two, and the

@@ -3,25 +3,21 @@
 import gc
 import logging
 import math
-import time
 from collections.abc import Callable
 
 import hydra.utils
 import keras
-import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
-from src import compression, interruption, settings, strategies
+from src import compression, optimizers, settings
+from src.callbacks import EpochLog, FailOnNaN, Glance, GradientNorm, KeepBest, LogFigures, LogMetrics, StopWhenAsked
+from src.checkpoint import Checkpoints, Keeper
 from src.datasets import Part, pipeline
-from src.errors import UserError
+from src.errors import OutOfMemoryError, UserError
 from src.profiling import Profile
 from src.tasks import Task
 
 log = logging.getLogger(__name__)
-
-LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
-LogFigures = Callable[[dict[str, Figure | str]], None]
 
 
 def prepare(chosen: settings.Settings) -> None:
@@ -81,8 +77,8 @@ def pupil(
 
 
 def _compile(model: keras.Model, chosen: settings.Settings, task: Task) -> None:
-    made = optimizer(chosen.optimizer, chosen.training, steps_per_epoch(chosen.training, task.train))
-    made.factors = factors(model)
+    made = optimizers.create(chosen.optimizer, chosen.training, steps_per_epoch(chosen.training, task.train))
+    made.factors = optimizers.factors(model)
     model.compile(
         optimizer=made,
         loss=task.loss(),
@@ -109,126 +105,10 @@ def steps_per_epoch(chosen: settings.Training, part: Part) -> int:
     return chosen.steps_per_epoch or len(part) // chosen.batch_size
 
 
-def optimizer(chosen: settings.Optimizer, training: settings.Training, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule; `steps` make an epoch."""
-    classes = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "sgd": keras.optimizers.SGD,
-        "rmsprop": keras.optimizers.RMSprop,
-    }
-    chosen_class = classes[chosen.name]
-    more = (ScalesLearningRates, *([MeasuresGradient] if training.gradient_norm else []))
-    chosen_class = type(chosen_class.__name__, (*more, chosen_class), {})
-    own = set(type(chosen).model_fields) - set(settings.OptimizerSection.model_fields) - {"name"}
-    return chosen_class(
-        learning_rate=learning_rate(chosen, steps * training.epochs),
-        weight_decay=chosen.weight_decay,
-        global_clipnorm=chosen.clip_norm,
-        use_ema=training.ema is not None,
-        ema_momentum=training.ema if training.ema is not None else 0.99,
-        gradient_accumulation_steps=training.gradient_accumulation if training.gradient_accumulation > 1 else None,
-        **{name: getattr(chosen, name) for name in own},
-    )
-
-
-class ScalesLearningRates:
-    """Makes an optimizer multiply the learning rate of some weights.
-
-    A layer, or a model within a model, asks for that by its attribute `learning_rate_factor`; see `factors`.
-    """
-
-    factors: dict[int, float] = {}  # {id of a variable: factor}
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Keras's own, at the variable's own rate."""
-        whole = self._trainable_variables[self._get_variable_index(variable)]  # `variable` can be a replica's part of it
-        super().update_step(gradient, variable, learning_rate * self.factors.get(id(whole), 1.0))
-
-
-def factors(model: keras.Model) -> dict[int, float]:
-    """{id of a variable: factor of its learning rate}, of those whose layers ask for one."""
-    asking = [layer for layer in model._flatten_layers() if hasattr(layer, "learning_rate_factor")]
-    return {id(variable): layer.learning_rate_factor for layer in asking for variable in layer.trainable_variables}
-
-
-class MeasuresGradient:
-    """Makes an optimizer measure the norm of the gradient of the batch, all weights together, before it is clipped.
-
-    `gradient_norm` and `gradient_norm_max` are the mean and the largest of the norms since `forget_norms`.
-    """
-
-    def build(self, variables):
-        super().build(variables)
-        scalar = {"shape": (), "dtype": "float32", "aggregation": "only_first_replica"}
-        self._norms = {name: self.add_variable(**scalar, name=f"norm_{name}") for name in ("sum", "max", "count")}
-
-    def _clip_gradients(self, gradients):
-        there = [tf.convert_to_tensor(g) for g in strategies.of_the_whole_batch(gradients) if g is not None]
-        norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in there])
-        self._norms["sum"].assign_add(norm)
-        self._norms["max"].assign(tf.maximum(self._norms["max"].value, norm))
-        self._norms["count"].assign_add(1.0)
-        return super()._clip_gradients(gradients)
-
-    def forget_norms(self):
-        """Begins anew."""
-        for variable in self._norms.values():
-            variable.assign(0.0)
-
-    def norms(self) -> dict[str, float]:
-        """The mean and the largest norm."""
-        total, largest, count = (float(keras.ops.convert_to_numpy(self._norms[name])) for name in ("sum", "max", "count"))
-        return {"gradient_norm": total / max(count, 1), "gradient_norm_max": largest}
-
-
-def learning_rate(chosen: settings.OptimizerSection, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate over so many steps. Keras asks for it by step, also where several steps make one update."""
-    return WarmupThenDecay(chosen.learning_rate, chosen.schedule, steps, chosen.warmup, chosen.final_fraction)
-
-
-class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A rise from 0 in a straight line, then a decay that reaches `peak · final_fraction` at the last step.
-
-    Args:
-        peak: the highest learning rate.
-        schedule: constant, cosine, linear or exponential.
-        steps: steps in all.
-        warmup: fraction of them in which the learning rate rises.
-        final_fraction: of the peak, at the last step; not used by `constant`.
-    """
-
-    def __init__(self, peak: float, schedule: str, steps: int, warmup: float, final_fraction: float):
-        self.peak, self.schedule, self.steps = peak, schedule, steps
-        self.warmup, self.final_fraction = warmup, final_fraction
-
-    def __call__(self, step):
-        """The learning rate of step number `step`, counted from 0."""
-        ops = keras.ops
-        step = ops.cast(step, "float32")
-        rising = self.warmup * self.steps
-        done = ops.clip((step - rising) / max(self.steps - 1 - rising, 1), 0.0, 1.0)
-        last = self.final_fraction
-        match self.schedule:
-            case "constant":
-                share = ops.ones_like(done)
-            case "cosine":
-                share = last + (1 - last) * 0.5 * (1 + ops.cos(math.pi * done))
-            case "linear":
-                share = 1 - (1 - last) * done
-            case "exponential":
-                share = ops.exp(math.log(last) * done)
-        return self.peak * share * ops.minimum(1.0, (step + 1) / max(rising, 1))
-
-    def get_config(self):
-        """The arguments it was made with."""
-        names = ("peak", "schedule", "steps", "warmup", "final_fraction")
-        return {name: getattr(self, name) for name in names}
-
-
 def fit(
     model: keras.Model, chosen: settings.Settings, task: Task, log_metrics: LogMetrics, *,
-    log_figures: LogFigures = lambda figures: None, quiet: bool = True, profile_to: str | None = None,
+    log_figures: LogFigures = lambda figures: None, keeper: Keeper | None = None,
+    quiet: bool = True, profile_to: str | None = None,
 ) -> float:  # fmt: skip
     """Trains, and leaves the model with the weights that are to be kept.
 
@@ -238,6 +118,7 @@ def fit(
         task: what it is trained on.
         log_metrics: told the metrics of every epoch.
         log_figures: told what a model that generates makes on the way.
+        keeper: where checkpoints are kept, and the one to go on from.
         quiet: a line an epoch instead of a progress bar.
         profile_to: folder that a profile is written to.
 
@@ -246,15 +127,24 @@ def fit(
     """
     training = chosen.training
     steps = steps_per_epoch(training, task.train)
-    watch = EpochLog(log_metrics, chosen.optimizer, training, steps, quiet)
-    callbacks = [StopWhenAsked(), FailOnNaN(), *([GradientNorm()] if training.gradient_norm else []), watch]
+    resumed = keeper.resumed if keeper else None
+    epoch, step = (resumed.epoch, resumed.step) if resumed else (0, 0)
+
+    def batches(epoch: int, step: int) -> tf.data.Dataset:
+        return pipeline.training(task.train, training.batch_size, chosen.seed, start=epoch * steps + step)
+
+    def inputs(epoch: int, step: int) -> object:
+        return next(iter(batches(epoch, step)))[0]
+
+    callbacks = [FailOnNaN(inputs), *([GradientNorm()] if training.gradient_norm else [])]
+    callbacks.append(EpochLog(log_metrics, training, steps, step, quiet))
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     pruning, first = [], 0
     if chosen.compression.sparsity:
         pruning = [compression.Prune(model, chosen.compression, steps * training.epochs)]
         first = math.ceil(chosen.compression.end * training.epochs)  # an epoch before that is not sparse enough to be kept
-    best = keras.callbacks.EarlyStopping(
+    best = KeepBest(
         monitor=training.monitor,
         patience=training.early_stopping or training.epochs,
         restore_best_weights=training.keep == "best",
@@ -264,101 +154,26 @@ def fit(
     callbacks += [best, *pruning]  # what is kept in the end is pruned last
     if profile_to:
         callbacks.append(Profile(profile_to))
-    history = model.fit(
-        pipeline.training(task.train, training.batch_size, chosen.seed),
-        validation_data=pipeline.evaluation(task.validation, training.batch_size),
-        epochs=training.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,  # the pipeline does it
-        callbacks=callbacks,
-        verbose=0 if quiet else "auto",
-    ).history
+    if keeper:
+        callbacks.append(Checkpoints(keeper, chosen.checkpoint, [best, *pruning]))
+    callbacks.append(StopWhenAsked())
+    validation = pipeline.evaluation(task.validation, training.batch_size)
+    if resumed:
+        model.evaluate(validation.take(1), verbose=0)  # else the metrics get their variables only at the first step
+    try:
+        history = model.fit(
+            batches(epoch, step),
+            validation_data=validation,
+            initial_epoch=epoch,
+            epochs=training.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the pipeline does it
+            callbacks=callbacks,
+            verbose=0 if quiet else "auto",
+        ).history
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise OutOfMemoryError(
+            f"Out of memory with training.batch_size={training.batch_size}; a smaller one may help (with "
+            "training.gradient_accumulation it learns the same), or training.precision=mixed_bfloat16, or a smaller model."
+        ) from error
     return float(best.best if training.keep == "best" else history[training.monitor][-1])
-
-
-class FailOnNaN(keras.callbacks.Callback):
-    """Ends a run whose loss is no number any more: it would never become one again."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        """The loss here is the mean over the epoch up to now, so the first step that is not finite shows at once."""
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"The loss became {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}; "
-                "a smaller optimizer.learning_rate, optimizer.clip_norm=1.0 or training.precision=float32 may help."
-            )
-
-
-class StopWhenAsked(keras.callbacks.Callback):
-    """Ends a run that was asked to stop, and did not hear it."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Looks after every step."""
-        interruption.check()
-
-
-class GradientNorm(keras.callbacks.Callback):
-    """Adds to an epoch's metrics what an optimizer that `MeasuresGradient` has measured in it."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.model.optimizer.built:
-            self.model.optimizer.forget_norms()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs.update(self.model.optimizer.norms())
-
-
-class Glance(keras.callbacks.Callback):
-    """Shows, some times while it is trained and at the end, what a model makes.
-
-    Args:
-        task: knows what to show.
-        log_metrics, log_figures: are told.
-        training: how often; how long it takes.
-    """
-
-    def __init__(self, task: Task, log_metrics: LogMetrics, log_figures: LogFigures, training: settings.Training):
-        super().__init__()
-        self.task, self.log_metrics, self.log_figures = task, log_metrics, log_figures
-        self.epochs = set(np.linspace(0, training.epochs, training.glances + 1).round().astype(int)[1:].tolist())
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Shows it, in the epochs that are due."""
-        if epoch + 1 not in self.epochs:
-            return
-        metrics, figures = self.task.glance(self.model)
-        if metrics:
-            self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
-        self.log_figures({f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in figures.items()})
-
-
-class EpochLog(keras.callbacks.Callback):
-    """Tells the record, and the log, what every epoch brought and cost."""
-
-    def __init__(
-        self, log_metrics: LogMetrics, chosen: settings.Optimizer, training: settings.Training, steps: int, quiet: bool
-    ):
-        super().__init__()
-        self.log_metrics, self.training, self.steps = log_metrics, training, steps
-        self.level = logging.INFO if quiet else logging.DEBUG  # the progress bar has shown it already
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
-        self.began = time.perf_counter()
-        self.seconds = None
-
-    def on_test_begin(self, logs=None):
-        """Stops the clock: validation is no training."""
-        self.seconds = time.perf_counter() - self.began
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Passes on the metrics: `val_loss` as val/loss, `loss` as train/loss."""
-        seconds = self.seconds or time.perf_counter() - self.began
-        named = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}
-        named["learning_rate"] = float(self.model.optimizer.learning_rate)
-        named["examples_per_second"] = self.steps * self.training.batch_size / seconds
-        self.log_metrics(named, epoch + 1)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in named.items())
-        log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, shown)

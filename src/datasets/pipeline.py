@@ -12,10 +12,11 @@ from src.datasets.loading import Part
 AHEAD = 2  # batches that are made ready while one is trained on
 
 
-def training(part: Part, batch_size: int, seed: int) -> tf.data.Dataset:
+def training(part: Part, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
     """Endless batches (inputs, targets): epoch after epoch, each in an order that follows from (seed, epoch) alone.
 
-    An epoch is `len(part) // batch_size` batches; the examples that are left over come in other epochs.
+    An epoch is `len(part) // batch_size` batches; the examples that are left over come in other epochs. The first `start`
+    batches are left out.
     """
     arrays = _tensors(part)
     steps = len(part) // batch_size
@@ -26,7 +27,7 @@ def training(part: Part, batch_size: int, seed: int) -> tf.data.Dataset:
         )
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch_size], (steps, batch_size)))
 
-    batches = tf.data.Dataset.range(tf.int64.max).flat_map(epoch)
+    batches = tf.data.Dataset.range(start // steps, tf.int64.max).flat_map(epoch).skip(start % steps)
     return _ahead(batches.map(lambda rows: _gather(arrays, rows)))
 
 

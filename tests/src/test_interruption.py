@@ -28,6 +28,30 @@ except KeyboardInterrupt:
 """
 
 
+PATIENT = """
+import os, signal
+from src import interruption
+
+interruption.listen()
+interruption.put_off(until_checked=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("put off", interruption.asked())
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("the second is not")
+try:
+    interruption.check()
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_a_request_can_be_put_off_once():
+    done = subprocess.run([sys.executable, "-c", PATIENT], env=environment(), capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["put off True", "the second is not", "heard", ""], done.stderr
+
+
 def test_a_request_that_a_finalizer_drops_is_heard_later():
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment(), capture_output=True, text=True, check=False)
     assert done.stdout.split("\n") == ["not heard", "heard", ""], done.stderr

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from src import datasets, report, run, strategies, tasks, tracking, training
-from src.errors import UserError
+from src import datasets, journal, report, run, strategies, tasks, tracking, training
+from src.errors import OutOfMemoryError, UserError
 from tests.conftest import ROOT
 
 
@@ -37,7 +37,7 @@ def cnn_run(store, here, settings):
     chosen = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
     log = here / "run.log"
     log.write_text("what was said\n")
-    objective = run.run(chosen, log_file=str(log), quiet=True)
+    objective = run.run(chosen, log_file=str(log), quiet=True).objective
     return store, only_run(store, "digits"), chosen, objective
 
 
@@ -229,9 +229,40 @@ def test_the_status_is_true(store, settings, load, error, status):
     assert mlflow.active_run() is None
 
 
+def test_what_may_go_well_another_time_can_go_on(store, settings, load):
+    for error, goes_on in ((UserError("wrong"), 0), (OutOfMemoryError("too little"), 1)):
+        with pytest.raises(type(error)), tracking.run(settings("model=cnn"), load("digits"), log_file=None):
+            raise error
+        assert len(list(journal.ROOT.glob("*"))) == goes_on
+    found = store.search_runs([store.get_experiment_by_name("digits").experiment_id])
+    assert {one.data.tags["failure"] for one in found} == {"UserError: wrong", "OutOfMemoryError: too little"}
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
+def test_a_path_that_leads_out_of_the_folder_is_refused(store, settings, load, here, name):
+    outside = pytest.raises(UserError, match=r"would lie outside of the run's folder")
+    with outside, tracking.run(settings("model=cnn"), load("digits"), log_file=None) as record:
+        record.texts({name: "something"})
+    assert not list(here.rglob("out.txt"))
+
+
+def test_a_checkpoint_waits_for_the_one_before_it(here):
+    kept = journal.Journal.new(fingerprint="a", uri="b")
+    record = tracking.Record(kept)
+    (here / "some.npz").write_bytes(b"12")
+    for _ in range(3):
+        record.checkpoint(here / "some.npz")
+    (waiting,) = kept.pending()
+    assert (waiting.folder / "files/0.npz").read_bytes() == b"12"
+    waiting.delivered()
+    record.checkpoint(here / "some.npz")
+    (waiting,) = kept.pending()
+    assert (waiting.folder / "files/1.npz").exists()
+
+
 def test_what_differs_from_the_commit_is_kept(store, settings, load, monkeypatch):
     answers = {"rev-parse": "abc123\n", "diff": "- old\n+ new\n"}
-    monkeypatch.setattr(tracking, "_git", lambda *arguments: answers[arguments[0]])
+    monkeypatch.setattr(tracking.record, "_git", lambda *arguments: answers[arguments[0]])
     with tracking.run(settings("model=cnn"), load("digits"), log_file=None):
         pass
     found = only_run(store, "digits")
@@ -239,13 +270,13 @@ def test_what_differs_from_the_commit_is_kept(store, settings, load, monkeypatch
     assert mlflow.artifacts.load_text(f"runs:/{found.info.run_id}/uncommitted.diff") == "- old\n+ new\n"
 
 
-def test_mlflow_is_known_to_one_module():
-    knowing = [
-        path.name
+def test_mlflow_is_known_to_one_package():
+    knowing = {
+        path.parent.name
         for path in (ROOT / "src").rglob("*.py")
         if "import mlflow" in (text := path.read_text()) or "from mlflow" in text
-    ]
-    assert knowing == ["tracking.py"]
+    }
+    assert knowing == {"tracking"}
 
 
 def test_the_summary_marks_the_best_of_each_column():

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src import tasks, training
-from src.errors import UserError
-from src.training import WarmupThenDecay
+from src import callbacks, optimizers, strategies, tasks, training
+from src.errors import OutOfMemoryError, UserError
+from src.optimizers import WarmupThenDecay
 
 
 def rates(schedule, steps=101, warmup=0.0, final_fraction=0.1):
@@ -168,8 +168,63 @@ def test_training_stops_early(trained):
 
 
 def test_a_loss_that_is_no_number_ends_the_run(trained):
-    with pytest.raises(UserError, match=r"The loss became (nan|inf) in epoch 1, step \d+; a smaller optimizer.learning_rate"):
+    answer = (
+        r"The loss became (nan|inf) in epoch 1, step 2; the first layer whose output is not finite is 'block.*_convolution'"
+    )
+    with pytest.raises(UserError, match=answer):
         trained("optimizer=sgd", "optimizer.learning_rate=1e30", "model.normalization=false", "training.epochs=1")
+
+
+class Rooted(keras.layers.Layer):
+    """Its output at 0 is finite; its gradient is not."""
+
+    def call(self, x):
+        return keras.ops.sqrt(keras.ops.relu(x) * 0)
+
+
+@pytest.mark.parametrize("more", [(), ("training.gradient_accumulation=2",), ("optimizer=adamw", "optimizer.weight_decay=0.1")])
+def test_a_gradient_that_is_no_number_ends_the_run_and_leaves_the_weights(settings, more):
+    source = keras.Input((3,))
+    middle = keras.layers.Dense(2, name="before")(source)
+    model = keras.Model(source, keras.layers.Dense(1, name="after")(Rooted(name="root")(middle)))
+    chosen = settings("model=cnn", "optimizer.weight_decay=null", *more)
+    model.compile(optimizers.create(chosen.optimizer, chosen.training, 10), "mse")
+    x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
+    watch = callbacks.FailOnNaN(lambda epoch, step: x)
+    with pytest.raises(UserError, match=r"The gradient became nan or inf in epoch 1, step 1; .* is 'before'"):
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[watch])
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_gradient_that_is_no_number_on_one_replica_stops_all(settings):
+    strategy = strategies.create(settings("model=cnn", "strategy=mirrored").strategy)
+    chosen = settings("model=cnn", "optimizer=sgd")
+    with strategy.scope():
+        weight = keras.Variable([1.0, 2.0], name="weight")
+        optimizer = optimizers.create(chosen.optimizer, chosen.training, 10)
+        optimizer.build([weight])
+
+    @tf.function
+    def step():
+        def on_replica():
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            optimizer.apply([tf.where(number == 1, np.nan, tf.ones(2))], [weight])
+
+        strategy.run(on_replica)
+
+    step()
+    assert optimizer.not_finite() == [weight.path]
+    for copy in strategies.copies(weight):
+        np.testing.assert_array_equal(copy, [1.0, 2.0])
+
+
+def test_too_little_memory_is_answered_in_one_sentence(trained, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(keras.Model, "fit", full)
+    with pytest.raises(OutOfMemoryError, match=r"Out of memory with training\.batch_size=32; a smaller one may help"):
+        trained("training.batch_size=32")
 
 
 def test_an_epoch_may_have_another_number_of_steps(trained):
@@ -209,8 +264,8 @@ def test_a_layer_can_ask_for_a_learning_rate_of_its_own(settings):
     model = keras.Model(source, fast(slow(source)))
     chosen = settings("model=cnn", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
         "optimizer.schedule=constant", "optimizer.warmup=0", "optimizer.learning_rate=0.1")  # fmt: skip
-    optimizer = training.optimizer(chosen.optimizer, chosen.training, 10)
-    optimizer.factors = training.factors(model)
+    optimizer = optimizers.create(chosen.optimizer, chosen.training, 10)
+    optimizer.factors = optimizers.factors(model)
     before = model.get_weights()
     optimizer.apply([tf.ones_like(weight) for weight in model.trainable_variables], model.trainable_variables)
     for weight, was, step in zip(model.trainable_variables, before, (0.1, 0.1, 0.4, 0.4)):
@@ -238,7 +293,7 @@ def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeyp
     model_settings = settings("model=cnn", "training.epochs=5", f"training.glances={glances}").training
     told, shown = [], []
     task = tasks.ImageClassification.__new__(tasks.ImageClassification)
-    glance = training.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
+    glance = callbacks.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
     glance.set_model(keras.Sequential())
     for epoch in range(5):
         glance.on_epoch_end(epoch)

@@ -1,0 +1,68 @@
+"""Scores a finished run's model again: `python -m src.evaluate run=<id>`, or on other data: `… dataset=fashion_mnist`."""
+
+import dataclasses
+import sys
+
+from src import config, startup
+from src.errors import UserError
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        print(evaluate(**config.pairs(sys.argv[1:], ("run", "dataset"))))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def evaluate(run: str, dataset: str | None = None) -> str:
+    """A table of what the run logged and of what its model reaches now.
+
+    Args:
+        run: id of a finished run.
+        dataset: name of a data set whose test part is taken instead.
+
+    Raises:
+        UserError: there is no such run, or the data set has other classes or other inputs.
+    """
+    other = config.dataset(dataset) if dataset else None
+    startup.log_to_terminal()
+    startup.load_tensorflow()
+    from src import datasets, report, strategies, tracking
+    from src import run as runs
+
+    stored = tracking.Stored(run, "run")
+    chosen = stored.settings
+    strategy = strategies.create(chosen.strategy)
+    data = datasets.load(chosen.dataset)
+    if other:
+        data = _tested_on(data, datasets.load(other))
+    judge = stored.tag("judge")
+    chosen, task, model = runs.assemble(chosen, data, strategy, runs.judge_of(judge, data) if judge else None)
+    try:
+        model.load_weights(stored.weights)
+    except ValueError as error:
+        raise UserError(f"The weights of run={run} do not fit its recipe, which has changed since.") from error
+    found = task.metrics(task.test, task.predict(model, task.test, chosen.training.batch_size))
+    logged = {} if other else {"as logged": {name: stored.metric(f"test/{name}") for name in found}}
+    return report.table(f"{chosen.model.name} on {data.source}", found, {}, logged, task.units)
+
+
+def _tested_on(data, other):
+    """A data set with the test part of another one, which has to be alike."""
+    if other.classes != data.classes:
+        raise UserError(f"dataset={other.name} has other classes than {data.name}, which the run learned.")
+    if other.test.raw.shape[1:] != data.test.raw.shape[1:] or other.test.raw.dtype != data.test.raw.dtype:
+        raise UserError(
+            f"dataset={other.name} has inputs {other.test.raw.shape[1:]} of {other.test.raw.dtype}, and {data.name}, which the "
+            f"run learned, {data.test.raw.shape[1:]} of {data.test.raw.dtype}."
+        )
+    return dataclasses.replace(data, test=other.test, source=other.source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Runs again what a run recorded, and compares: `python -m src.reproduce run=<id>`."""
+
+import sys
+from collections.abc import Mapping
+
+from src import config, interruption, startup
+from src.errors import UserError
+
+COSTS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # say nothing about what was learned
+
+
+def main() -> None:
+    """The command line. Ends with status 1 if a metric differs."""
+    interruption.listen()
+    try:
+        sys.exit(min(reproduce(**config.pairs(sys.argv[1:], ("run",))), 1))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def reproduce(run: str) -> int:
+    """Says what is not as it was, runs, and says which metrics differ; returns how many do.
+
+    Raises:
+        UserError: there is no such run, or its settings are not those of this version.
+    """
+    startup.log_to_terminal()
+    startup.load_tensorflow()
+    from src import datasets, strategies, tracking
+    from src import run as runs
+
+    stored = tracking.Stored(run, "run")
+    chosen = stored.settings
+    strategies.create(chosen.strategy)  # before TensorFlow uses a device
+    here, there = tracking.surroundings(datasets.load(chosen.dataset)), stored.surroundings()
+    changed = {name: (there.get(name), here.get(name)) for name in sorted(here | there) if there.get(name) != here.get(name)}
+    print("Nothing has changed since: code, versions, data, device." if not changed else "Not as it was:")
+    for name, (then, now) in changed.items():
+        print(f"  {name}: {then} then, {now} now", flush=True)
+    found = runs.run(chosen.model_copy(update={"resume": "never"}), quiet=True).run_id
+    if found is None:
+        raise UserError(
+            "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.send"
+        )
+    return compare(stored.history(), tracking.Stored(found, "run").history())
+
+
+def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:
+    """Prints, of every metric, whether its history is the same, or by how much it is not."""
+    different = 0
+    for name in sorted(then.keys() | now.keys()):
+        if name.startswith("system/") or name.rpartition("/")[2] in COSTS or then.get(name) == now.get(name):
+            continue
+        different += 1
+        last = [history[name][-1][1] if name in history else None for history in (then, now)]
+        by = f", by {abs(last[1] - last[0]):.3g}" if None not in last else ""
+        print(f"  {name}: {last[0]} then, {last[1]} now{by}")
+    print(f"{different} metric(s) differ." if different else f"All {len(then)} metrics are identical, at every step.")
+    return different
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""How a run begins, goes on after it was cut short, and ends; and what is done for runs whose process is gone."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from src import checkpoint, settings
+from src.datasets import Data
+from src.errors import OutOfMemoryError, UserError
+from src.journal import Journal
+from src.redaction import bare, redacted
+from src.tracking.delivery import Delivery, deliver, first_line, first_use
+from src.tracking.record import CHECKPOINTS, FINGERPRINT, JOURNAL, Record, command, commit
+from src.tracking.system import SystemMetrics
+
+log = logging.getLogger(__name__)
+
+LATER = "What it was not told is kept in mlruns/unfinished; the next run tells it, or: python -m src.send"
+WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
+WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
+GONE = 600  # seconds without a word after which a run on another machine counts as gone
+
+
+@contextlib.contextmanager
+def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator[Record]:
+    """A run in MLflow: a new one, or one with the same settings that was cut short and goes on. Its status will be true.
+
+    FINISHED if the block ended; KILLED on Ctrl-C or a signal; FAILED on any other exception, with its last line as the tag
+    `failure` and its traceback among the artifacts. The log goes along in each case.
+
+    Raises:
+        UserError: `resume` names a run that cannot go on.
+    """
+    journal, resumed = _open(chosen)
+    record = Record(journal, resumed)
+    threading.Thread(target=settle, name="settle", daemon=True).start()
+    status, hopeless = "FAILED", False
+    with _put_away(journal), Delivery(journal) as delivery:
+        try:
+            if "begun" in journal.facts:
+                record.again()
+            else:
+                record.begin(chosen, data)
+                journal.know(begun=True)
+            with SystemMetrics(record, chosen.tracking.system_metrics_interval):
+                yield record
+            status = "FINISHED"
+        except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
+            status = "KILLED"
+            raise
+        except Exception as error:
+            hopeless = isinstance(error, UserError) and not isinstance(error, OutOfMemoryError)  # it would fail again
+            record.tags(failure=f"{type(error).__name__}: {error}"[:5000])
+            record.texts(redacted({"traceback.txt": traceback.format_exc()}))
+            raise
+        finally:
+            if log_file and Path(log_file).exists():
+                record.files(log_file)
+            record.end(status)
+            if status == "FINISHED" or hopeless:
+                journal.know(over=True)
+            if not delivery.flush():
+                uri, why = bare(mlflow.get_tracking_uri()), first_line(delivery.why)
+                log.warning("MLflow at %s does not answer (%s). %s", uri, why, LATER)
+            record.run_id = journal.facts.get("run_id")
+
+
+def settle() -> int:
+    """Tells MLflow what runs of this folder have left untold, of those whose process is gone.
+
+    One that has not said how it ended was killed; it can still go on.
+
+    Returns:
+        How many of them have something to tell still.
+    """
+    left = 0
+    for journal in Journal.all():
+        if not journal.claim():
+            continue
+        with _put_away(journal):
+            if "status" not in journal.facts:
+                record = Record(journal)
+                record.tags(failure=WITHOUT_A_WORD)
+                record.end("KILLED")
+            deliver(journal)
+            left += not journal.empty
+    return left
+
+
+@contextlib.contextmanager
+def _put_away(journal: Journal) -> Iterator[None]:
+    """Afterwards forgets a run that is over, once all is told; leaves another one for whoever goes on with it."""
+    try:
+        yield
+    finally:
+        if journal.facts.get("over") and journal.empty:
+            journal.remove()
+        else:
+            journal.lock.release()
+
+
+def _open(chosen: settings.Settings) -> tuple[Journal, checkpoint.State | None]:
+    _check_experiment(chosen.tracking.experiment)
+    fingerprint, uri = chosen.fingerprint(), bare(mlflow.get_tracking_uri())
+    if chosen.resume != "never":
+        found = _here(chosen, fingerprint, uri) or _elsewhere(chosen, fingerprint)
+        if found is not None:
+            return _go_on(found)
+    name = redacted(chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}")
+    experiment = chosen.tracking.experiment
+    return Journal.new(
+        fingerprint=fingerprint, uri=uri, experiment=experiment, name=name, commit=commit(), command=redacted(command())
+    ), None
+
+
+def _here(chosen: settings.Settings, fingerprint: str, uri: str) -> Journal | None:
+    """The journal in this folder of the run to go on with, claimed.
+
+    Raises:
+        UserError: `resume` names a run with other settings.
+    """
+    for journal in Journal.all():
+        facts = journal.facts
+        if facts["uri"] != uri or facts.get("over"):
+            continue
+        if chosen.resume == facts.get("run_id"):
+            _check_settings(chosen, facts["fingerprint"] == fingerprint, facts["command"])
+        elif chosen.resume != "auto" or facts["fingerprint"] != fingerprint:
+            continue
+        if journal.claim():
+            return journal
+    return None
+
+
+def _check_settings(chosen: settings.Settings, equal: bool, command: str) -> None:
+    if not equal:
+        raise UserError(f"resume={chosen.resume} is a run with other settings; it was: {command}")
+
+
+def _check_experiment(name: str) -> None:
+    with contextlib.suppress(MlflowException), first_use():  # a server that is away is no mistake
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment and experiment.lifecycle_stage == "deleted":
+            raise UserError(
+                f"The experiment '{name}' was deleted in MLflow; type mlflow experiments restore --experiment-id "
+                f"{experiment.experiment_id}, or tracking.experiment=<another name>."
+            )
+
+
+def _go_on(journal: Journal) -> tuple[Journal, checkpoint.State | None]:
+    state = checkpoint.read(journal.checkpoints)
+    place = f"epoch {state.epoch + 1}, step {state.step}" if state else "the beginning, for want of a checkpoint"
+    log.info("This run was cut short; it goes on from %s. (resume=never starts afresh.)", place)
+    if journal.facts.get("commit") != commit():
+        log.warning("The code has changed since: commit %s then, %s now.", journal.facts.get("commit"), commit())
+    journal.know(status=None)
+    return journal, state
+
+
+def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
+    """A journal of the run to go on with, made from what MLflow has of it: its own is on another machine, or is lost.
+
+    Raises:
+        UserError: `resume` names no run that can go on.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        if chosen.resume == "auto":
+            experiment = client.get_experiment_by_name(chosen.tracking.experiment)
+            wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status != 'FINISHED'"
+            runs = client.search_runs([experiment.experiment_id], wanted) if experiment else []
+        else:
+            runs = [client.get_run(chosen.resume)]
+            tags = runs[0].data.tags
+            _check_settings(chosen, tags.get(FINGERPRINT) == fingerprint, tags.get("command", "made with an earlier version"))
+        for run in runs:
+            last = max((metric.timestamp for metric in run.data._metric_objs), default=run.info.start_time)
+            gone = run.info.status != "RUNNING" or time.time() - last / 1000 > GONE
+            known = run.data.tags[JOURNAL] in {journal.folder.name for journal in Journal.all()}
+            if (gone or chosen.resume == run.info.run_id) and not known and client.list_artifacts(run.info.run_id, CHECKPOINTS):
+                return _fetched(run, chosen)
+    except MlflowException as error:
+        if chosen.resume != "auto":
+            raise UserError(f"resume={chosen.resume} names no run that MLflow has: {error}") from None
+        log.warning(
+            "MLflow at %s does not answer; whether this run was cut short before is not known.", bare(mlflow.get_tracking_uri())
+        )
+    if chosen.resume != "auto":
+        raise UserError(
+            f"resume={chosen.resume} cannot go on: it has finished, it runs in this folder, or it left no checkpoint."
+        )
+    return None
+
+
+def _fetched(run: mlflow.entities.Run, chosen: settings.Settings) -> Journal:
+    tags = run.data.tags
+    journal = Journal.new(
+        fingerprint=tags[FINGERPRINT], uri=bare(mlflow.get_tracking_uri()), experiment=chosen.tracking.experiment,
+        name=run.info.run_name, commit=tags.get("git.commit"), command=tags["command"], run_id=run.info.run_id, begun=True,
+    )  # fmt: skip
+    journal.say({metric.key: metric.step for metric in run.data._metric_objs})
+    with tempfile.TemporaryDirectory() as scratch:
+        found = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=CHECKPOINTS, dst_path=scratch)
+        shutil.copytree(found, journal.checkpoints)
+    return journal

@@ -1,0 +1,133 @@
+"""What earlier runs have left in MLflow."""
+
+from collections.abc import Callable
+
+import keras
+import mlflow
+import pydantic
+import yaml
+
+from src import compression, config
+from src.errors import UserError
+from src.settings import Settings
+from src.tasks import LanguageModeling, Task, Writer
+from src.tracking.delivery import asking, first_use
+from src.tracking.record import SURROUNDINGS, WEIGHTS
+
+FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
+
+
+def teacher(chosen: Settings, task: Task) -> Callable[[], keras.Model]:
+    """What makes the model of the run `compression.teacher`, once it is called.
+
+    Raises:
+        UserError: there is no such run, or it kept no weights.
+    """
+    stored = Stored(chosen.compression.teacher, "compression.teacher")
+    return lambda: compression.teacher(stored.recorded, stored.weights, chosen, task)
+
+
+def pretrained(chosen: Settings) -> tuple[Settings, Writer]:
+    """The language model of the run `model.pretrained`, and the settings with its tokens, which go with its weights.
+
+    Raises:
+        UserError: there is no such run, or it is not one of a language model of the same recipe and size.
+    """
+    name = f"model.pretrained={chosen.model.pretrained}"
+    stored = Stored(chosen.model.pretrained, "model.pretrained")
+    theirs = stored.settings
+    if (theirs.task.name, theirs.model.target) != ("language_modeling", chosen.model.target):
+        raise UserError(
+            f"{name} is a run of {theirs.model.name} that learned {theirs.task.name}; choose one of {chosen.model.name} that "
+            "learned language_modeling."
+        )
+    mine = chosen.model.hyperparameters
+    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key not in FREE}
+    if other:
+        raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
+    writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)
+    tokens = {"tokens": theirs.task.tokens, "context": theirs.task.context}
+    if chosen.task.name == "text_classification":
+        tokens = {"unit": theirs.task.tokens, "vocabulary": len(writer.vocabulary), "length": theirs.task.context}
+    return chosen.model_copy(update={"task": chosen.task.model_copy(update=tokens)}), writer
+
+
+def same(chosen: Settings) -> str | None:
+    """The id of the newest finished run that learned with the same settings; None if there is none."""
+    with asking(), first_use():
+        experiment = mlflow.get_experiment_by_name(chosen.tracking.experiment)
+    if experiment is None:
+        return None
+    wanted = f"tags.`settings.digest` = '{chosen.digest()}' and attributes.status = 'FINISHED'"
+    with asking():
+        found = mlflow.search_runs([experiment.experiment_id], wanted, max_results=1, output_format="list")
+    return found[0].info.run_id if found else None
+
+
+class Stored:
+    """What a finished run left behind.
+
+    Args:
+        run_id: of the run.
+        setting: the setting that names it, for messages.
+
+    Attributes:
+        recorded: its settings, as it recorded them.
+        weights: the path of its weights.
+
+    Raises:
+        UserError: there is no such run, it kept no weights, or its recipe is none of this project's: a run is data, and what
+            it names is code that would be called.
+    """
+
+    def __init__(self, run_id: str, setting: str):
+        self.run_id, self.name = run_id, f"{setting}={run_id}"
+        try:
+            with asking():
+                self.recorded = yaml.safe_load(self.text("config.yaml"))
+                self.weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
+        except (mlflow.MlflowException, OSError):
+            raise UserError(
+                f"{self.name} names no finished run; its id stands at the end of its log and in the MLflow UI."
+            ) from None
+        target = self.recorded["model"]["_target_"]
+        if target not in config.recipes():
+            raise UserError(f"{self.name} was made by {target}, which is no recipe in conf/model; choose another run.")
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings.
+
+        Raises:
+            UserError: they are not those of this version.
+        """
+        try:
+            return Settings.model_validate(self.recorded)
+        except pydantic.ValidationError:
+            raise UserError(
+                f"{self.name} was made with another version of this project; choose a run that was made with this one."
+            ) from None
+
+    def metric(self, name: str) -> float:
+        """The last value of one of its metrics."""
+        return mlflow.get_run(self.run_id).data.metrics[name]
+
+    def tag(self, name: str) -> str | None:
+        """One of its tags."""
+        return mlflow.get_run(self.run_id).data.tags.get(name)
+
+    def history(self) -> dict[str, list[tuple[int, float]]]:
+        """{metric: [(step, value), …]}."""
+        client = mlflow.MlflowClient()
+        names = client.get_run(self.run_id).data.metrics
+        return {name: [(m.step, m.value) for m in client.get_metric_history(self.run_id, name)] for name in names}
+
+    def surroundings(self) -> dict[str, str]:
+        """What it ran on, as `surroundings` tells it of this process."""
+        run = mlflow.get_run(self.run_id)
+        data = {f"data.{entry.tags[0].value}": entry.dataset.digest for entry in run.inputs.dataset_inputs}
+        return {name: run.data.tags[name] for name in run.data.tags if name in SURROUNDINGS} | data
+
+    def text(self, name: str) -> str:
+        """One of the texts that it kept."""
+        return mlflow.artifacts.load_text(f"runs:/{self.run_id}/{name}")

@@ -1,0 +1,108 @@
+"""Scoring a finished run's model again, and running it again: what comes out is what was logged."""
+
+import re
+import subprocess
+import sys
+
+import mlflow
+import pytest
+import yaml
+
+from tests import faults
+from tests.conftest import environment
+
+SHORT = ("training.epochs=1", "dataset.limit=256", "tracking.log_model=false")
+
+
+def start(module, *words, **more):
+    return subprocess.run(
+        [sys.executable, "-m", f"src.{module}", *words], env=environment(**more), capture_output=True, text=True, check=False
+    )
+
+
+def local(here):
+    return mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+
+
+@pytest.fixture
+def ran(here, command):
+    """ran("model=cnn", …): the id of a finished run."""
+
+    def run(*words):
+        done = command(*words)
+        assert done.returncode == 0, done.stderr
+        return re.search(r"\((\w{32})\)\. To look at it", done.stdout)[1]
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", ["cnn", "diffusion", "transformer"])
+def test_it_gets_the_very_numbers_that_were_logged(ran, recipe):
+    run = ran(*faults.arguments(recipe), "training.epochs=1")
+    done = start("evaluate", f"run={run}")
+    assert done.returncode == 0, done.stderr
+    rows = [re.findall(r"-?[\d.]+", row.partition("   ")[2]) for row in done.stdout.splitlines()]
+    now, logged = (row for row in rows if row)
+    assert now == logged
+
+
+def test_other_data_has_to_be_of_the_same_kind(ran):
+    run = ran("model=cnn", *SHORT)
+    for other, answer in (("co2", "has other classes than digits"), ("nonsense", "dataset")):
+        done = start("evaluate", f"run={run}", f"dataset={other}")
+        assert done.returncode == 2
+        assert answer in done.stderr
+        assert "Traceback" not in done.stderr
+    done = start("evaluate", f"run={run}", "dataset=digits")
+    assert done.returncode == 0, done.stderr
+    assert "cnn on digits" in done.stdout
+
+
+def test_a_run_is_reproduced(ran, here):
+    run = ran("model=cnn", *SHORT)
+    done = start("reproduce", f"run={run}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing has changed since" in done.stdout
+    assert re.search(r"All \d+ metrics are identical, at every step\.", done.stdout)
+    assert len(local(here).search_runs(["1"])) == 2
+
+
+def test_what_is_not_as_it_was_is_said(ran, here):
+    run = ran("model=cnn", *SHORT)
+    client = local(here)
+    client.set_tag(run, "version.keras", "3.0.0")
+    client.log_metric(run, "val/loss", 12.5, step=1, timestamp=2**41)
+    done = start("reproduce", f"run={run}")
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"Not as it was:\n  version\.keras: 3\.0\.0 then, \S+ now", done.stdout)
+    assert re.search(r"val/loss: 12\.5 then, \S+ now, by \S+\n1 metric\(s\) differ\.", done.stdout)
+
+
+@pytest.mark.parametrize("module", ["evaluate", "reproduce"])
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "The setting 'run' is missing"),
+        (["run=nonsense"], "run=nonsense names no finished run"),
+        (["nonsense"], "'nonsense' cannot be read"),
+        (["runs=1"], "There is no setting 'runs'"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(here, module, words, answer):
+    done = start(module, *words)
+    assert done.returncode == 2
+    assert answer in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_code_that_a_run_names_is_called(ran, here):
+    run = ran("model=cnn", *SHORT)
+    config = here / "mlruns/1" / run / "artifacts/config.yaml"
+    recorded = yaml.safe_load(config.read_text())
+    recorded["model"] = {"name": "evil", "_target_": "os.system", "command": f"touch {here / 'owned'}", "pretrained": None}
+    config.write_text(yaml.safe_dump(recorded))
+    for words in (["evaluate", f"run={run}"], ["reproduce", f"run={run}"], ["run", "model=cnn", f"compression.teacher={run}"]):
+        done = start(*words)
+        assert done.returncode == 2, done.stdout
+        assert f"={run} was made by os.system, which is no recipe in conf/model" in done.stderr
+    assert not (here / "owned").exists()
