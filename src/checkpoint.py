@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,6 +123,8 @@ def write(state: State, folder: Path) -> Path:
     path = folder / f"{state.epoch:06d}-{state.step:08d}.npz"
     unfinished = path.with_suffix(".unfinished")
     facts = np.frombuffer(json.dumps(state.facts).encode(), np.uint8)
+    for left in folder.glob("*.unfinished"):  # by a process that was killed
+        left.unlink()
     try:
         with open(unfinished, "wb") as file:
             np.savez(file, **state.arrays, **{FACTS: facts})
@@ -140,16 +142,23 @@ def write(state: State, folder: Path) -> Path:
 
 def read(folder: Path) -> State | None:
     """The newest checkpoint of a folder that can be read; None if there is none."""
-    states = []
-    for path in _files(folder):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            facts = json.loads(arrays.pop(FACTS).tobytes())
-            states.append(State(facts["epoch"], facts["step"], arrays, facts))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("The checkpoint %s cannot be read (%s).", path, error)
-    return max(states, key=lambda state: (state.epoch, state.step), default=None)
+    known = []
+    for path in folder.glob("*.npz"):
+        with _may_be_broken(path), np.load(path, allow_pickle=False) as file:
+            facts = json.loads(file[FACTS].tobytes())
+            known.append(((facts["epoch"], facts["step"]), str(path), facts))
+    for (epoch, step), path, facts in sorted(known, key=lambda found: found[:2], reverse=True):
+        with _may_be_broken(path), np.load(path, allow_pickle=False) as file:
+            return State(epoch, step, {name: file[name] for name in file.files if name != FACTS}, facts)
+    return None
+
+
+@contextlib.contextmanager
+def _may_be_broken(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("The checkpoint %s cannot be read (%s).", path, error)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -4,12 +4,13 @@ to be told, in order. It is on disk before anything is sent, so neither this pro
     mlruns/unfinished/<name>/
         journal.json    whose journal it is, and what is known of the run
         lock            held by the process that runs; the system lets go of it when that is gone, whatever way it went
-        said.json       {metric: the last step that was told}, so that a run that goes on tells nothing twice
+        said.json       {metric: the last step that was told, or is in the outbox}: a run that goes on tells nothing twice
         checkpoints/    see src/checkpoint.py
         outbox/         one folder for each event, numbered: event.json and the files that belong to it
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -23,7 +24,8 @@ from typing import Any
 import filelock
 
 ROOT = Path("mlruns/unfinished")
-UNFINISHED = ".unfinished"
+UNFINISHED, REMOVED = ".unfinished", ".removed"  # suffixes of what is not there yet, and not there any more
+METRICS = "metrics"  # the kind of an event
 
 
 @dataclass(frozen=True)
@@ -62,25 +64,37 @@ class Journal:
         self.outbox = folder / "outbox"
         self.checkpoints = folder / "checkpoints"
         self._number = max((int(path.name) for path in self._events()), default=0)
-        self._one_at_a_time = (
-            threading.Lock()
-        )  # the training, the system metrics and the checkpoints tell from threads of their own
+        self._one_at_a_time = threading.RLock()  # the training, the system metrics and the checkpoints tell from threads
 
     @classmethod
-    def new(cls, **facts: Any) -> "Journal":
-        """A journal of a run that begins, locked by this process."""
+    def new(cls, checkpoints: Path | None = None, said: Mapping[str, int] | None = None, **facts: Any) -> "Journal":
+        """A journal of a run, locked by this process.
+
+        Args:
+            checkpoints: a folder of those that the run goes on from.
+            said: {metric: the last step that was told}.
+            facts: what is known of the run.
+        """
         folder = ROOT / uuid.uuid4().hex
         (folder / "outbox").mkdir(parents=True)
         journal = cls(folder)
         journal.lock.acquire()
-        journal.know(**facts)
+        if checkpoints is not None:
+            shutil.copytree(checkpoints, journal.checkpoints)
+        _replace(folder / "said.json", json.dumps(dict(said or {})))
+        journal.know(**facts)  # last: from now on it is there
         return journal
 
     @staticmethod
     def all() -> "list[Journal]":
         """Those in the working directory, the newest first."""
-        found = sorted(ROOT.glob("*/journal.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        return [Journal(path.parent) for path in found]
+        for gone in ROOT.glob(f"*{REMOVED}"):
+            shutil.rmtree(gone, ignore_errors=True)
+        found = []
+        for path in ROOT.glob("*/journal.json"):
+            with contextlib.suppress(FileNotFoundError):  # another process may be done with it this moment
+                found.append((path.stat().st_mtime_ns, path.parent))
+        return [Journal(folder) for _, folder in sorted(found, reverse=True)]
 
     def claim(self) -> bool:
         """Locks it, unless a process holds it: then that is alive."""
@@ -88,40 +102,51 @@ class Journal:
             self.lock.acquire(blocking=False)
         except filelock.Timeout:
             return False
-        return (self.folder / "journal.json").exists()
+        if not self.facts:
+            self.remove()  # another process was done with it; locking has made the folder again
+            return False
+        for unfinished in self.outbox.glob(f"*{UNFINISHED}"):
+            shutil.rmtree(unfinished)
+        return True
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the run."""
-        return json.loads((self.folder / "journal.json").read_text())
+        """What is known of the run; nothing once the journal is removed."""
+        try:
+            return json.loads((self.folder / "journal.json").read_text())
+        except FileNotFoundError:
+            return {}
 
     def know(self, **facts: Any) -> None:
         """Adds to what is known; what is None is known no longer."""
-        path = self.folder / "journal.json"
         with self._one_at_a_time:
-            known = (self.facts if path.exists() else {}) | facts
-            _replace(path, json.dumps({name: value for name, value in known.items() if value is not None}))
+            known = self.facts | facts
+            text = json.dumps({name: value for name, value in known.items() if value is not None})
+            _replace(self.folder / "journal.json", text)
 
-    def news(self, values: Mapping[str, float], step: int) -> dict[str, float]:
-        """Those of the metrics that were not told for this step; they count as told from now on."""
+    def metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
+        """Adds an event of those of the metrics that were not told for this step before."""
         with self._one_at_a_time:
-            said = self._said()
-            new = {name: value for name, value in values.items() if said.get(name, -1) < step}
+            new = {name: value for name, value in values.items() if self._said.get(name, -1) < step}
             if new:
-                self.say(said | dict.fromkeys(new, step))
-            return new
-
-    def say(self, steps: Mapping[str, int]) -> None:
-        """Notes the last step of each metric that was told."""
-        _replace(self.folder / "said.json", json.dumps(dict(steps)))
+                with self.event(METRICS, values=new, step=step, time=time):
+                    pass
+                self._said.update(dict.fromkeys(new, step))
+                _replace(self.folder / "said.json", json.dumps(self._said))
 
     def last_step(self, prefix: str) -> int:
         """The last step that was told of metrics of this prefix; -1 if none was."""
-        return max((step for name, step in self._said().items() if name.startswith(prefix)), default=-1)
+        with self._one_at_a_time:
+            return max((step for name, step in self._said.items() if name.startswith(prefix)), default=-1)
 
+    @functools.cached_property
     def _said(self) -> dict[str, int]:
-        path = self.folder / "said.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """What is noted, and what is in the outbox: a process may have been killed before it noted that."""
+        said = json.loads((self.folder / "said.json").read_text())
+        for event in self.pending():
+            if event.kind == METRICS:
+                said |= {name: max(said.get(name, -1), event.facts["step"]) for name in event.facts["values"]}
+        return said
 
     @contextlib.contextmanager
     def event(self, kind: str, **facts: Any) -> Iterator[Path]:
@@ -142,14 +167,18 @@ class Journal:
     def pending(self) -> list[Event]:
         """What is still to be told, in order."""
         events = []
-        for folder in self._events():
-            facts = json.loads((folder / "event.json").read_text())
-            events.append(Event(facts.pop("kind"), facts, folder))
+        with self._one_at_a_time:
+            for folder in self._events():
+                with contextlib.suppress(FileNotFoundError):  # delivered this moment
+                    facts = json.loads((folder / "event.json").read_text())
+                    events.append(Event(facts.pop("kind"), facts, folder))
         return events
 
     def remove(self) -> None:
         """Forgets the run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        gone = self.folder.with_suffix(REMOVED)
+        os.replace(self.folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
         self.lock.release(force=True)
 
     def _events(self) -> list[Path]:

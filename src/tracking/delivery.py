@@ -22,7 +22,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from src.errors import UserError
-from src.journal import Event, Journal
+from src.journal import METRICS, Event, Journal
 from src.redaction import bare
 from src.tracking.record import CHECKPOINTS, JOURNAL
 
@@ -101,10 +101,10 @@ def _at_once(events: list[Event]) -> Iterator[list[Event]]:
     """What goes in one request: metrics that follow each other, and everything else by itself."""
     together: list[Event] = []
     for event in events:
-        if together and (event.kind != "metrics" or len(together) == TOGETHER):
+        if together and (event.kind != METRICS or len(together) == TOGETHER):
             yield together
             together = []
-        if event.kind == "metrics":
+        if event.kind == METRICS:
             together.append(event)
         else:
             yield [event]

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import tempfile
 import threading
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from src import checkpoint, settings
 from src.datasets import Data
@@ -87,7 +88,7 @@ def settle() -> int:
         if not journal.claim():
             continue
         with _put_away(journal):
-            if "status" not in journal.facts:
+            if "status" not in journal.facts and not any(event.kind == "end" for event in journal.pending()):
                 record = Record(journal)
                 record.tags(failure=WITHOUT_A_WORD)
                 record.end("KILLED")
@@ -130,7 +131,7 @@ def _here(chosen: settings.Settings, fingerprint: str, uri: str) -> Journal | No
     """
     for journal in Journal.all():
         facts = journal.facts
-        if facts["uri"] != uri or facts.get("over"):
+        if facts.get("uri") != uri or facts.get("over"):
             continue
         if chosen.resume == facts.get("run_id"):
             _check_settings(chosen, facts["fingerprint"] == fingerprint, facts["command"])
@@ -176,7 +177,8 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
     try:
         if chosen.resume == "auto":
             experiment = client.get_experiment_by_name(chosen.tracking.experiment)
-            wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status != 'FINISHED'"
+            mine = f"tags.`{FINGERPRINT}` = '{fingerprint}' and tags.`{MLFLOW_USER}` = '{resolve_tags()[MLFLOW_USER]}'"
+            wanted = f"{mine} and attributes.status != 'FINISHED'"
             runs = client.search_runs([experiment.experiment_id], wanted) if experiment else []
         else:
             runs = [client.get_run(chosen.resume)]
@@ -202,13 +204,11 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
 
 
 def _fetched(run: mlflow.entities.Run, chosen: settings.Settings) -> Journal:
-    tags = run.data.tags
-    journal = Journal.new(
-        fingerprint=tags[FINGERPRINT], uri=bare(mlflow.get_tracking_uri()), experiment=chosen.tracking.experiment,
-        name=run.info.run_name, commit=tags.get("git.commit"), command=tags["command"], run_id=run.info.run_id, begun=True,
-    )  # fmt: skip
-    journal.say({metric.key: metric.step for metric in run.data._metric_objs})
+    tags, run_id = run.data.tags, run.info.run_id
     with tempfile.TemporaryDirectory() as scratch:
-        found = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=CHECKPOINTS, dst_path=scratch)
-        shutil.copytree(found, journal.checkpoints)
-    return journal
+        found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINTS, dst_path=scratch)
+        return Journal.new(
+            checkpoints=Path(found), said={metric.key: metric.step for metric in run.data._metric_objs},
+            fingerprint=tags[FINGERPRINT], uri=bare(mlflow.get_tracking_uri()), experiment=chosen.tracking.experiment,
+            name=run.info.run_name, commit=tags.get("git.commit"), command=tags["command"], run_id=run_id, begun=True,
+        )  # fmt: skip

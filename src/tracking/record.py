@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, Schema
 
 from src import serving, settings, strategies
@@ -64,10 +65,7 @@ class Record:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Numbers at a step; those that were told before the run was cut short are not told again."""
-        new = self.journal.news({name: float(value) for name, value in values.items()}, step)
-        if new:
-            with self.journal.event("metrics", values=new, step=step, time=now()):
-                pass
+        self.journal.metrics({name: float(value) for name, value in values.items()}, step, now())
 
     def tags(self, **tags: str) -> None:
         """Short texts that stand beside the run."""
@@ -181,7 +179,8 @@ class Record:
         }
         with self.journal.event(
             "begin", experiment=self.journal.facts["experiment"], name=self.journal.facts["name"], time=now(),
-            params=redacted(chosen.flat()), tags=redacted({**_tags(chosen), JOURNAL: self.journal.folder.name}), inputs=inputs,
+            params=redacted(chosen.flat()), inputs=inputs,
+            tags=redacted(resolve_tags({**_tags(chosen), JOURNAL: self.journal.folder.name})),
         ):  # fmt: skip
             pass
         config = yaml.safe_dump(chosen.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)

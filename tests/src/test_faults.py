@@ -2,7 +2,6 @@
 
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from tests import faults
 from tests.conftest import ROOT, environment
 from tests.faults import Server
 
-LSTM = ("model=lstm", "model.units=8", "checkpoint.every=5", "checkpoint.unit=steps", "tracking.log_model=false")
+LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", "tracking.log_model=false")
 PASSWORD = "open sesame, please"
 
 
@@ -185,8 +184,9 @@ def test_the_readme_shows_the_table_of_faults():
 
 
 def test_what_a_full_disk_does_not_take_is_said_and_the_training_goes_on(here):
+    words = [*LSTM, "model.units=256", "checkpoint.every=5", "training.epochs=1", "training.steps_per_epoch=12"]
     done = subprocess.run(
-        [sys.executable, "-m", "src.run", *LSTM, "model.units=256", "training.epochs=1", "training.steps_per_epoch=12"],
+        [sys.executable, "-m", "src.run", *words],
         cwd=here, env=environment(), capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)),  # bytes of a file
     )  # fmt: skip
@@ -319,8 +319,35 @@ def test_what_was_half_written_is_not_told(here):
         pass
     with pytest.raises(RuntimeError), journal.event("tags", tags={"told": "no"}):
         raise RuntimeError
-    assert [event.facts["tags"]["told"] for event in Journal(journal.folder).pending()] == ["yes"]
-    shutil.rmtree(journal.folder)
+    journal.lock.release()
+    again = Journal(journal.folder)
+    assert again.claim()
+    with again.event("tags", tags={"told": "later"}):
+        pass
+    assert [event.facts["tags"]["told"] for event in again.pending()] == ["yes", "later"]
+
+
+def test_what_was_told_is_not_told_again(here):
+    journal = Journal.new(fingerprint="a", uri="b")
+    journal.metrics({"loss": 1.0, "rate": 2.0}, step=1, time=0)
+    (journal.folder / "said.json").write_text("{}")  # as if it had been killed before it could note that
+    journal.lock.release()
+    again = Journal(journal.folder)
+    assert again.claim()
+    again.metrics({"loss": 1.0, "rate": 2.0, "new": 3.0}, step=1, time=1)
+    again.metrics({"loss": 0.5}, step=2, time=2)
+    told = [(event.facts["step"], event.facts["values"]) for event in again.pending()]
+    assert told == [(1, {"loss": 1.0, "rate": 2.0}), (1, {"new": 3.0}), (2, {"loss": 0.5})]
+
+
+def test_a_journal_that_another_process_removes_is_left_alone(here):
+    journal = Journal.new(fingerprint="a", uri="b")
+    other = Journal(journal.folder)
+    journal.remove()
+    assert other.facts == {}
+    assert not other.claim()
+    assert not list((here / "mlruns/unfinished").iterdir())
+    assert Journal.all() == []
 
 
 def test_a_checkpoint_that_cannot_be_read_is_passed_over(here, caplog):
