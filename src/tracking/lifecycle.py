@@ -20,7 +20,7 @@ from src.errors import OutOfMemoryError, UserError
 from src.journal import Journal
 from src.redaction import bare, redacted
 from src.tracking.delivery import Delivery, deliver, first_line, first_use
-from src.tracking.record import CHECKPOINTS, FINGERPRINT, JOURNAL, Record, command, commit
+from src.tracking.record import CHECKPOINTS, CODE, FINGERPRINT, JOURNAL, Record, code, command
 from src.tracking.system import SystemMetrics
 
 log = logging.getLogger(__name__)
@@ -47,11 +47,15 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
     status, hopeless = "FAILED", False
     with _put_away(journal), Delivery(journal) as delivery:
         try:
-            if "begun" in journal.facts:
-                record.again()
-            else:
+            facts = journal.facts
+            if "begun" not in facts:
                 record.begin(chosen, data)
-                journal.know(begun=True)
+            else:
+                if "status" not in facts:
+                    record.log()  # of the process that ended without a word
+                record.again()
+            log_path = str(Path(log_file).resolve()) if log_file else None
+            journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
             with SystemMetrics(record, chosen.tracking.system_metrics_interval):
                 yield record
             status = "FINISHED"
@@ -64,8 +68,7 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
             record.texts(redacted({"traceback.txt": traceback.format_exc()}))
             raise
         finally:
-            if log_file and Path(log_file).exists():
-                record.files(log_file)
+            record.log()
             record.end(status)
             if status == "FINISHED" or hopeless:
                 journal.know(over=True)
@@ -88,8 +91,12 @@ def settle() -> int:
         if not journal.claim():
             continue
         with _put_away(journal):
-            if "status" not in journal.facts and not any(event.kind == "end" for event in journal.pending()):
+            told = {event.kind for event in journal.pending()}
+            if "begun" not in journal.facts and "begin" not in told:
+                journal.know(over=True)  # it was killed before it was a run
+            elif "status" not in journal.facts and "end" not in told:
                 record = Record(journal)
+                record.log()
                 record.tags(failure=WITHOUT_A_WORD)
                 record.end("KILLED")
             deliver(journal)
@@ -119,7 +126,7 @@ def _open(chosen: settings.Settings) -> tuple[Journal, checkpoint.State | None]:
     name = redacted(chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}")
     experiment = chosen.tracking.experiment
     return Journal.new(
-        fingerprint=fingerprint, uri=uri, experiment=experiment, name=name, commit=commit(), command=redacted(command())
+        fingerprint=fingerprint, uri=uri, experiment=experiment, name=name, code=code(), command=redacted(command())
     ), None
 
 
@@ -136,6 +143,12 @@ def _here(chosen: settings.Settings, fingerprint: str, uri: str) -> Journal | No
         if chosen.resume == facts.get("run_id"):
             _check_settings(chosen, facts["fingerprint"] == fingerprint, facts["command"])
         elif chosen.resume != "auto" or facts["fingerprint"] != fingerprint:
+            continue
+        elif facts["code"] != code():
+            name = facts.get("run_id", "it has no id yet")
+            log.info(
+                "A run with these settings was cut short, but the code was another; this is a new one. (The old one: %s.)", name
+            )
             continue
         if journal.claim():
             return journal
@@ -161,9 +174,8 @@ def _go_on(journal: Journal) -> tuple[Journal, checkpoint.State | None]:
     state = checkpoint.read(journal.checkpoints)
     place = f"epoch {state.epoch + 1}, step {state.step}" if state else "the beginning, for want of a checkpoint"
     log.info("This run was cut short; it goes on from %s. (resume=never starts afresh.)", place)
-    if journal.facts.get("commit") != commit():
-        log.warning("The code has changed since: commit %s then, %s now.", journal.facts.get("commit"), commit())
-    journal.know(status=None)
+    if journal.facts["code"] != code():
+        log.warning("The code has changed since, so no one version of it reproduces this run.")
     return journal, state
 
 
@@ -178,7 +190,7 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
         if chosen.resume == "auto":
             experiment = client.get_experiment_by_name(chosen.tracking.experiment)
             mine = f"tags.`{FINGERPRINT}` = '{fingerprint}' and tags.`{MLFLOW_USER}` = '{resolve_tags()[MLFLOW_USER]}'"
-            wanted = f"{mine} and attributes.status != 'FINISHED'"
+            wanted = f"{mine} and tags.`{CODE}` = '{code()}' and attributes.status != 'FINISHED'"
             runs = client.search_runs([experiment.experiment_id], wanted) if experiment else []
         else:
             runs = [client.get_run(chosen.resume)]
@@ -210,5 +222,5 @@ def _fetched(run: mlflow.entities.Run, chosen: settings.Settings) -> Journal:
         return Journal.new(
             checkpoints=Path(found), said={metric.key: metric.step for metric in run.data._metric_objs},
             fingerprint=tags[FINGERPRINT], uri=bare(mlflow.get_tracking_uri()), experiment=chosen.tracking.experiment,
-            name=run.info.run_name, commit=tags.get("git.commit"), command=tags["command"], run_id=run_id, begun=True,
+            name=run.info.run_name, code=tags[CODE], command=tags["command"], run_id=run_id, begun=True,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """The record of a run: what it tells MLflow, by way of its journal."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -35,13 +36,15 @@ SERVING = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
 WEIGHTS = "model.weights.h5"
 JOURNAL = "journal"  # tag: which journal a run was made from, so that it is made once
 FINGERPRINT = "settings.fingerprint"  # tag: what two commands have in common of which one goes on where the other was cut short
+CODE = "code"  # tag: digest of it
 CHECKPOINTS = "checkpoints"
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 PARTS = ("train", "validation", "test")
+ROOT = Path(__file__).resolve().parents[2]
 SURROUNDINGS = {
+    CODE,
     "git.commit",
     "git.dirty",
-    "git.diff",
     "python",
     "backend",
     "machine",
@@ -100,6 +103,16 @@ class Record:
             else:
                 (folder / "files").mkdir()
                 shutil.copy2(source, folder / "files")
+
+    def log(self) -> None:
+        """What the process has said that ran last: run.log, and run-2.log, … of those that went on."""
+        facts = self.journal.facts
+        if not Path(facts.get("log", "")).is_file():
+            return
+        with self.journal.event("files", where=None) as folder:
+            (folder / "files").mkdir()
+            number = facts["processes"]
+            shutil.copy2(facts["log"], folder / "files" / ("run.log" if number == 1 else f"run-{number}.log"))
 
     def checkpoint(self, path: Path) -> None:
         """A checkpoint, for another machine to go on from; it takes the place of the last but one.
@@ -238,17 +251,16 @@ def surroundings(data: Data) -> dict[str, str]:
 
 def _stack() -> dict[str, str]:
     found = {
+        CODE: code(),
         "backend": keras.config.backend(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": strategies.devices(),
         **{f"version.{package}": importlib.metadata.version(package) for package in STACK},
     }
-    diff = _git("diff", "HEAD")
-    if commit():
-        found |= {"git.commit": commit(), "git.dirty": str(bool(diff)).lower()}
-    if diff:
-        found["git.diff"] = hashlib.blake2b(diff.encode(), digest_size=16).hexdigest()
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        found |= {"git.commit": commit.strip(), "git.dirty": str(bool(_git("diff", "HEAD"))).lower()}
     return found
 
 
@@ -257,17 +269,19 @@ def command() -> str:
     return shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
 
 
-def commit() -> str | None:
-    """The commit that runs."""
-    found = _git("rev-parse", "HEAD")
-    return found.strip() if found else None
+@functools.cache
+def code() -> str:
+    """A digest of the code of this project, committed or not: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for folder in ("recipes", "src") for path in (ROOT / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str | None:
     """What git says; nothing outside a git checkout, or where git is not installed."""
-    root = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

@@ -12,7 +12,7 @@ import time
 import mlflow
 import pytest
 
-from src import checkpoint
+from src import checkpoint, tracking
 from src.journal import Journal
 from tests import faults
 from tests.conftest import ROOT, environment
@@ -83,6 +83,9 @@ def test_a_killed_run_is_closed_by_the_next_command_and_goes_on_when_it_is_typed
     found = [other for other in runs(local(here)) if other.data.tags["model"] == "lstm"]
     assert [other.info.run_id for other in found] == [run.info.run_id]
     assert found[0].info.status == "KILLED"
+    kept = here / "mlruns/1" / run.info.run_id / "artifacts"
+    assert "epoch 2/200" in (kept / "run.log").read_text()
+    assert "goes on from epoch" in (kept / "run-2.log").read_text()
     history = steps(local(here), found[0])
     assert history == list(range(1, len(history) + 1))  # each epoch once
 
@@ -160,6 +163,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(here, server):
     (run,) = runs(client)
     assert run.info.status == "FINISHED"
     assert steps(client, run) == list(range(1, 41))
+    assert not client.list_artifacts(run.info.run_id, "checkpoints")  # of no use any more
     assert not unfinished(here)
 
 
@@ -311,6 +315,14 @@ def test_a_journal_is_claimed_by_one_process(here):
     assert not Journal(journal.folder).claim()
     journal.lock.release()
     assert Journal(journal.folder).claim()
+
+
+def test_a_run_that_was_killed_before_it_began_leaves_nothing(here):
+    tracking.settle()
+    journal = Journal.new(fingerprint="a", uri="b")
+    journal.lock.release()
+    assert tracking.settle() == 0
+    assert not journal.folder.exists()
 
 
 def test_what_was_half_written_is_not_told(here):

@@ -229,6 +229,26 @@ def test_the_status_is_true(store, settings, load, error, status):
     assert mlflow.active_run() is None
 
 
+def test_with_other_code_a_run_is_a_new_one_unless_it_is_named(store, settings, load, monkeypatch):
+    def cut_short(*more):
+        with tracking.run(settings("model=cnn", *more), load("digits"), log_file=None):
+            raise KeyboardInterrupt
+
+    def number():
+        return len(store.search_runs([store.get_experiment_by_name("digits").experiment_id]))
+
+    for code, runs in (("as it was", 1), ("as it was", 1), ("changed", 2)):
+        monkeypatch.setattr(tracking.lifecycle, "code", lambda code=code: code)
+        with pytest.raises(KeyboardInterrupt):
+            cut_short()
+        assert number() == runs
+    newest, first = store.search_runs([store.get_experiment_by_name("digits").experiment_id])
+    assert newest.info.start_time > first.info.start_time
+    with pytest.raises(KeyboardInterrupt):
+        cut_short(f"resume={first.info.run_id}")
+    assert number() == 2
+
+
 def test_what_may_go_well_another_time_can_go_on(store, settings, load):
     for error, goes_on in ((UserError("wrong"), 0), (OutOfMemoryError("too little"), 1)):
         with pytest.raises(type(error)), tracking.run(settings("model=cnn"), load("digits"), log_file=None):
