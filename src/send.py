@@ -12,7 +12,7 @@ def main() -> None:
     from src import tracking
 
     left = tracking.settle()
-    sys.exit(f"MLflow does not answer; {left} run(s) have something to tell still." if left else 0)
+    sys.exit(f"MLflow does not answer ({left[0]}); {len(left)} run(s) have something to tell still." if left else 0)
 
 
 if __name__ == "__main__":

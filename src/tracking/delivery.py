@@ -42,7 +42,7 @@ class Delivery:
         self.journal = journal
         self.away_since: float | None = None  # when MLflow stopped answering
         self.why: Exception | None = None  # what was in the way the last time
-        self._ending = threading.Event()
+        self._hurry, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
 
     def __enter__(self):
@@ -50,13 +50,13 @@ class Delivery:
         return self
 
     def __exit__(self, *_):
-        self.flush()
         self._ending.set()
         self._thread.join()
 
     def flush(self) -> bool:
-        """Waits until all is told, but not for a server that does not answer. Returns whether all is told."""
+        """Waits until all is told, but not long for a server that does not answer. Returns whether all is told."""
         began = time.monotonic()
+        self._hurry.set()
         while not self.journal.empty:
             if self.away_since is not None and time.monotonic() - max(self.away_since, began) > PATIENCE:
                 return False
@@ -72,8 +72,11 @@ class Delivery:
                 self._ending.wait(LOOK)
             else:
                 self.away_since = self.away_since or time.monotonic()
-                self._ending.wait(wait)
-                wait = min(2 * wait, WAITS[1])
+                if self._hurry.is_set():
+                    self._ending.wait(WAITS[0])
+                else:
+                    self._hurry.wait(wait)
+                    wait = min(2 * wait, WAITS[1])
 
 
 def deliver(journal: Journal) -> Exception | None:

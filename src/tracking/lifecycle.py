@@ -78,15 +78,15 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
             record.run_id = journal.facts.get("run_id")
 
 
-def settle() -> int:
+def settle() -> list[str]:
     """Tells MLflow what runs of this folder have left untold, of those whose process is gone.
 
     One that has not said how it ended was killed; it can still go on.
 
     Returns:
-        How many of them have something to tell still.
+        Of those that have something to tell still, what is in the way.
     """
-    left = 0
+    left = []
     for journal in Journal.all():
         if not journal.claim():
             continue
@@ -99,8 +99,9 @@ def settle() -> int:
                 record.log()
                 record.tags(failure=WITHOUT_A_WORD)
                 record.end("KILLED")
-            deliver(journal)
-            left += not journal.empty
+            why = deliver(journal)
+            if why is not None:
+                left.append(first_line(why))
     return left
 
 

@@ -40,11 +40,11 @@ def test_a_prompt_is_taken_letter_by_letter():
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
-    class Stored:
+    class Old(tracking.Stored):
         def __init__(self, run_id, setting):
-            self.settings = {"model": {"name": "gpt"}}
+            self.name, self.recorded = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
-    monkeypatch.setattr(tracking, "Stored", Stored)
+    monkeypatch.setattr(tracking, "Stored", Old)
     with pytest.raises(UserError, match="run=old was made with another version of this project"):
         generate.generate(generate.read(["run=old"]))
 
