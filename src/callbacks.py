@@ -102,9 +102,6 @@ class StopWhenAsked(keras.callbacks.Callback):
             interruption.put_off(until_checked=False)
         interruption.check()
 
-    def on_train_end(self, logs=None):
-        interruption.put_off(until_checked=False)
-
 
 class GradientNorm(keras.callbacks.Callback):
     """Adds to an epoch's metrics what an optimizer that `MeasuresGradient` has measured in it."""

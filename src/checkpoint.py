@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from src import interruption, settings, strategies
-from src.errors import UserError
+from src.errors import ResumableError
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,11 @@ def restore(state: State, model: keras.Model, callbacks: Sequence[Remembers]) ->
     """Puts a training into a state.
 
     Raises:
-        UserError: the state is that of another model.
+        ResumableError: the state is that of another model.
     """
     variables = _variables(model)
     if [_kind(variable) for variable in variables] != state.facts["variables"]:
-        raise UserError(
+        raise ResumableError(
             "The checkpoint is that of another model or another number of replicas: the code has changed since; "
             "type resume=never to start afresh."
         )

@@ -187,7 +187,7 @@ def pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
 def recipes() -> set[str]:
     """The functions that conf/model names."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / "model").glob("*.yaml")]
-    return {file["model"]["_target_"] for file in files if "_target_" in file.get("model", {})}
+    return {file["model"]["_target_"] for file in files if file and "_target_" in file.get("model", {})}
 
 
 def dataset(name: str) -> Dataset:

@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
-class OutOfMemoryError(UserError):
+class ResumableError(UserError):
+    """One that ends a run which can go on, once that is put right."""
+
+
+class OutOfMemoryError(ResumableError):
     """The memory did not suffice; on another day, or beside fewer processes, it may."""

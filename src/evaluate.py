@@ -1,4 +1,4 @@
-"""Scores a finished run's model again: `python -m src.evaluate run=<id>`, or on other data: `… dataset=fashion_mnist`."""
+"""Scores a finished run's model again: `python -m src.evaluate run=<id>`; on other data of its kind: `… dataset=sunspots`."""
 
 import dataclasses
 import sys
@@ -7,16 +7,10 @@ from src import config, startup
 from src.errors import UserError
 
 
-def main() -> None:
+def main() -> int:
     """The command line."""
-    try:
-        print(evaluate(**config.pairs(sys.argv[1:], ("run", "dataset"))))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
+    print(evaluate(**config.pairs(sys.argv[1:], ("run", "dataset"))))
+    return 0
 
 
 def evaluate(run: str, dataset: str | None = None) -> str:
@@ -30,7 +24,6 @@ def evaluate(run: str, dataset: str | None = None) -> str:
         UserError: there is no such run, or the data set has other classes or other inputs.
     """
     other = config.dataset(dataset) if dataset else None
-    startup.log_to_terminal()
     startup.load_tensorflow()
     from src import datasets, report, strategies, tracking
     from src import run as runs
@@ -65,4 +58,4 @@ def _tested_on(data, other):
 
 
 if __name__ == "__main__":
-    main()
+    startup.command(main)

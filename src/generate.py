@@ -59,17 +59,11 @@ class Wish(Section):
         return {name: getattr(self, name) if name in typed else default for name, default in known.items()}
 
 
-def main() -> None:
+def main() -> int:
     """The command line."""
-    try:
-        for text in generate(read(sys.argv[1:])):
-            print(text, end="\n\n")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
+    for text in generate(read(sys.argv[1:])):
+        print(text, end="\n\n")
+    return 0
 
 
 def read(arguments: Sequence[str]) -> Wish:
@@ -161,4 +155,4 @@ def _pictures(wish: Wish, painter) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    startup.command(main)

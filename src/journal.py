@@ -6,6 +6,7 @@ to be told, in order. It is on disk before anything is sent, so neither this pro
         lock            held by the process that runs; the system lets go of it when that is gone, whatever way it went
         said.json       {metric: the last step that was told, or is in the outbox}: a run that goes on tells nothing twice
         checkpoints/    see src/checkpoint.py
+        refused/        what MLflow refuses for good; the journal is kept for its sake
         outbox/         one folder for each event, numbered: event.json and the files that belong to it
 """
 
@@ -48,9 +49,8 @@ class Event:
         os.replace(self.folder, gone)
         shutil.rmtree(gone)
 
-    def set_aside(self) -> None:
-        """Keeps it where it is not tried again."""
-        refused = self.folder.parent.parent / "refused"
+    def set_aside(self, refused: Path) -> None:
+        """Keeps it in a folder where it is not tried again."""
         refused.mkdir(exist_ok=True)
         os.replace(self.folder, refused / self.folder.name)
 
@@ -62,6 +62,7 @@ class Journal:
         self.folder = folder
         self.lock = filelock.FileLock(folder / "lock")
         self.outbox = folder / "outbox"
+        self.refused = folder / "refused"
         self.checkpoints = folder / "checkpoints"
         self._number = max((int(path.name) for path in self._events()), default=0)
         self._one_at_a_time = threading.RLock()  # the training, the system metrics and the checkpoints tell from threads

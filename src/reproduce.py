@@ -3,23 +3,15 @@
 import sys
 from collections.abc import Mapping
 
-from src import config, interruption, startup
+from src import config, startup
 from src.errors import UserError
 
 COSTS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # say nothing about what was learned
 
 
-def main() -> None:
-    """The command line. Ends with status 1 if a metric differs."""
-    interruption.listen()
-    try:
-        sys.exit(min(reproduce(**config.pairs(sys.argv[1:], ("run",))), 1))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
+def main() -> int:
+    """The command line. The status is 1 if a metric differs."""
+    return min(reproduce(**config.pairs(sys.argv[1:], ("run",))), 1)
 
 
 def reproduce(run: str) -> int:
@@ -28,7 +20,6 @@ def reproduce(run: str) -> int:
     Raises:
         UserError: there is no such run, or its settings are not those of this version.
     """
-    startup.log_to_terminal()
     startup.load_tensorflow()
     from src import datasets, strategies, tracking
     from src import run as runs
@@ -64,4 +55,4 @@ def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    startup.command(main)

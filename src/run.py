@@ -171,6 +171,8 @@ def _judge(chosen: Settings, data):
     if found is None:
         log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
         found = run(wanted, quiet=True).run_id
+        if found is None:
+            raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
     judge = judge_of(found, data)
     log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
     return judge

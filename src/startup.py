@@ -1,11 +1,16 @@
-"""Loads TensorFlow without the messages of its start-up."""
+"""How a command starts: it answers mistakes, logs to the terminal, and loads TensorFlow without its start-up messages."""
 
 import contextlib
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from src import interruption
+from src.errors import UserError
+from src.redaction import HidesSecrets, redacted
 
 
 def load_tensorflow() -> None:
@@ -21,9 +26,25 @@ def load_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
+def command(body: Callable[[], int]) -> NoReturn:
+    """A command line: ends with the status that `body` returns, 2 after a mistake, said in a sentence, or 130 if stopped."""
+    interruption.listen()
+    log_to_terminal()
+    try:
+        sys.exit(body())
+    except UserError as error:
+        print(redacted(str(error)), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
 def log_to_terminal() -> None:
     """What Hydra does for `src.run`, for the other commands."""
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    terminal = logging.StreamHandler(sys.stdout)
+    terminal.setFormatter(HidesSecrets("%(message)s"))
+    logging.basicConfig(handlers=[terminal], level=logging.WARNING)
     logging.getLogger("src").setLevel(logging.INFO)
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ import hydra.utils
 import keras
 import tensorflow as tf
 
-from src import compression, optimizers, settings
+from src import compression, interruption, optimizers, settings
 from src.callbacks import EpochLog, FailOnNaN, Glance, GradientNorm, KeepBest, LogFigures, LogMetrics, StopWhenAsked
 from src.checkpoint import Checkpoints, Keeper
 from src.datasets import Part, pipeline
@@ -173,7 +173,9 @@ def fit(
         ).history
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise OutOfMemoryError(
-            f"Out of memory with training.batch_size={training.batch_size}; a smaller one may help (with "
-            "training.gradient_accumulation it learns the same), or training.precision=mixed_bfloat16, or a smaller model."
+            f"Out of memory with training.batch_size={training.batch_size}; a smaller one may help, with "
+            "training.gradient_accumulation to make up for it, or training.precision=mixed_bfloat16, or a smaller model."
         ) from error
+    finally:
+        interruption.put_off(until_checked=False)
     return float(best.best if training.keep == "best" else history[training.monitor][-1])

@@ -23,7 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from src.errors import UserError
 from src.journal import METRICS, Event, Journal
-from src.redaction import bare
+from src.redaction import bare, redacted
 from src.tracking.record import CHECKPOINTS, JOURNAL
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def deliver(journal: Journal) -> Exception | None:
                 return error
             log.warning("MLflow refuses %s of a run: %s", events[0].kind, error)
             for event in events:
-                event.set_aside()
+                event.set_aside(journal.refused)
         else:
             for event in events:
                 event.delivered()
@@ -191,7 +191,7 @@ def asking() -> Iterator[None]:
 
 def first_line(error: Exception | None) -> str:
     """What an error says, in short."""
-    return str(error).partition("\n")[0][:200]
+    return redacted(str(error).partition("\n")[0])[:200]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from src import checkpoint, settings
 from src.datasets import Data
-from src.errors import OutOfMemoryError, UserError
+from src.errors import ResumableError, UserError
 from src.journal import Journal
 from src.redaction import bare, redacted
 from src.tracking.delivery import Delivery, deliver, first_line, first_use
@@ -26,7 +26,6 @@ from src.tracking.system import SystemMetrics
 log = logging.getLogger(__name__)
 
 LATER = "What it was not told is kept in mlruns/unfinished; the next run tells it, or: python -m src.send"
-WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
 WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
 GONE = 600  # seconds without a word after which a run on another machine counts as gone
 
@@ -63,7 +62,7 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
             status = "KILLED"
             raise
         except Exception as error:
-            hopeless = isinstance(error, UserError) and not isinstance(error, OutOfMemoryError)  # it would fail again
+            hopeless = isinstance(error, UserError) and not isinstance(error, ResumableError)  # it would fail again
             record.tags(failure=f"{type(error).__name__}: {error}"[:5000])
             record.texts(redacted({"traceback.txt": traceback.format_exc()}))
             raise
@@ -111,7 +110,7 @@ def _put_away(journal: Journal) -> Iterator[None]:
     try:
         yield
     finally:
-        if journal.facts.get("over") and journal.empty:
+        if journal.facts.get("over") and journal.empty and not journal.refused.exists():
             journal.remove()
         else:
             journal.lock.release()
@@ -205,7 +204,7 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
                 return _fetched(run, chosen)
     except MlflowException as error:
         if chosen.resume != "auto":
-            raise UserError(f"resume={chosen.resume} names no run that MLflow has: {error}") from None
+            raise UserError(f"resume={chosen.resume} names no run that MLflow has: {first_line(error)}") from None
         log.warning(
             "MLflow at %s does not answer; whether this run was cut short before is not known.", bare(mlflow.get_tracking_uri())
         )

@@ -282,7 +282,7 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_f
         assert "does not answer" in wrong.stdout
         assert "You are not authenticated" in wrong.stdout
         assert len(unfinished(here)) == 1
-        # The note holds the password, as a name for a run; that is not how it should be done, but it is not kept.
+        # A name that holds the password: somebody's mistake, and still it is not kept.
         right = command(
             *LSTM, "training.epochs=2", f"tracking.run_name='with {PASSWORD}'",
             env=[*account, ("MLFLOW_TRACKING_PASSWORD", PASSWORD)],
