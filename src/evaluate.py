@@ -14,7 +14,7 @@ def main() -> int:
 
 
 def evaluate(run: str, dataset: str | None = None) -> str:
-    """A table of what the run logged and of what its model reaches now.
+    """A table of what the run logged and of what its model reaches now, and whether that is the same, bit for bit.
 
     Args:
         run: id of a finished run.
@@ -41,8 +41,13 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     except ValueError as error:
         raise UserError(f"The weights of run={run} do not fit its recipe, which has changed since.") from error
     found = task.metrics(task.test, task.predict(model, task.test, chosen.training.batch_size))
-    logged = {} if other else {"as logged": {name: stored.metric(f"test/{name}") for name in found}}
-    return report.table(f"{chosen.model.name} on {data.source}", found, {}, logged, task.units)
+    model_on_data = f"{chosen.model.name} on {data.source}"
+    if other:
+        return report.table(model_on_data, found, {}, {}, task.units)
+    logged = {name: stored.metric(f"test/{name}") for name in found}
+    different = [f"{name} by {abs(found[name] - logged[name]):.3g}" for name in found if found[name] != logged[name]]
+    verdict = f"Not as logged: {', '.join(different)}." if different else f"All {len(found)} metrics are identical."
+    return f"{report.table(model_on_data, found, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
 
 
 def _tested_on(data, other):

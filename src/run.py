@@ -88,7 +88,11 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> O
         chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}", strategy.num_replicas_in_sync,
     )  # fmt: skip
 
-    with tracking.run(chosen, data, log_file) as record, tempfile.TemporaryDirectory() as scratch:
+    with (
+        tracking.run(chosen, data, log_file) as record,
+        training.enough_memory(chosen.training),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         record.metrics(cost)
         if judge:
             record.judge(judge)

@@ -1,9 +1,10 @@
 """From a recipe to a trained model: seed, precision, optimizer, `fit`, and what is watched while it runs."""
 
+import contextlib
 import gc
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import hydra.utils
 import keras
@@ -33,10 +34,11 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
 
     Raises:
         UserError: the recipe refuses its hyperparameters (it raises a ValueError), or an epoch would be empty.
+        OutOfMemoryError: the model is too large for this machine.
     """
     recipe = hydra.utils.get_method(chosen.model.target)
     steps_per_epoch(chosen.training, task.train)  # first, since it is what could be wrong
-    with strategy.scope():
+    with enough_memory(chosen.training), strategy.scope():
         try:
             model = task.model(recipe, chosen.model.hyperparameters)
         except ValueError as error:
@@ -46,6 +48,22 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
         _compile(model, chosen, task)
     _check_monitor(chosen.training.monitor, task)
     return model
+
+
+@contextlib.contextmanager
+def enough_memory(training: settings.Training) -> Iterator[None]:
+    """Says what to do where there is not.
+
+    Raises:
+        OutOfMemoryError: the memory of this machine or of its accelerator did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise OutOfMemoryError(
+            f"Out of memory with training.batch_size={training.batch_size}; a smaller one may help, with "
+            "training.gradient_accumulation to make up for it, or training.precision=mixed_bfloat16, or a smaller model."
+        ) from error
 
 
 def transfer(source: keras.Model, model: keras.Model) -> None:
@@ -171,11 +189,6 @@ def fit(
             callbacks=callbacks,
             verbose=0 if quiet else "auto",
         ).history
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise OutOfMemoryError(
-            f"Out of memory with training.batch_size={training.batch_size}; a smaller one may help, with "
-            "training.gradient_accumulation to make up for it, or training.precision=mixed_bfloat16, or a smaller model."
-        ) from error
     finally:
         interruption.put_off(until_checked=False)
     return float(best.best if training.keep == "best" else history[training.monitor][-1])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from src import startup
@@ -56,6 +57,14 @@ def here(tmp_path, monkeypatch) -> Path:
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def store(here, monkeypatch) -> mlflow.MlflowClient:
+    """An MLflow store of its own: within one process MLflow remembers where `mlflow.db` was."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
+    mlflow.set_tracking_uri(None)
+    return mlflow.MlflowClient()
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -52,8 +52,9 @@ class Judge:
 
     def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (n, H, W, C) to features (n, d), the input of its last layer, and probabilities (n, classes)."""
-        pixels = images.astype(np.float32) / 255
-        features, logits = self.eye.predict(pixels, batch_size=BATCH, verbose=0)
+        filled = np.zeros((-(-len(images) // BATCH) * BATCH, *images.shape[1:]), np.float32)  # other shapes, other last digits
+        filled[: len(images)] = images.astype(np.float32) / 255
+        features, logits = (seen[: len(images)] for seen in self.eye.predict(filled, batch_size=BATCH, verbose=0))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
         return features.astype(np.float64), shares / shares.sum(axis=1, keepdims=True)
 

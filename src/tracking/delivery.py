@@ -11,13 +11,7 @@ import filelock
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    BAD_REQUEST,
-    INVALID_PARAMETER_VALUE,
-    PERMISSION_DENIED,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
@@ -32,7 +26,8 @@ PATIENCE = 5.0  # seconds that the end of a run waits for a server that does not
 TOGETHER = 20  # times that metrics were told, in one request; MLflow takes up to 1,000 metrics
 LOOK = 0.25  # seconds between two looks into the outbox
 WAITS = (0.5, 30.0)  # seconds between two attempts to reach a server that does not answer: at first, and at most
-HOPELESS = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
+# What MLflow refuses for good. (BAD_REQUEST is not among them: it says so if two processes write the same row at once.)
+HOPELESS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
 
 
 class Delivery:
@@ -82,13 +77,14 @@ class Delivery:
 def deliver(journal: Journal) -> Exception | None:
     """Tells MLflow what is pending, the oldest first. Returns what was in the way, if not all could be told.
 
-    What MLflow refuses for good is set aside, into `refused/` of the journal, and said.
+    What MLflow refuses for good is set aside, into `refused/` of the journal, and said; but a run that it does not let begin
+    waits.
     """
     for events in _at_once(journal.pending()):
         try:
             _tell(journal, *events)
         except Exception as error:  # whatever the network, the server and the database can do
-            if getattr(error, "error_code", None) not in HOPELESS:
+            if events[0].kind == "begin" or getattr(error, "error_code", None) not in HOPELESS:
                 log.debug("MLflow does not answer", exc_info=True)
                 return error
             log.warning("MLflow refuses %s of a run: %s", events[0].kind, error)
@@ -149,9 +145,9 @@ def _begin(client: mlflow.MlflowClient, facts: dict) -> str:
     with first_use():
         experiment = client.get_experiment_by_name(facts["experiment"])
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(facts["experiment"])
-    client.set_experiment_tag(
-        experiment_id, "mlflow.experimentKind", "custom_model_development"
-    )  # else the UI shows language models
+        client.set_experiment_tag(
+            experiment_id, "mlflow.experimentKind", "custom_model_development"
+        )  # else the UI shows language models
     made = client.search_runs([experiment_id], f"tags.{JOURNAL} = '{facts['tags'][JOURNAL]}'", max_results=1)
     run = made[0] if made else client.create_run(experiment_id, facts["time"], facts["tags"], facts["name"])
     client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in facts["params"].items()])

@@ -4,22 +4,18 @@ import importlib.metadata
 import json
 import subprocess
 
+import keras
 import mlflow
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from src import datasets, journal, report, run, strategies, tasks, tracking, training
 from src.errors import OutOfMemoryError, UserError
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-def store(here, monkeypatch):
-    """An MLflow store of its own: within one process MLflow remembers where `mlflow.db` was."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
-    mlflow.set_tracking_uri(None)
-    return mlflow.MlflowClient()
 
 
 def only_run(client, experiment):
@@ -229,6 +225,32 @@ def test_the_status_is_true(store, settings, load, error, status):
     assert mlflow.active_run() is None
 
 
+def test_a_race_for_the_database_is_run_again(store, settings, load, monkeypatch):
+    make, races = mlflow.MlflowClient.create_run, iter([True])
+
+    def racing(*arguments, **more):
+        if next(races, False):
+            raise MlflowException("UNIQUE constraint failed", BAD_REQUEST)
+        return make(*arguments, **more)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", racing)
+    with tracking.run(settings("model=cnn"), load("digits"), log_file=None):
+        pass
+    assert only_run(store, "digits").info.status == "FINISHED"
+
+
+def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
+    with tracking.run(settings("model=cnn"), load("digits"), log_file=None) as record:
+        record.tags(**{"no such ? name": "1", "good": "2"})
+        record.tags(afterwards="3")
+    found = only_run(store, "digits")
+    assert (found.info.status, found.data.tags["afterwards"]) == ("FINISHED", "3")
+    (kept,) = journal.ROOT.glob("*/refused/*/event.json")
+    assert "no such ? name" in kept.read_text()
+    tracking.settle()
+    assert kept.exists()
+
+
 def test_with_other_code_a_run_is_a_new_one_unless_it_is_named(store, settings, load, monkeypatch):
     def cut_short(*more):
         with tracking.run(settings("model=cnn", *more), load("digits"), log_file=None):
@@ -256,6 +278,24 @@ def test_what_may_go_well_another_time_can_go_on(store, settings, load):
         assert len(list(journal.ROOT.glob("*"))) == goes_on
     found = store.search_runs([store.get_experiment_by_name("digits").experiment_id])
     assert {one.data.tags["failure"] for one in found} == {"UserError: wrong", "OutOfMemoryError: too little"}
+
+
+def test_a_run_whose_memory_did_not_suffice_goes_on(store, settings, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    chosen = settings(
+        "model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32", "tracking.log_model=false"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.Model, "predict", full)
+        with pytest.raises(OutOfMemoryError):
+            run.run(chosen, quiet=True)
+    found = only_run(store, "digits")
+    assert found.info.status == "FAILED"
+    assert found.data.tags["failure"].startswith("OutOfMemoryError: Out of memory with training.batch_size=32")
+    run.run(chosen, quiet=True)
+    assert only_run(store, "digits").info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])

@@ -87,12 +87,15 @@ class Made:
 
 
 def test_a_collapse_is_told(task, caplog):
+    def told():  # TensorFlow warns too, of a process that has traced much
+        return [record.message for record in caplog.records if record.name == "src.tasks.image_generation"]
+
     with caplog.at_level(logging.WARNING):
         task.glance(Made(levels=81))
-        assert not caplog.records
+        assert not told()
         task.glance(Made(levels=1))
-    (told,) = caplog.records
-    assert "The generator has collapsed: its images vary 0.0" in told.message
+    (sentence,) = told()
+    assert "The generator has collapsed: its images vary 0.0" in sentence
 
 
 def test_classes_are_asked_for_as_often_as_they_occur_in_training(task):
