@@ -256,8 +256,9 @@ class Checkpoints(keras.callbacks.Callback):
         began = time.monotonic()
         try:
             path = write(state, self.keeper.folder)
-            self.writing = time.monotonic() - began
-            self.keeper.saved(path)
         except OSError as error:
             log.warning("A checkpoint could not be written (%s); the one before it stands.", error)
             self.keeper.failed(error)
+        else:
+            self.writing = time.monotonic() - began
+            self.keeper.saved(path)

@@ -1,5 +1,9 @@
 """Exceptions that are messages to the user."""
 
+import contextlib
+import errno
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """Something the user can put right. Its text is one sentence saying what is wrong and what to type instead.
@@ -14,3 +18,28 @@ class ResumableError(UserError):
 
 class OutOfMemoryError(ResumableError):
     """The memory did not suffice; on another day, or beside fewer processes, it may."""
+
+
+class DiskFullError(ResumableError):
+    """No space is left on a disk."""
+
+    def __init__(self):
+        super().__init__(
+            "No space is left on the disk of mlruns, or on that of temporary files; make some, and type the same again: the "
+            "run goes on from its last checkpoint."
+        )
+
+
+@contextlib.contextmanager
+def enough_space() -> Iterator[None]:
+    """Says what to do where there is not.
+
+    Raises:
+        DiskFullError: a disk is full, or what one may put on it is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError from error

@@ -7,6 +7,7 @@ to be told, in order. It is on disk before anything is sent, so neither this pro
         said.json       {metric: the last step that was told, or is in the outbox}: a run that goes on tells nothing twice
         checkpoints/    see src/checkpoint.py
         refused/        what MLflow refuses for good; the journal is kept for its sake
+        reserve         room to say how the run ended, should the disk be full
         outbox/         one folder for each event, numbered: event.json and the files that belong to it
 """
 
@@ -27,6 +28,7 @@ import filelock
 ROOT = Path("mlruns/unfinished")
 UNFINISHED, REMOVED = ".unfinished", ".removed"  # suffixes of what is not there yet, and not there any more
 METRICS = "metrics"  # the kind of an event
+RESERVE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,15 @@ class Journal:
             shutil.rmtree(unfinished)
         return True
 
+    def reserve(self) -> None:
+        """Keeps some room."""
+        if not (self.folder / "reserve").exists():
+            (self.folder / "reserve").write_bytes(os.urandom(RESERVE))
+
+    def spend_reserve(self) -> None:
+        """Makes use of it."""
+        (self.folder / "reserve").unlink(missing_ok=True)
+
     @property
     def facts(self) -> dict[str, Any]:
         """What is known of the run; nothing once the journal is removed."""
@@ -156,9 +167,13 @@ class Journal:
             self._number += 1
             unfinished = self.outbox / f"{self._number:08d}{UNFINISHED}"
         unfinished.mkdir()
-        yield unfinished
-        (unfinished / "event.json").write_text(json.dumps({"kind": kind, **facts}))
-        os.replace(unfinished, unfinished.with_suffix(""))
+        try:
+            yield unfinished
+            (unfinished / "event.json").write_text(json.dumps({"kind": kind, **facts}))
+            os.replace(unfinished, unfinished.with_suffix(""))
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     @property
     def empty(self) -> bool:

@@ -23,6 +23,7 @@ def main() -> None:
     """The command line: checks it, runs what it asks for, and answers a mistake in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hands exceptions on to here instead of printing and exiting
     interruption.listen()
+    logging.raiseExceptions = False  # a full disk would show a traceback for every line of the log
     try:
         config.check(sys.argv[1:])
         job()

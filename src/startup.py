@@ -30,6 +30,7 @@ def command(body: Callable[[], int]) -> NoReturn:
     """A command line: ends with the status that `body` returns, 2 after a mistake, said in a sentence, or 130 if stopped."""
     interruption.listen()
     log_to_terminal()
+    logging.raiseExceptions = False  # a full disk would show a traceback for every line of a log
     try:
         sys.exit(body())
     except UserError as error:

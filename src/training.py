@@ -14,7 +14,7 @@ from src import compression, interruption, optimizers, settings
 from src.callbacks import EpochLog, FailOnNaN, Glance, GradientNorm, KeepBest, LogFigures, LogMetrics, StopWhenAsked
 from src.checkpoint import Checkpoints, Keeper
 from src.datasets import Part, pipeline
-from src.errors import OutOfMemoryError, UserError
+from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.profiling import Profile
 from src.tasks import Task
 
@@ -56,10 +56,13 @@ def enough_memory(training: settings.Training) -> Iterator[None]:
 
     Raises:
         OutOfMemoryError: the memory of this machine or of its accelerator did not suffice.
+        DiskFullError: it was a disk that did not; TensorFlow has one name for both.
     """
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        if "No space left" in str(error):
+            raise DiskFullError from error
         raise OutOfMemoryError(
             f"Out of memory with training.batch_size={training.batch_size}; a smaller one may help, with "
             "training.gradient_accumulation to make up for it, or training.precision=mixed_bfloat16, or a smaller model."

@@ -16,7 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from src import checkpoint, settings
 from src.datasets import Data
-from src.errors import ResumableError, UserError
+from src.errors import DiskFullError, ResumableError, UserError, enough_space
 from src.journal import Journal
 from src.redaction import bare, redacted
 from src.tracking.delivery import Delivery, deliver, first_line, first_use
@@ -45,17 +45,10 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
     threading.Thread(target=settle, name="settle", daemon=True).start()
     status, hopeless = "FAILED", False
     with _put_away(journal), Delivery(journal) as delivery:
+        with enough_space():
+            _begin(record, chosen, data, log_file)
         try:
-            facts = journal.facts
-            if "begun" not in facts:
-                record.begin(chosen, data)
-            else:
-                if "status" not in facts:
-                    record.log()  # of the process that ended without a word
-                record.again()
-            log_path = str(Path(log_file).resolve()) if log_file else None
-            journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
-            with SystemMetrics(record, chosen.tracking.system_metrics_interval):
+            with enough_space(), SystemMetrics(record, chosen.tracking.system_metrics_interval):
                 yield record
             status = "FINISHED"
         except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
@@ -63,18 +56,45 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator
             raise
         except Exception as error:
             hopeless = isinstance(error, UserError) and not isinstance(error, ResumableError)  # it would fail again
-            record.tags(failure=f"{type(error).__name__}: {error}"[:5000])
-            record.texts(redacted({"traceback.txt": traceback.format_exc()}))
+            if isinstance(error, DiskFullError):
+                journal.spend_reserve()
+            with _as_far_as_there_is_room():
+                record.tags(failure=f"{type(error).__name__}: {error}"[:5000])
+                record.texts(redacted({"traceback.txt": traceback.format_exc()}))
             raise
         finally:
-            record.log()
-            record.end(status)
+            with _as_far_as_there_is_room():
+                record.log()
+            with _as_far_as_there_is_room():
+                record.end(status)
             if status == "FINISHED" or hopeless:
                 journal.know(over=True)
             if not delivery.flush():
                 uri, why = bare(mlflow.get_tracking_uri()), first_line(delivery.why)
                 log.warning("MLflow at %s does not answer (%s). %s", uri, why, LATER)
             record.run_id = journal.facts.get("run_id")
+
+
+def _begin(record: Record, chosen: settings.Settings, data: Data, log_file: str | None) -> None:
+    facts = record.journal.facts
+    record.journal.reserve()
+    if "begun" not in facts:
+        record.begin(chosen, data)
+    else:
+        if "status" not in facts:
+            record.log()  # of the process that ended without a word
+        record.again()
+    log_path = str(Path(log_file).resolve()) if log_file else None
+    record.journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
+
+
+@contextlib.contextmanager
+def _as_far_as_there_is_room() -> Iterator[None]:
+    """What cannot be written does not hide why the run ended."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("Not all of how this run ended could be written down (%s).", error)
 
 
 def settle() -> list[str]:
@@ -89,11 +109,12 @@ def settle() -> list[str]:
     for journal in Journal.all():
         if not journal.claim():
             continue
+        told = {event.kind for event in journal.pending()}
+        if "begun" not in journal.facts and "begin" not in told:
+            journal.remove()  # it was killed before it was a run
+            continue
         with _put_away(journal):
-            told = {event.kind for event in journal.pending()}
-            if "begun" not in journal.facts and "begin" not in told:
-                journal.know(over=True)  # it was killed before it was a run
-            elif "status" not in journal.facts and "end" not in told:
+            if "status" not in journal.facts and "end" not in told:
                 record = Record(journal)
                 record.log()
                 record.tags(failure=WITHOUT_A_WORD)

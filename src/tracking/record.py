@@ -1,5 +1,6 @@
 """The record of a run: what it tells MLflow, by way of its journal."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -121,6 +122,10 @@ class Record:
         """
         if self._waiting is not None and self._waiting.exists():
             return
+        with contextlib.suppress(OSError):  # a full disk: what the training has to tell will say so
+            self._upload(path)
+
+    def _upload(self, path: Path) -> None:
         number = self.journal.facts.get("uploads", 0)
         self.journal.know(uploads=number + 1)
         with self.journal.event("files", where=CHECKPOINTS) as folder:
@@ -135,8 +140,11 @@ class Record:
     @property
     def keeper(self) -> Keeper:
         """Of the checkpoints of this run."""
-        failed = lambda error: self.tags(**{"checkpoint.failure": str(error)})  # noqa: E731
-        return Keeper(self.journal.checkpoints, self.resumed, saved=self.checkpoint, failed=failed)
+        return Keeper(self.journal.checkpoints, self.resumed, saved=self.checkpoint, failed=self._failed)
+
+    def _failed(self, error: OSError) -> None:
+        with contextlib.suppress(OSError):
+            self.tags(**{"checkpoint.failure": str(error)})
 
     @property
     def spent(self) -> float:

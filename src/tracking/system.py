@@ -45,6 +45,7 @@ class SystemMetrics:
                 monitor.collect_metrics()
                 values |= monitor.aggregate_metrics()
                 monitor.clear_metrics()
-            self.record.metrics({f"{PREFIX}{name}": value for name, value in values.items()}, step)
+            with contextlib.suppress(OSError):  # a full disk: what the training has to tell will say so
+                self.record.metrics({f"{PREFIX}{name}": value for name, value in values.items()}, step)
             step += 1
             self._ending.wait(self.interval)

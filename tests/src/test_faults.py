@@ -20,6 +20,22 @@ from tests.faults import Server
 
 LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", "tracking.log_model=false")
 PASSWORD = "open sesame, please"
+FULL = """  # src.run, on a disk that gets full after the third epoch; what is reserved can still be made use of
+import errno, pathlib
+from src import journal, run
+
+write, full = pathlib.Path.write_text, False
+
+def write_text(path, text, *more, **named):
+    global full
+    full = full or path.name == "event.json" and '"val/loss"' in text and '"step": 3' in text
+    if full and any(journal.ROOT.glob("*/reserve")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return write(path, text, *more, **named)
+
+pathlib.Path.write_text = write_text
+run.main()
+"""
 
 
 def start(here, *arguments, **more):
@@ -200,6 +216,23 @@ def test_what_a_full_disk_does_not_take_is_said_and_the_training_goes_on(here):
     assert "epoch 1/1" in done.stdout
     (run,) = runs(local(here))
     assert "File too large" in run.data.tags["checkpoint.failure"]
+
+
+def test_a_run_that_a_full_disk_ends_goes_on_once_there_is_room(here, command):
+    words = [*LSTM, "training.epochs=4", "training.steps_per_epoch=20"]
+    done = subprocess.run([sys.executable, "-c", FULL, *words], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("No space is left on the disk of mlruns")
+    assert done.stderr.count("\n") == 1
+    (cut,) = runs(local(here))
+    assert cut.info.status == "FAILED"
+    assert cut.data.tags["failure"].startswith("DiskFullError: No space is left")
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert "it goes on from epoch 3, step 20" in done.stdout
+    (run,) = runs(local(here))
+    assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
+    assert steps(local(here), run) == [1, 2, 3, 4]
 
 
 def test_eight_processes_on_one_file_lose_nothing(here):
