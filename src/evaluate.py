@@ -25,10 +25,11 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     """
     other = config.dataset(dataset) if dataset else None
     startup.load_tensorflow()
-    from src import datasets, report, strategies, tracking
+    from src import datasets, report, strategies
     from src import run as runs
+    from src.tracking.stored import Stored
 
-    stored = tracking.Stored(run, "run")
+    stored = Stored(run, "run")
     chosen = stored.settings
     strategy = strategies.create(chosen.strategy)
     data = datasets.load(chosen.dataset)

@@ -2,12 +2,8 @@
 
 from collections.abc import Mapping
 
+from src.metrics import LOWER_IS_BETTER, UNRANKED
 from src.tasks.task import Metrics
-
-LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
-    "perplexity", "bits_per_character", "fid", "kid", "class_distance",
-}  # fmt: skip
-UNRANKED = {"training_distance"}  # neither more nor less of it is better
 
 
 def table(

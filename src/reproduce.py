@@ -21,13 +21,15 @@ def reproduce(run: str) -> int:
         UserError: there is no such run, or its settings are not those of this version.
     """
     startup.load_tensorflow()
-    from src import datasets, strategies, tracking
+    from src import datasets, strategies
     from src import run as runs
+    from src.tracking.record import surroundings
+    from src.tracking.stored import Stored
 
-    stored = tracking.Stored(run, "run")
+    stored = Stored(run, "run")
     chosen = stored.settings
     strategies.create(chosen.strategy)  # before TensorFlow uses a device
-    here, there = tracking.surroundings(datasets.load(chosen.dataset)), stored.surroundings()
+    here, there = surroundings(datasets.load(chosen.dataset)), stored.surroundings()
     changed = {name: (there.get(name), here.get(name)) for name in sorted(here | there) if there.get(name) != here.get(name)}
     print("Nothing has changed since: code, versions, data, device." if not changed else "Not as it was:")
     for name, (then, now) in changed.items():
@@ -37,7 +39,7 @@ def reproduce(run: str) -> int:
         raise UserError(
             "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.send"
         )
-    return compare(stored.history(), tracking.Stored(found, "run").history())
+    return compare(stored.history(), Stored(found, "run").history())
 
 
 def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:

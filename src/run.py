@@ -73,7 +73,8 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> O
         quiet: lines instead of a progress bar.
     """
     startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
-    from src import complexity, compression, datasets, report, strategies, tracking, training
+    from src import complexity, compression, datasets, report, strategies, training
+    from src.tracking import lifecycle, stored
 
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
@@ -82,7 +83,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> O
     chosen, task, model = assemble(chosen, data, strategy, judge)
     learner = model
     if chosen.compression.teacher:
-        learner = training.pupil(model, tracking.teacher(chosen, task), chosen, task, strategy)
+        learner = training.pupil(model, stored.teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",
@@ -90,7 +91,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> O
     )  # fmt: skip
 
     with (
-        tracking.run(chosen, data, log_file) as record,
+        lifecycle.run(chosen, data, log_file) as record,
         training.enough_memory(chosen.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
@@ -143,12 +144,13 @@ def assemble(chosen: Settings, data, strategy, judge):
         strategy: the strategy.
         judge: of generated images (`tasks.Judge`).
     """
-    from src import strategies, tasks, tracking, training
+    from src import strategies, tasks, training
+    from src.tracking import stored
 
     strategies.check_batch(chosen.training.batch_size, strategy)
     pretrained = None
     if chosen.model.pretrained:
-        chosen, pretrained = tracking.pretrained(chosen)
+        chosen, pretrained = stored.pretrained(chosen)
     training.prepare(chosen)
     task = tasks.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
     model = training.build(chosen, task, strategy)
@@ -159,9 +161,10 @@ def assemble(chosen: Settings, data, strategy, judge):
 
 def judge_of(run_id: str, data):
     """The classifier of a run that judges generated images."""
-    from src import tasks, tracking, training
+    from src import tasks, training
+    from src.tracking.stored import Stored
 
-    stored = tracking.Stored(run_id, "task.judge")
+    stored = Stored(run_id, "task.judge")
     chosen = stored.settings
     training.prepare(chosen)
     return tasks.Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
@@ -169,10 +172,10 @@ def judge_of(run_id: str, data):
 
 def _judge(chosen: Settings, data):
     """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
-    from src import tracking
+    from src.tracking import stored
 
     wanted = config.judge(chosen)
-    found = tracking.same(wanted)
+    found = stored.same(wanted)
     if found is None:
         log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
         found = run(wanted, quiet=True).run_id

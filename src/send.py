@@ -7,9 +7,9 @@ from src.errors import UserError
 def main() -> int:
     """The command line."""
     startup.load_tensorflow()
-    from src import tracking
+    from src.tracking import lifecycle
 
-    left = tracking.settle()
+    left = lifecycle.settle()
     if left:
         raise UserError(f"MLflow does not answer ({left[0]}); {len(left)} run(s) have something to tell still.")
     return 0

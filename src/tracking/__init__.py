@@ -1,4 +1,13 @@
-"""The record of runs, in MLflow. The only package that knows MLflow."""
+"""The record of runs, in MLflow. The only package that knows MLflow.
+
+lifecycle   a run from its beginning to its end; what earlier ones have left untold
+record      what a run tells, into its journal
+delivery    from the journal to MLflow
+system      what a run costs its machine
+stored      what one earlier run has left, to go on with
+finished    all of them, to be compared, without TensorFlow: import modules of this package, which itself imports none
+server      what it takes to ask MLflow something
+"""
 
 import logging
 import os
@@ -8,11 +17,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-from src.tracking.lifecycle import run, settle
-from src.tracking.record import Record, surroundings
-from src.tracking.stored import Stored, pretrained, same, teacher
+import mlflow  # noqa: F401
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # each attempt to reach a server that is away
-
-__all__ = ["Record", "Stored", "pretrained", "run", "same", "settle", "surroundings", "teacher"]

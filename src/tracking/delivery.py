@@ -7,18 +7,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from src.errors import UserError
 from src.journal import METRICS, Event, Journal
-from src.redaction import bare, redacted
+from src.redaction import bare
 from src.tracking.record import CHECKPOINTS, JOURNAL
+from src.tracking.server import HOPELESS, first_use
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +24,6 @@ PATIENCE = 5.0  # seconds that the end of a run waits for a server that does not
 TOGETHER = 20  # times that metrics were told, in one request; MLflow takes up to 1,000 metrics
 LOOK = 0.25  # seconds between two looks into the outbox
 WAITS = (0.5, 30.0)  # seconds between two attempts to reach a server that does not answer: at first, and at most
-# What MLflow refuses for good. (BAD_REQUEST is not among them: it says so if two processes write the same row at once.)
-HOPELESS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
 
 
 class Delivery:
@@ -164,38 +160,3 @@ def _model(client: mlflow.MlflowClient, run_id: str, folder: Path, name: str) ->
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
     client.log_model_artifacts(made.model_id, str(folder))
     client.finalize_logged_model(made.model_id, "READY")
-
-
-@contextlib.contextmanager
-def asking() -> Iterator[None]:
-    """Where something of an earlier run is needed; that MLflow has no such thing is passed on as its own exception.
-
-    Raises:
-        UserError: MLflow does not answer.
-    """
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in HOPELESS:
-            raise
-        uri = bare(mlflow.get_tracking_uri())
-        raise UserError(
-            f"MLflow at {uri} does not answer ({first_line(error)}), and it has an earlier run that is needed here; type the "
-            "same again when it does."
-        ) from error
-
-
-def first_line(error: Exception | None) -> str:
-    """What an error says, in short."""
-    return redacted(str(error).partition("\n")[0])[:200]
-
-
-@contextlib.contextmanager
-def first_use() -> Iterator[None]:
-    """Lets one process at a time create the database: parallel first starts race on its migrations."""
-    if mlflow.get_tracking_uri().startswith("sqlite:"):
-        Path("mlruns").mkdir(exist_ok=True)
-        with filelock.FileLock("mlruns/.first_use.lock"):
-            yield
-    else:
-        yield

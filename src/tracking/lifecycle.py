@@ -19,8 +19,9 @@ from src.datasets import Data
 from src.errors import DiskFullError, ResumableError, UserError, enough_space
 from src.journal import Journal
 from src.redaction import bare, redacted
-from src.tracking.delivery import Delivery, deliver, first_line, first_use
+from src.tracking.delivery import Delivery, deliver
 from src.tracking.record import CHECKPOINTS, CODE, FINGERPRINT, JOURNAL, Record, code, command
+from src.tracking.server import first_line, first_use
 from src.tracking.system import SystemMetrics
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import time
 import mlflow
 import pytest
 
-from src import checkpoint, tracking
+from src import checkpoint
 from src.journal import Journal
+from src.tracking import lifecycle
 from tests import faults
 from tests.conftest import ROOT, environment
 from tests.faults import Server
@@ -355,10 +356,10 @@ def test_a_journal_is_claimed_by_one_process(here):
 
 
 def test_a_run_that_was_killed_before_it_began_leaves_nothing(here):
-    tracking.settle()
+    lifecycle.settle()
     journal = Journal.new(fingerprint="a", uri="b")
     journal.lock.release()
-    assert tracking.settle() == []
+    assert lifecycle.settle() == []
     assert not journal.folder.exists()
 
 

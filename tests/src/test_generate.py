@@ -7,8 +7,9 @@ import mlflow
 import pytest
 from matplotlib import image
 
-from src import generate, tracking
+from src import generate
 from src.errors import UserError
+from src.tracking import stored
 from tests.conftest import environment
 
 SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.bpe_vocabulary=300", "task.context=16")
@@ -40,11 +41,11 @@ def test_a_prompt_is_taken_letter_by_letter():
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
-    class Old(tracking.Stored):
+    class Old(stored.Stored):
         def __init__(self, run_id, setting):
             self.name, self.recorded = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
-    monkeypatch.setattr(tracking, "Stored", Old)
+    monkeypatch.setattr(stored, "Stored", Old)
     with pytest.raises(UserError, match="run=old was made with another version of this project"):
         generate.generate(generate.read(["run=old"]))
 

@@ -13,8 +13,10 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from src import datasets, journal, report, run, strategies, tasks, tracking, training
+from src import datasets, journal, report, run, strategies, tasks, training
 from src.errors import OutOfMemoryError, UserError
+from src.tracking import lifecycle, stored
+from src.tracking import record as recording
 from tests.conftest import ROOT
 
 
@@ -191,7 +193,7 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
     answer = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model").predict([text.decode() for text in texts.inputs])
     assert np.mean(answer["class"] == texts.targets) == pytest.approx(found.data.metrics["test/accuracy"])
 
-    chosen, writer = tracking.pretrained(settings(*tuned))
+    chosen, writer = stored.pretrained(settings(*tuned))
     training.prepare(chosen)
     task = tasks.create(chosen.task, datasets.load(chosen.dataset), pretrained=writer)
     model = training.build(chosen, task, strategies.create(chosen.strategy))
@@ -200,11 +202,11 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
         np.testing.assert_array_equal(one, two)
 
     with pytest.raises(UserError, match=r"has another size; type model.dimension=16 model.heads=2 model.blocks=1\.$"):
-        tracking.pretrained(settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}"))
+        stored.pretrained(settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}"))
     with pytest.raises(UserError, match=r"is a run of gpt that learned language_modeling; choose one of lstm that learned"):
-        tracking.pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
+        stored.pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
     with pytest.raises(UserError, match=r"is a run of gpt that learned text_classification; choose one of gpt"):
-        tracking.pretrained(settings(*tuned[:-1], f"model.pretrained={found.info.run_id}"))
+        stored.pretrained(settings(*tuned[:-1], f"model.pretrained={found.info.run_id}"))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
 )
 def test_the_status_is_true(store, settings, load, error, status):
     def body():
-        with tracking.run(settings("model=cnn"), load("digits"), log_file=None):
+        with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
 
     with pytest.raises(type(error)):
@@ -234,33 +236,33 @@ def test_a_race_for_the_database_is_run_again(store, settings, load, monkeypatch
         return make(*arguments, **more)
 
     monkeypatch.setattr(mlflow.MlflowClient, "create_run", racing)
-    with tracking.run(settings("model=cnn"), load("digits"), log_file=None):
+    with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
         pass
     assert only_run(store, "digits").info.status == "FINISHED"
 
 
 def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
-    with tracking.run(settings("model=cnn"), load("digits"), log_file=None) as record:
+    with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None) as record:
         record.tags(**{"no such ? name": "1", "good": "2"})
         record.tags(afterwards="3")
     found = only_run(store, "digits")
     assert (found.info.status, found.data.tags["afterwards"]) == ("FINISHED", "3")
     (kept,) = journal.ROOT.glob("*/refused/*/event.json")
     assert "no such ? name" in kept.read_text()
-    tracking.settle()
+    lifecycle.settle()
     assert kept.exists()
 
 
 def test_with_other_code_a_run_is_a_new_one_unless_it_is_named(store, settings, load, monkeypatch):
     def cut_short(*more):
-        with tracking.run(settings("model=cnn", *more), load("digits"), log_file=None):
+        with lifecycle.run(settings("model=cnn", *more), load("digits"), log_file=None):
             raise KeyboardInterrupt
 
     def number():
         return len(store.search_runs([store.get_experiment_by_name("digits").experiment_id]))
 
     for code, runs in (("as it was", 1), ("as it was", 1), ("changed", 2)):
-        monkeypatch.setattr(tracking.lifecycle, "code", lambda code=code: code)
+        monkeypatch.setattr(lifecycle, "code", lambda code=code: code)
         with pytest.raises(KeyboardInterrupt):
             cut_short()
         assert number() == runs
@@ -273,7 +275,7 @@ def test_with_other_code_a_run_is_a_new_one_unless_it_is_named(store, settings, 
 
 def test_what_may_go_well_another_time_can_go_on(store, settings, load):
     for error, goes_on in ((UserError("wrong"), 0), (OutOfMemoryError("too little"), 1)):
-        with pytest.raises(type(error)), tracking.run(settings("model=cnn"), load("digits"), log_file=None):
+        with pytest.raises(type(error)), lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
         assert len(list(journal.ROOT.glob("*"))) == goes_on
     found = store.search_runs([store.get_experiment_by_name("digits").experiment_id])
@@ -301,14 +303,14 @@ def test_a_run_whose_memory_did_not_suffice_goes_on(store, settings, monkeypatch
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
 def test_a_path_that_leads_out_of_the_folder_is_refused(store, settings, load, here, name):
     outside = pytest.raises(UserError, match=r"would lie outside of the run's folder")
-    with outside, tracking.run(settings("model=cnn"), load("digits"), log_file=None) as record:
+    with outside, lifecycle.run(settings("model=cnn"), load("digits"), log_file=None) as record:
         record.texts({name: "something"})
     assert not list(here.rglob("out.txt"))
 
 
 def test_a_checkpoint_waits_for_the_one_before_it(here):
     kept = journal.Journal.new(fingerprint="a", uri="b")
-    record = tracking.Record(kept)
+    record = recording.Record(kept)
     (here / "some.npz").write_bytes(b"12")
     for _ in range(3):
         record.checkpoint(here / "some.npz")
@@ -322,8 +324,8 @@ def test_a_checkpoint_waits_for_the_one_before_it(here):
 
 def test_what_differs_from_the_commit_is_kept(store, settings, load, monkeypatch):
     answers = {"rev-parse": "abc123\n", "diff": "- old\n+ new\n"}
-    monkeypatch.setattr(tracking.record, "_git", lambda *arguments: answers[arguments[0]])
-    with tracking.run(settings("model=cnn"), load("digits"), log_file=None):
+    monkeypatch.setattr(recording, "_git", lambda *arguments: answers[arguments[0]])
+    with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
         pass
     found = only_run(store, "digits")
     assert (found.data.tags["git.commit"], found.data.tags["git.dirty"]) == ("abc123", "true")

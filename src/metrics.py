@@ -1,0 +1,29 @@
+"""What the metrics of the tasks mean to whoever compares: which one counts first, and whether more of it is better."""
+
+LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
+    "perplexity", "bits_per_character", "fid", "kid", "class_distance", "loss", "seconds", "parameters", "macs",
+    "milliseconds_per_sample",
+}  # fmt: skip
+SHARES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as percentages
+UNRANKED = {"training_distance"}  # neither more nor less of it is better
+
+# What a task is called where recipes are compared, and by which of its test metrics.
+COMPARED = {
+    "image_classification": ("image classification", "accuracy"),
+    "text_classification": ("text classification", "accuracy"),
+    "language_modeling": ("language modeling", "bits_per_character"),
+    "translation": ("translation", "bleu"),
+    "forecasting": ("forecasting", "mae"),
+    "image_generation": ("image generation", "fid"),
+    "pixel_generation": ("image generation", "fid"),
+}
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether less of a metric is better, of which `name` may be the whole path in MLflow: test/nll."""
+    return name.rpartition("/")[2] in LOWER_IS_BETTER
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is shown as a percentage."""
+    return name.rpartition("/")[2] in SHARES
