@@ -8,7 +8,7 @@ import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 import yaml
@@ -27,7 +27,21 @@ from src.settings import KINDS, TASKS, Dataset, Generated, Model, Settings, leav
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-def check(arguments: Sequence[str]) -> None:
+class Asked(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        multirun: whether it is a sweep.
+        words: its overrides.
+        jobs: the settings of each job; none, if it asks Hydra for something else.
+    """
+
+    multirun: bool
+    words: Sequence[str]
+    jobs: Sequence[Settings]
+
+
+def check(arguments: Sequence[str]) -> Asked:
     """Checks every job that a command line asks for, before the first one starts.
 
     Raises:
@@ -35,14 +49,14 @@ def check(arguments: Sequence[str]) -> None:
     """
     parsed = get_args_parser().parse_args(list(arguments))
     if parsed.help or parsed.hydra_help or parsed.shell_completion or parsed.info:
-        return
+        return Asked(False, parsed.overrides, [])
     directory = Path(parsed.config_path).resolve() if parsed.config_path else CONF
     overrides = list(parsed.overrides)
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
     with initialize_config_dir(str(directory), version_base="1.3"):
-        for job in _jobs(overrides, parsed.multirun):
-            checked(_compose(parsed.config_name or "config", job))
+        jobs = [checked(_compose(parsed.config_name or "config", job)) for job in _jobs(overrides, parsed.multirun)]
+    return Asked(parsed.multirun and not parsed.cfg, parsed.overrides, jobs)
 
 
 def checked(config: DictConfig) -> Settings:

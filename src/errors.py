@@ -30,6 +30,15 @@ class DiskFullError(ResumableError):
         )
 
 
+class SweepError(ResumableError):
+    """Jobs of a sweep have failed."""
+
+    def __init__(self, failed: int, jobs: int, first: str):
+        super().__init__(
+            f"{failed} of {jobs} jobs failed; the first: {first} Type the same again to run again what has not finished."
+        )
+
+
 @contextlib.contextmanager
 def enough_space() -> Iterator[None]:
     """Says what to do where there is not.

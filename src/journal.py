@@ -190,6 +190,17 @@ class Journal:
                     events.append(Event(facts.pop("kind"), facts, folder))
         return events
 
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Afterwards forgets a run that is over, once all is told; leaves another one for whoever goes on with it."""
+        try:
+            yield
+        finally:
+            if self.facts.get("over") and self.empty and not self.refused.exists():
+                self.remove()
+            else:
+                self.lock.release()
+
     def remove(self) -> None:
         """Forgets the run."""
         gone = self.folder.with_suffix(REMOVED)
@@ -199,6 +210,14 @@ class Journal:
 
     def _events(self) -> list[Path]:
         return sorted(path for path in self.outbox.glob("*") if path.suffix != UNFINISHED)
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Lets one process of the working directory do something, while the others wait for it."""
+    ROOT.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(ROOT.parent / f".{name}.lock"):
+        yield
 
 
 def _replace(path: Path, text: str) -> None:

@@ -20,8 +20,8 @@ COMPARED = {
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether less of a metric is better, of which `name` may be the whole path in MLflow: test/nll."""
-    return name.rpartition("/")[2] in LOWER_IS_BETTER
+    """Whether less of a metric is better, of which `name` may be the path in MLflow, test/nll, or Keras's val_nll."""
+    return name.rpartition("/")[2].removeprefix("val_") in LOWER_IS_BETTER
 
 
 def is_share(name: str) -> bool:

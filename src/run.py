@@ -1,10 +1,12 @@
 """One run: `python -m src.run model=lstm`. Add -m to run several: `python -m src.run -m model=cnn,lstm`."""
 
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import hydra
@@ -14,9 +16,11 @@ from omegaconf import DictConfig
 
 from src import config, interruption, startup
 from src.errors import UserError
+from src.jobs import Job, Jobs
+from src.journal import one_at_a_time
 from src.settings import Generated, Settings
 
-log = logging.getLogger("src.run")  # __name__ is "__main__" here
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -25,8 +29,9 @@ def main() -> None:
     interruption.listen()
     logging.raiseExceptions = False  # a full disk would show a traceback for every line of the log
     try:
-        config.check(sys.argv[1:])
-        job()
+        asked = config.check(sys.argv[1:])
+        with _sweep(asked) if asked.multirun else contextlib.nullcontext():
+            job()
     except UserError as error:
         sys.exit(_stop(str(error), 2))
     except KeyboardInterrupt:
@@ -42,14 +47,42 @@ def _stop(sentence: str, status: int) -> int:
 def job(composed: DictConfig) -> float:
     """One job of Hydra's. Returns the monitored validation metric, for sweepers to improve."""
     hydra_config = HydraConfig.get()
-    sweep = hydra_config.mode == RunMode.MULTIRUN
-    log_file = f"{hydra_config.runtime.output_dir}/run.log"
+    chosen, log_file = config.checked(composed), f"{hydra_config.runtime.output_dir}/run.log"
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return _job_of_a_sweep(chosen, log_file, hydra_config.overrides.task)
     try:
-        return run(config.checked(composed), log_file, quiet=sweep or not sys.stdout.isatty()).objective
+        return run(chosen, log_file, quiet=not sys.stdout.isatty()).objective
     except UserError as error:
-        if sweep:
-            raise  # Hydra runs the other jobs first
         sys.exit(_stop(str(error), 2))
+
+
+@contextlib.contextmanager
+def _sweep(asked: config.Asked) -> Iterator[None]:
+    from src.tracking import sweep
+
+    startup.log_to_terminal()  # until Hydra does
+    with sweep.sweep(asked.words, asked.jobs):
+        yield
+
+
+def _job_of_a_sweep(chosen: Settings, log_file: str, overrides: Sequence[str]) -> float:
+    """Unless it has finished before. What becomes of it is noted for the sweep; Hydra runs the other jobs whatever that is."""
+    jobs, fingerprint = Jobs.current(), chosen.fingerprint()
+    asked = dict(override.partition("=")[::2] for override in overrides)
+    with jobs.alone(fingerprint):
+        if (known := jobs.finished(fingerprint)) is not None:
+            log.info("Has finished before: run %s.", known.run_id)
+            return known.objective
+        if chosen.sweep.fail_fast and jobs.failed():
+            raise UserError("Not begun, since another job has failed and sweep.fail_fast=true.")
+        try:
+            done = run(chosen, log_file, quiet=True, sweep=jobs.sweep)
+        except Exception as error:
+            log.error("%s", error, exc_info=not isinstance(error, UserError))
+            jobs.ended(fingerprint, Job(asked, None, {}, None, " ".join(f"{type(error).__name__}: {error}".split())[:500]))
+            raise
+        jobs.ended(fingerprint, Job(asked, done.objective, done.metrics, done.run_id))
+    return done.objective
 
 
 class Outcome(NamedTuple):
@@ -57,20 +90,23 @@ class Outcome(NamedTuple):
 
     Attributes:
         objective: the monitored validation metric: of the best epoch, or of the last one if that is kept.
+        metrics: of the test part, and what the run has cost.
         run_id: MLflow's; None as long as MLflow does not answer.
     """
 
     objective: float
+    metrics: dict[str, float]
     run_id: str | None
 
 
-def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> Outcome:
+def run(chosen: Settings, log_file: str | None = None, quiet: bool = False, sweep: dict[str, str] | None = None) -> Outcome:
     """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
 
     Args:
         chosen: the checked settings.
         log_file: a log that is kept with the run.
         quiet: lines instead of a progress bar.
+        sweep: what it is a job of (`Jobs.sweep`).
     """
     startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
     from src import complexity, compression, datasets, report, strategies, training
@@ -91,7 +127,7 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> O
     )  # fmt: skip
 
     with (
-        lifecycle.run(chosen, data, log_file) as record,
+        lifecycle.run(chosen, data, log_file, sweep) as record,
         training.enough_memory(chosen.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
@@ -132,7 +168,8 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False) -> O
         record.metrics({"seconds": seconds})
         log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
-    return Outcome(objective, record.run_id)
+    metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
+    return Outcome(objective, metrics, record.run_id)
 
 
 def assemble(chosen: Settings, data, strategy, judge):
@@ -175,16 +212,19 @@ def _judge(chosen: Settings, data):
     from src.tracking import stored
 
     wanted = config.judge(chosen)
-    found = stored.same(wanted)
-    if found is None:
-        log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
-        found = run(wanted, quiet=True).run_id
+    with one_at_a_time(f"judge-{wanted.digest()}"):  # jobs side by side share one
+        found = stored.same(wanted)
         if found is None:
-            raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
+            log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
+            found = run(wanted, quiet=True).run_id
+            if found is None:
+                raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
     judge = judge_of(found, data)
     log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
     return judge
 
 
 if __name__ == "__main__":
-    main()
+    from src import run as importable  # jobs in other processes find it by this name, and not as __main__
+
+    importable.main()

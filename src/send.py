@@ -6,10 +6,9 @@ from src.errors import UserError
 
 def main() -> int:
     """The command line."""
-    startup.load_tensorflow()
-    from src.tracking import lifecycle
+    from src.tracking.status import settle
 
-    left = lifecycle.settle()
+    left = settle()
     if left:
         raise UserError(f"MLflow does not answer ({left[0]}); {len(left)} run(s) have something to tell still.")
     return 0

@@ -232,6 +232,10 @@ class Checkpoint(Section):
     unit: Literal["seconds", "steps"]
 
 
+class Sweep(Section):
+    fail_fast: bool
+
+
 class Tracking(Section):
     experiment: str
     run_name: str | None
@@ -265,6 +269,7 @@ class Settings(Section):
     compression: Compression
     checkpoint: Checkpoint
     tracking: Tracking
+    sweep: Sweep
     resume: str
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
@@ -277,7 +282,7 @@ class Settings(Section):
         return self._digest(tracking={"log_model", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
-        without |= {"checkpoint": True, "resume": True, "dataset": {"data_dir"}}
+        without |= {"checkpoint": True, "resume": True, "sweep": True, "dataset": {"data_dir"}}
         told = self.model_dump(by_alias=True, exclude=without)
         return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -11,7 +11,14 @@ from src import metrics
 from src.errors import UserError
 from src.tracking.finished import Finished
 
-CHANCE = ("seed", "resume", "tracking.", "checkpoint.", "dataset.data_dir")  # what may differ between runs taken together
+CHANCE = (
+    "seed",
+    "resume",
+    "sweep.",
+    "tracking.",
+    "checkpoint.",
+    "dataset.data_dir",
+)  # what may differ between runs taken together
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ COSTS = {  # columns of what a result costs: metric in MLflow, how it is written
     "MACs": ("macs", "{:,.0f}"),
     "seconds": ("seconds", "{:,.0f}"),
     "examples/s": ("examples_per_second", "{:,.0f}"),
-    "energy (kJ)": ("energy_kilojoules", "{:,.1f}"),
 }
 
 

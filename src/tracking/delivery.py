@@ -11,12 +11,11 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
 from src.journal import METRICS, Event, Journal
 from src.redaction import bare
-from src.tracking.record import CHECKPOINTS, JOURNAL
-from src.tracking.server import HOPELESS, first_use
+from src.tracking.server import CHECKPOINTS, HOPELESS, JOURNAL, first_use
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +143,8 @@ def _begin(client: mlflow.MlflowClient, facts: dict) -> str:
         client.set_experiment_tag(
             experiment_id, "mlflow.experimentKind", "custom_model_development"
         )  # else the UI shows language models
+    if facts.get("sweep"):
+        facts["tags"][MLFLOW_PARENT_RUN_ID] = _sweep(client, **facts["sweep"])
     made = client.search_runs([experiment_id], f"tags.{JOURNAL} = '{facts['tags'][JOURNAL]}'", max_results=1)
     run = made[0] if made else client.create_run(experiment_id, facts["time"], facts["tags"], facts["name"])
     client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in facts["params"].items()])
@@ -152,6 +153,19 @@ def _begin(client: mlflow.MlflowClient, facts: dict) -> str:
     ]
     client.log_inputs(run.info.run_id, datasets=inputs)
     return run.info.run_id
+
+
+def _sweep(client: mlflow.MlflowClient, journal: str, experiment: str) -> str:
+    """The id of a sweep's run, which another process may be about to make.
+
+    Raises:
+        LookupError: it is not there yet.
+    """
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id], f"tags.{JOURNAL} = '{journal}'") if found else []
+    if not runs:
+        raise LookupError(f"its sweep {journal} has not begun")
+    return runs[0].info.run_id
 
 
 def _model(client: mlflow.MlflowClient, run_id: str, folder: Path, name: str) -> None:

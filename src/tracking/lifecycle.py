@@ -1,11 +1,11 @@
 """How a run begins, goes on after it was cut short, and ends; and what is done for runs whose process is gone."""
 
 import contextlib
+import functools
 import logging
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,71 +16,46 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from src import checkpoint, settings
 from src.datasets import Data
-from src.errors import DiskFullError, ResumableError, UserError, enough_space
+from src.errors import UserError
 from src.journal import Journal
 from src.redaction import bare, redacted
-from src.tracking.delivery import Delivery, deliver
-from src.tracking.record import CHECKPOINTS, CODE, FINGERPRINT, JOURNAL, Record, code, command
-from src.tracking.server import first_line, first_use
+from src.tracking.origin import CODE, code, command
+from src.tracking.record import Record
+from src.tracking.server import CHECKPOINTS, FINGERPRINT, JOURNAL, first_line, first_use
+from src.tracking.status import settle, told
 from src.tracking.system import SystemMetrics
 
 log = logging.getLogger(__name__)
 
-LATER = "What it was not told is kept in mlruns/unfinished; the next run tells it, or: python -m src.send"
-WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
 GONE = 600  # seconds without a word after which a run on another machine counts as gone
 
 
 @contextlib.contextmanager
-def run(chosen: settings.Settings, data: Data, log_file: str | None) -> Iterator[Record]:
-    """A run in MLflow: a new one, or one with the same settings that was cut short and goes on. Its status will be true.
+def run(chosen: settings.Settings, data: Data, log_file: str | None, sweep: dict[str, str] | None = None) -> Iterator[Record]:
+    """A training in MLflow: a new run, or one with the same settings that was cut short and goes on.
 
-    FINISHED if the block ended; KILLED on Ctrl-C or a signal; FAILED on any other exception, with its last line as the tag
-    `failure` and its traceback among the artifacts. The log goes along in each case.
+    Args:
+        chosen: the settings.
+        data: the data set.
+        log_file: a log that is kept with the run.
+        sweep: what it is a job of (`Jobs.sweep`).
 
     Raises:
         UserError: `resume` names a run that cannot go on.
     """
-    journal, resumed = _open(chosen)
+    journal, resumed = _open(chosen, sweep)
     record = Record(journal, resumed)
     threading.Thread(target=settle, name="settle", daemon=True).start()
-    status, hopeless = "FAILED", False
-    with _put_away(journal), Delivery(journal) as delivery:
-        with enough_space():
-            _begin(record, chosen, data, log_file)
-        try:
-            with enough_space(), SystemMetrics(record, chosen.tracking.system_metrics_interval):
-                yield record
-            status = "FINISHED"
-        except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
-            status = "KILLED"
-            raise
-        except Exception as error:
-            hopeless = isinstance(error, UserError) and not isinstance(error, ResumableError)  # it would fail again
-            if isinstance(error, DiskFullError):
-                journal.spend_reserve()
-            with _as_far_as_there_is_room():
-                record.tags(failure=f"{type(error).__name__}: {error}"[:5000])
-                record.texts(redacted({"traceback.txt": traceback.format_exc()}))
-            raise
-        finally:
-            with _as_far_as_there_is_room():
-                record.log()
-            with _as_far_as_there_is_room():
-                record.end(status)
-            if status == "FINISHED" or hopeless:
-                journal.know(over=True)
-            if not delivery.flush():
-                uri, why = bare(mlflow.get_tracking_uri()), first_line(delivery.why)
-                log.warning("MLflow at %s does not answer (%s). %s", uri, why, LATER)
-            record.run_id = journal.facts.get("run_id")
+    begin = functools.partial(_begin, record, chosen, data, log_file)
+    with told(record, begin), SystemMetrics(record, chosen.tracking.system_metrics_interval):
+        yield record
 
 
 def _begin(record: Record, chosen: settings.Settings, data: Data, log_file: str | None) -> None:
     facts = record.journal.facts
     record.journal.reserve()
     if "begun" not in facts:
-        record.begin(chosen, data)
+        record.introduce(chosen, data)
     else:
         if "status" not in facts:
             record.log()  # of the process that ended without a word
@@ -89,56 +64,7 @@ def _begin(record: Record, chosen: settings.Settings, data: Data, log_file: str 
     record.journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
 
 
-@contextlib.contextmanager
-def _as_far_as_there_is_room() -> Iterator[None]:
-    """What cannot be written does not hide why the run ended."""
-    try:
-        yield
-    except OSError as error:
-        log.warning("Not all of how this run ended could be written down (%s).", error)
-
-
-def settle() -> list[str]:
-    """Tells MLflow what runs of this folder have left untold, of those whose process is gone.
-
-    One that has not said how it ended was killed; it can still go on.
-
-    Returns:
-        Of those that have something to tell still, what is in the way.
-    """
-    left = []
-    for journal in Journal.all():
-        if not journal.claim():
-            continue
-        told = {event.kind for event in journal.pending()}
-        if "begun" not in journal.facts and "begin" not in told:
-            journal.remove()  # it was killed before it was a run
-            continue
-        with _put_away(journal):
-            if "status" not in journal.facts and "end" not in told:
-                record = Record(journal)
-                record.log()
-                record.tags(failure=WITHOUT_A_WORD)
-                record.end("KILLED")
-            why = deliver(journal)
-            if why is not None:
-                left.append(first_line(why))
-    return left
-
-
-@contextlib.contextmanager
-def _put_away(journal: Journal) -> Iterator[None]:
-    """Afterwards forgets a run that is over, once all is told; leaves another one for whoever goes on with it."""
-    try:
-        yield
-    finally:
-        if journal.facts.get("over") and journal.empty and not journal.refused.exists():
-            journal.remove()
-        else:
-            journal.lock.release()
-
-
-def _open(chosen: settings.Settings) -> tuple[Journal, checkpoint.State | None]:
+def _open(chosen: settings.Settings, sweep: dict[str, str] | None) -> tuple[Journal, checkpoint.State | None]:
     _check_experiment(chosen.tracking.experiment)
     fingerprint, uri = chosen.fingerprint(), bare(mlflow.get_tracking_uri())
     if chosen.resume != "never":
@@ -148,7 +74,13 @@ def _open(chosen: settings.Settings) -> tuple[Journal, checkpoint.State | None]:
     name = redacted(chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}")
     experiment = chosen.tracking.experiment
     return Journal.new(
-        fingerprint=fingerprint, uri=uri, experiment=experiment, name=name, code=code(), command=redacted(command())
+        fingerprint=fingerprint,
+        uri=uri,
+        experiment=experiment,
+        name=name,
+        code=code(),
+        command=redacted(command()),
+        sweep=sweep,
     ), None
 
 

@@ -2,16 +2,18 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
-import filelock
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from src.errors import UserError
+from src.journal import one_at_a_time
 from src.redaction import bare, redacted
 
+JOURNAL = "journal"  # tag: which journal a run was made from, so that it is made once
+FINGERPRINT = "settings.fingerprint"  # tag: what two commands have in common of which one goes on where the other was cut short
+CHECKPOINTS = "checkpoints"  # folder of artifacts
 # What MLflow refuses for good. (BAD_REQUEST is not among them: it says so if two processes write the same row at once.)
 HOPELESS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
 
@@ -40,12 +42,6 @@ def first_line(error: Exception | None) -> str:
     return redacted(str(error).partition("\n")[0])[:200]
 
 
-@contextlib.contextmanager
-def first_use() -> Iterator[None]:
+def first_use() -> contextlib.AbstractContextManager[None]:
     """Lets one process at a time create the database: parallel first starts race on its migrations."""
-    if mlflow.get_tracking_uri().startswith("sqlite:"):
-        Path("mlruns").mkdir(exist_ok=True)
-        with filelock.FileLock("mlruns/.first_use.lock"):
-            yield
-    else:
-        yield
+    return one_at_a_time("first_use") if mlflow.get_tracking_uri().startswith("sqlite:") else contextlib.nullcontext()

@@ -11,7 +11,8 @@ from src import compression, config
 from src.errors import UserError
 from src.settings import Settings
 from src.tasks import LanguageModeling, Task, Writer
-from src.tracking.record import SURROUNDINGS, WEIGHTS
+from src.tracking.origin import SURROUNDINGS
+from src.tracking.record import WEIGHTS
 from src.tracking.server import asking, first_use
 
 FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on

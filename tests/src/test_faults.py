@@ -14,7 +14,7 @@ import pytest
 
 from src import checkpoint
 from src.journal import Journal
-from src.tracking import lifecycle
+from src.tracking import status
 from tests import faults
 from tests.conftest import ROOT, environment
 from tests.faults import Server
@@ -356,10 +356,10 @@ def test_a_journal_is_claimed_by_one_process(here):
 
 
 def test_a_run_that_was_killed_before_it_began_leaves_nothing(here):
-    lifecycle.settle()
+    status.settle()
     journal = Journal.new(fingerprint="a", uri="b")
     journal.lock.release()
-    assert lifecycle.settle() == []
+    assert status.settle() == []
     assert not journal.folder.exists()
 
 

@@ -15,7 +15,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from src import datasets, journal, report, run, strategies, tasks, training
 from src.errors import OutOfMemoryError, UserError
-from src.tracking import lifecycle, stored
+from src.tracking import lifecycle, origin, status, stored
 from src.tracking import record as recording
 from tests.conftest import ROOT
 
@@ -249,7 +249,7 @@ def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
     assert (found.info.status, found.data.tags["afterwards"]) == ("FINISHED", "3")
     (kept,) = journal.ROOT.glob("*/refused/*/event.json")
     assert "no such ? name" in kept.read_text()
-    lifecycle.settle()
+    status.settle()
     assert kept.exists()
 
 
@@ -324,7 +324,7 @@ def test_a_checkpoint_waits_for_the_one_before_it(here):
 
 def test_what_differs_from_the_commit_is_kept(store, settings, load, monkeypatch):
     answers = {"rev-parse": "abc123\n", "diff": "- old\n+ new\n"}
-    monkeypatch.setattr(recording, "_git", lambda *arguments: answers[arguments[0]])
+    monkeypatch.setattr(origin, "git", lambda *arguments: answers[arguments[0]])
     with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
         pass
     found = only_run(store, "digits")

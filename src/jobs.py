@@ -1,0 +1,90 @@
+"""What the jobs of a sweep have come to: files that outlive every process, which the sweep reads when it is typed again."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+VARIABLE = "SWEEP_FOLDER"  # of the environment: it tells a job, in whatever process it runs, which sweep it belongs to
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job has ended.
+
+    Attributes:
+        overrides: what it was asked for besides what all jobs were asked for: {"model": "cnn", …}.
+        objective: the monitored metric; None if it has failed.
+        metrics: of the test part, and what the run cost.
+        run_id: MLflow's; None if MLflow has not answered.
+        failure: why it has failed.
+    """
+
+    overrides: Mapping[str, str]
+    objective: float | None
+    metrics: Mapping[str, float]
+    run_id: str | None
+    failure: str | None = None
+
+
+class Jobs:
+    """The jobs of a sweep that have ended, in a folder.
+
+    Args:
+        folder: with a file for each.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def current(cls) -> "Jobs | None":
+        """Those of the sweep that this process runs a job of."""
+        folder = os.environ.get(VARIABLE)
+        return cls(Path(folder)) if folder else None
+
+    def begin(self) -> None:
+        """Makes this the current sweep; what has failed will be tried again."""
+        self.folder.mkdir(exist_ok=True)
+        os.environ[VARIABLE] = str(self.folder.resolve())
+        for path, job in self._read().items():
+            if job.failure:
+                path.unlink()
+
+    @property
+    def sweep(self) -> dict[str, str]:
+        """The journal of the sweep, and its experiment."""
+        facts = json.loads((self.folder.parent / "journal.json").read_text())
+        return {"journal": self.folder.parent.name, "experiment": facts["experiment"]}
+
+    def finished(self, fingerprint: str) -> Job | None:
+        """The job with these settings, if it has finished."""
+        found = self._read().get(self.folder / f"{fingerprint}.json")
+        return found if found and not found.failure else None
+
+    def failed(self) -> list[Job]:
+        """Those that have failed since the sweep was typed the last time."""
+        return [job for job in self.all() if job.failure]
+
+    def alone(self, fingerprint: str) -> filelock.BaseFileLock:
+        """Held while a job runs: a process may have outlived the sweep that began it, when that is typed again."""
+        return filelock.FileLock(self.folder / f"{fingerprint}.lock")
+
+    def ended(self, fingerprint: str, job: Job) -> None:
+        """Notes how one has ended."""
+        path = self.folder / f"{fingerprint}.json"
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(dataclasses.asdict(job)))
+        os.replace(unfinished, path)
+
+    def all(self) -> Sequence[Job]:
+        """Those that have ended, in the order in which they did."""
+        return list(self._read().values())
+
+    def _read(self) -> dict[Path, Job]:
+        paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return {path: Job(**json.loads(path.read_text())) for path in paths}

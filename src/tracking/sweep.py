@@ -1,0 +1,109 @@
+"""A sweep in MLflow: a run of its own, with its jobs below it, that goes on where it was cut short."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+
+import mlflow
+
+from src import settings
+from src.comparison import effects
+from src.errors import SweepError
+from src.jobs import Job, Jobs
+from src.journal import Journal
+from src.redaction import bare, redacted
+from src.tracking.account import Account
+from src.tracking.origin import CODE, code, command
+from src.tracking.server import FINGERPRINT
+from src.tracking.status import told
+
+log = logging.getLogger(__name__)
+
+MIXED = "sweeps"  # experiment of a sweep over several data sets
+
+
+@contextlib.contextmanager
+def sweep(words: Sequence[str], jobs: Sequence[settings.Settings]) -> Iterator[None]:
+    """Jobs that run in the block belong to one sweep: a new one, or the same one typed again after it was cut short.
+
+    Args:
+        words: of the command line.
+        jobs: the settings of each.
+
+    Raises:
+        SweepError: a job has failed.
+    """
+    fingerprint = hashlib.blake2b("".join(sorted(job.fingerprint() for job in jobs)).encode(), digest_size=16).hexdigest()
+    journal = _open(fingerprint, jobs)
+    account, ended = Account(journal), Jobs(journal.folder / "jobs")
+
+    def begin() -> None:
+        journal.reserve()
+        if "begun" in journal.facts:
+            account.again()
+        else:
+            asked = dict(word.partition("=")[::2] for word in words if "=" in word)
+            tags = {"kind": "sweep", "command": command(), CODE: code(), FINGERPRINT: fingerprint, "jobs": str(len(jobs))}
+            account.begin(asked, tags, {})
+        journal.know(begun=True, status=None)
+        ended.begin()
+
+    with told(account, begin):
+        try:
+            yield
+        except Exception as error:
+            failed = ended.failed()
+            if not failed:
+                raise
+            raise SweepError(len(failed), len(jobs), failed[0].failure) from error
+        finally:
+            _report(account, ended.all(), len(jobs), jobs[0].training.monitor)
+            log.info("The sweep in MLflow: %s.", account.where())
+
+
+def _open(fingerprint: str, jobs: Sequence[settings.Settings]) -> Journal:
+    uri = bare(mlflow.get_tracking_uri())
+    for journal in Journal.all() if jobs[0].resume != "never" else []:
+        facts = journal.facts
+        same = (facts.get("fingerprint"), facts.get("uri"), facts.get("code")) == (fingerprint, uri, code())
+        if same and not facts.get("over") and journal.claim():
+            log.info("This sweep was cut short; it goes on, and what has finished is not run again.")
+            return journal
+    experiments = {job.tracking.experiment for job in jobs}
+    return Journal.new(
+        fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED,
+        name=f"sweep-{len(jobs)}-jobs", code=code(), command=redacted(command()),
+    )  # fmt: skip
+
+
+def _report(account: Account, jobs: Sequence[Job], number: int, objective: str) -> None:
+    """The table of results, the best job, and what each parameter does."""
+    finished = effects.ranked(jobs, objective)
+    account.texts({"results.csv": _table(jobs)})
+    account.metrics({"jobs/finished": len(finished), "jobs/failed": len(jobs) - len(finished), "jobs/all": number}, len(jobs))
+    if not finished:
+        return
+    log.info("\n%s", effects.table(jobs, objective))
+    best = finished[0]
+    account.tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
+    account.metrics({"best/objective": best.objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs))
+    account.figures(effects.figures(finished, objective))
+
+
+def _table(jobs: Sequence[Job]) -> str:
+    parameters = list(dict.fromkeys(name for job in jobs for name in job.overrides))
+    measured = list(dict.fromkeys(name for job in jobs for name in job.metrics))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*parameters, "objective", *measured, "run_id", "failure"])
+    for job in jobs:
+        cells = [
+            *(job.overrides.get(name) for name in parameters),
+            job.objective,
+            *(job.metrics.get(name) for name in measured),
+        ]
+        writer.writerow([*cells, job.run_id, job.failure])
+    return file.getvalue()
