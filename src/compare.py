@@ -32,6 +32,8 @@ def compare(words: Sequence[str]) -> str:
     """
     options, wanted = _read(words)
     chosen = _format(options)
+    if len({"a", "b"} & options.keys()) == 1:
+        raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
     from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
     from src.tracking.finished import finished
 
@@ -40,12 +42,15 @@ def compare(words: Sequence[str]) -> str:
     for name in [*wanted, *(name for side in "ab" for name in _side(options, side))]:
         _check(name, known)
     selected = _select(runs, wanted)
-    if "a" in options or "b" in options:
+    if "a" in options:
         return _difference(selected, options)
     page = _written(groups.boards(selected, options.get("metric")), chosen)
     if "to" not in options:
         return page
-    Path(options["to"]).write_text(page, encoding="utf-8")
+    try:
+        Path(options["to"]).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"to={options['to']} cannot be written: {error.strerror}.") from None
     return f"Written: {options['to']}"
 
 
@@ -78,6 +83,8 @@ def _side(options: Mapping[str, str], side: str) -> dict[str, str]:
 def _format(options: Mapping[str, str]) -> str:
     by_name = next((name for name, suffix in FORMATS.items() if options.get("to", "").endswith(suffix)), None)
     chosen = options.get("format") or by_name or "text"
+    if "to" in options and not ("format" in options or by_name):
+        raise UserError(f"to={options['to']} has none of the endings {', '.join(FORMATS.values())}; add one, or format=….")
     if chosen not in FORMATS:
         raise UserError(f"There is no format={chosen}; known: {', '.join(FORMATS)}.")
     return chosen
@@ -124,8 +131,6 @@ def _number(text: str) -> float:
 def _difference(runs: Sequence, options: Mapping[str, str]) -> str:
     from src.comparison import groups, significance
 
-    if not {"a", "b"} <= options.keys():
-        raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
     pair = []
     for side in "ab":
         found = groups.grouped(_select(runs, _side(options, side)))

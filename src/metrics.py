@@ -21,9 +21,13 @@ COMPARED = {
 
 def lower_is_better(name: str) -> bool:
     """Whether less of a metric is better, of which `name` may be the path in MLflow, test/nll, or Keras's val_nll."""
-    return name.rpartition("/")[2].removeprefix("val_") in LOWER_IS_BETTER
+    return _bare(name) in LOWER_IS_BETTER
 
 
 def is_share(name: str) -> bool:
     """Whether a metric is shown as a percentage."""
-    return name.rpartition("/")[2] in SHARES
+    return _bare(name) in SHARES
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2].removeprefix("val_")

@@ -18,8 +18,8 @@ COSTS = {  # columns of what a result costs: metric in MLflow, how it is written
 
 def number(value: float, metric: str) -> str:
     """Four digits of a value, or a percentage with two places."""
-    if math.isnan(value):
-        return "–"
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else str(value)
     if metrics.is_share(metric):
         return f"{100 * value:.2f} %"
     return f"{value:,.{places(value)}f}"
@@ -37,7 +37,7 @@ def spread(group: Group, metric: str) -> str:
 
 def places(value: float) -> int:
     """So many digits after the point that there are four in all, or more."""
-    return max(0, 3 - math.floor(math.log10(abs(value)))) if value else 3
+    return max(0, 3 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 3
 
 
 def rows(board: Board) -> tuple[list[str], list[list[str]]]:

@@ -21,7 +21,6 @@ class Finished:
         start: milliseconds since 1970.
         settings: {"training.epochs": "10", …}, as texts.
         metrics: {"test/accuracy": 0.99, …}, the last value of each.
-        code: digest of the code that it ran.
         tested_on: digest of its test part.
     """
 
@@ -29,7 +28,6 @@ class Finished:
     start: int
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
-    code: str
     tested_on: str
 
 
@@ -59,10 +57,7 @@ def _finished(run: Run) -> Finished:
         for tag in entry.tags
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
-    tags = run.data.tags
-    return Finished(
-        run.info.run_id, run.info.start_time, run.data.params, run.data.metrics, tags.get("code", ""), digests.get("test", "")
-    )
+    return Finished(run.info.run_id, run.info.start_time, run.data.params, run.data.metrics, digests.get("test", ""))
 
 
 def curves(runs: Sequence[Finished], metric: str) -> dict[str, list[tuple[int, float]]]:

@@ -1,4 +1,4 @@
-"""How a run begins, goes on after it was cut short, and ends; and what is done for runs whose process is gone."""
+"""How a training begins, or goes on where it was cut short: here, or from what MLflow has of it."""
 
 import contextlib
 import functools

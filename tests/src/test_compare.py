@@ -24,7 +24,7 @@ def finished(recipe="cnn", seed=0, start=0, tested_on="a", metrics=None, task="i
     """A run as MLflow would have it."""
     own = {"model.name": recipe, "dataset.name": "digits", "task.name": task, "seed": str(seed), "tracking.run_name": "any"}
     own |= {name.replace("__", "."): value for name, value in settings.items()}
-    return Finished(f"{recipe}{start}", start, own, metrics or {"test/accuracy": 0.9}, "code", tested_on)
+    return Finished(f"{recipe}{start}", start, own, metrics or {"test/accuracy": 0.9}, tested_on)
 
 
 def accuracies(recipe, *values, **more):
@@ -117,7 +117,8 @@ def test_less_is_better_of_an_error():
     ("value", "metric", "shown"),
     [
         (0.99256, "test/accuracy", "99.26 %"), (0.51234, "test/mae", "0.5123"), (1234.5, "test/mae", "1,234"),
-        (0.0, "test/mae", "0.000"), (float("nan"), "test/mae", "–"), (-0.41461, "test/skill", "-0.4146"),
+        (0.0, "test/mae", "0.000"), (float("nan"), "test/mae", "–"), (float("inf"), "test/perplexity", "inf"),
+        (0.5, "val_accuracy", "50.00 %"), (-0.41461, "test/skill", "-0.4146"),
     ],
 )  # fmt: skip
 def test_numbers_have_four_digits(value, metric, shown):
@@ -170,6 +171,8 @@ def test_it_is_written_where_that_is_asked_for(some):
     ("words", "answer"),
     [
         (["nonsense"], "'nonsense' cannot be read; write setting=value, like dataset=digits."),
+        (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .csv, .html"),
+        (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
         (["format=pdf"], "There is no format=pdf; known: text, markdown, csv, html."),
         (["metric=test/foo"], "No run has the metric 'test/foo'; known: baseline/logistic_regression/accuracy, "),
         (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
