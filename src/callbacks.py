@@ -24,6 +24,11 @@ class KeepBest(keras.callbacks.EarlyStopping):
 
     MEMORY = ("wait", "stopped_epoch", "best", "best_epoch")
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Passes over epochs that have no such metric, as those have whose samples nobody judges."""
+        if self.monitor in logs:
+            super().on_epoch_end(epoch, logs)
+
     def memory(self) -> dict:
         """How good the best epoch was, how long ago it is, and its weights."""
         return {name: getattr(self, name) for name in self.MEMORY} | {"weights": self.best_weights or []}
@@ -133,9 +138,27 @@ class Glance(keras.callbacks.Callback):
         if epoch + 1 not in self.epochs:
             return
         metrics, figures = self.task.glance(self.model)
+        logs.update({f"val_{name}": metrics[name] for name in self.task.glanced})
         if metrics:
             self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
         self.log_figures({f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in figures.items()})
+
+
+class Report(keras.callbacks.Callback):
+    """Tells a search the monitored metric after every epoch that has it, but for the last one: nothing is saved any more.
+
+    Args:
+        monitor: its name.
+        report: is told; raises if the run is to end there.
+    """
+
+    def __init__(self, monitor: str, report: Callable[[float, int], None]):
+        super().__init__()
+        self.monitor, self.report = monitor, report
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor in logs and epoch + 1 < self.params["epochs"]:
+            self.report(float(logs[self.monitor]), epoch + 1)
 
 
 class EpochLog(keras.callbacks.Callback):

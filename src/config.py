@@ -5,6 +5,7 @@ Hydra composes the configuration and pydantic checks it. TensorFlow takes second
 
 import contextlib
 import difflib
+import importlib.util
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,15 +17,24 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import signature
 from src.errors import UserError
-from src.settings import KINDS, TASKS, Dataset, Generated, Model, Settings, leaves
+from src.settings import COSTS, KINDS, TASKS, Dataset, Generated, Model, Search, Settings, leaves
+from src.sweeping import space
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+SEARCH = "hydra_plugins.src.sweeping.search.OptunaSweeper"
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+EXTRAS = {  # launchers that not everyone wants: the package that each needs, and the file that installs it
+    "ray": ("ray", "requirements-ray.txt"),
+    "submitit_slurm": ("submitit", "requirements-slurm.txt"),
+    "submitit_local": ("submitit", "requirements-slurm.txt"),
+}
 
 
 class Asked(NamedTuple):
@@ -33,12 +43,17 @@ class Asked(NamedTuple):
     Attributes:
         multirun: whether it is a sweep.
         words: its overrides.
-        jobs: the settings of each job; none, if it asks Hydra for something else.
+        jobs: the settings of each job; none, if it asks Hydra for something else. A search does not know its jobs; of it these
+            are the ends of what is varied, each by itself.
+        search: how the jobs are chosen, if they are not simply all combinations.
+        side_by_side: whether they run in processes of their own.
     """
 
     multirun: bool
     words: Sequence[str]
     jobs: Sequence[Settings]
+    search: Search | None = None
+    side_by_side: bool = False
 
 
 def check(arguments: Sequence[str]) -> Asked:
@@ -54,9 +69,22 @@ def check(arguments: Sequence[str]) -> Asked:
     overrides = list(parsed.overrides)
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
+    multirun, name = parsed.multirun and not parsed.cfg, parsed.config_name or "config"
     with initialize_config_dir(str(directory), version_base="1.3"):
-        jobs = [checked(_compose(parsed.config_name or "config", job)) for job in _jobs(overrides, parsed.multirun)]
-    return Asked(parsed.multirun and not parsed.cfg, parsed.overrides, jobs)
+        swept, fixed = _overrides(overrides, parsed.multirun)
+        search, side_by_side = None, False
+        if multirun:
+            _launcher_is_there(fixed)
+            composed = _compose(name, fixed, return_hydra_config=True)
+            side_by_side = composed.hydra.launcher._target_ != ONE_BY_ONE
+            if composed.hydra.sweeper._target_ == SEARCH:
+                search = _search(composed)
+            brought = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
+            swept = list({space.name(override): override for override in [*_parsed(brought), *swept]}.values())
+        jobs = [checked(_compose(name, fixed + job)) for job in _jobs(swept, search)]
+    if search:
+        _objectives_are_known(search, jobs)
+    return Asked(multirun, parsed.overrides, jobs, search, side_by_side)
 
 
 def checked(config: DictConfig) -> Settings:
@@ -217,31 +245,85 @@ def dataset(name: str) -> Dataset:
 # --- composing ------------------------------------------------------------------------------------------------------
 
 
-def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
-    """The overrides of each job: one, or as many as a sweep over comma-separated values makes."""
+def _overrides(overrides: list[str], multirun: bool) -> tuple[list[Override], list[str]]:
+    """Those that name several values, and the others."""
+    parsed = _parsed(overrides)
+    swept = [override for override in parsed if override.is_sweep_override()]
+    if swept and not multirun:
+        first = swept[0].input_line
+        raise UserError(f"{first} names several values; add -m to run them one after the other.")
+    return swept, [override.input_line for override in parsed if not override.is_sweep_override()]
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     try:
-        parsed = parser.parse_overrides(overrides)
+        return parser.parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(
             f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets or colons "
             """in quotes, like 'dataset.splits.test="train[80%:]"'."""
         ) from None
-    swept = [override for override in parsed if override.is_sweep_override()]
-    if swept and not multirun:
-        first = swept[0].input_line
-        raise UserError(f"{first} names several values; add -m to run them one after the other.")
-    fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] for o in swept if o.is_discrete_sweep()
-    ]
-    for values in itertools.product(*choices):
-        yield fixed + list(values)
 
 
-def _compose(name: str, overrides: list[str]) -> DictConfig:
+def _jobs(swept: Sequence[Override], search: Search | None) -> Iterator[list[str]]:
+    """What each job sets besides what all of them do."""
+    for override in swept:
+        space.check(override)
+        if space.is_interval(override) and (search is None or search.sampler == "grid"):
+            instead = "list values" if search else "add hydra/sweeper=optuna, which searches it, or list values"
+            raise UserError(f"{override.input_line} holds more values than can be tried; {instead}, like {_like(override)}.")
+    choices = [[f"{space.name(override)}={value}" for value in space.values(override)] for override in swept]
+    if search is None:
+        yield from map(list, itertools.product(*choices))
+        return
+    if not swept:
+        raise UserError(
+            "hydra/sweeper=optuna has nothing to vary; type sweep=<recipe>, or a range like "
+            "'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))'."
+        )
+    yield [values[0] for values in choices]
+    for place, values in enumerate(choices):
+        for value in values[1:]:
+            yield [other[0] if at != place else value for at, other in enumerate(choices)]
+
+
+def _like(override: Override) -> str:
+    return f"{space.name(override)}={','.join(space.values(override))}"
+
+
+def _search(composed: DictConfig) -> Search:
+    """How a search is to be done.
+
+    Raises:
+        UserError: a setting of it is wrong.
+    """
+    hydra = {name: OmegaConf.to_container(composed.hydra[name], resolve=True) for name in ("sweeper", "launcher")}
     try:
-        return compose(name, overrides)
+        return Search.of(hydra, composed.training.monitor)
+    except pydantic.ValidationError as error:
+        raise UserError(_sentence(error.errors()[0], ("hydra", "sweeper"), {"hydra": hydra})) from None
+
+
+def _objectives_are_known(search: Search, jobs: Sequence[Settings]) -> None:
+    for name in search.objectives:
+        for monitor in {job.training.monitor for job in jobs}:
+            if name not in (monitor, *COSTS):
+                raise UserError(
+                    f"hydra.sweeper.objectives cannot have {name}; known: {', '.join((monitor, *COSTS))}. To improve another "
+                    f"metric of the validation part type training.monitor={name}."
+                )
+
+
+def _launcher_is_there(overrides: Sequence[str]) -> None:
+    for launcher, (package, file) in EXTRAS.items():
+        if f"hydra/launcher={launcher}" in overrides and not importlib.util.find_spec(package):
+            raise UserError(f"hydra/launcher={launcher} needs the package {package}; type pip install -r {file}.")
+
+
+def _compose(name: str, overrides: list[str], **how: bool) -> DictConfig:
+    try:
+        return compose(name, overrides, **how)
     except MissingConfigException as error:
         raise UserError(_unknown_option(error)) from None
     except ConfigCompositionException as error:

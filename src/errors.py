@@ -39,6 +39,10 @@ class SweepError(ResumableError):
         )
 
 
+class PrunedError(Exception):
+    """A search gives a job up, since it is behind the others. That is no mistake: the run ends as KILLED, with this reason."""
+
+
 @contextlib.contextmanager
 def enough_space() -> Iterator[None]:
     """Says what to do where there is not.

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -12,13 +13,14 @@ from typing import NamedTuple
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import config, interruption, startup
-from src.errors import UserError
-from src.jobs import Job, Jobs
+from src.errors import PrunedError, UserError
 from src.journal import one_at_a_time
-from src.settings import Generated, Settings
+from src.settings import Generated, Search, Settings, side_by_side
+from src.sweeping import gpu
+from src.sweeping.jobs import Job, Jobs
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,9 @@ def job(composed: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     chosen, log_file = config.checked(composed), f"{hydra_config.runtime.output_dir}/run.log"
     if hydra_config.mode == RunMode.MULTIRUN:
-        return _job_of_a_sweep(chosen, log_file, hydra_config.overrides.task)
+        if hydra_config.launcher._target_ == config.ONE_BY_ONE:
+            return _job_of_a_sweep(chosen, log_file, hydra_config)
+        return _in_a_process_of_its_own(chosen, log_file, hydra_config)
     try:
         return run(chosen, log_file, quiet=not sys.stdout.isatty()).objective
     except UserError as error:
@@ -58,31 +62,76 @@ def job(composed: DictConfig) -> float:
 
 @contextlib.contextmanager
 def _sweep(asked: config.Asked) -> Iterator[None]:
+    from src.sweeping import plugins
     from src.tracking import sweep
 
     startup.log_to_terminal()  # until Hydra does
-    with sweep.sweep(asked.words, asked.jobs):
-        yield
+    plugins.register()
+    if asked.side_by_side:
+        _prepare_data(asked.jobs)
+    with sweep.sweep(asked.words, asked.jobs, asked.search):
+        try:
+            with interruption.left_to_others() if asked.side_by_side else contextlib.nullcontext():
+                yield
+        finally:
+            interruption.check()  # jobs in other processes have been told so too, and say that they have failed
 
 
-def _job_of_a_sweep(chosen: Settings, log_file: str, overrides: Sequence[str]) -> float:
+def _prepare_data(jobs: Sequence[Settings]) -> None:
+    """Once, before jobs that run side by side want it. What is wrong with a data set its job will say."""
+    startup.load_tensorflow()
+    from src import datasets
+
+    for chosen in {job.dataset for job in jobs}:
+        with contextlib.suppress(UserError):
+            datasets.prepare(chosen)
+
+
+def _in_a_process_of_its_own(chosen: Settings, log_file: str, hydra_config: DictConfig) -> float:
+    """A job that runs beside others."""
+    interruption.listen()
+    startup.begin_lines_with(f"#{hydra_config.job.num}  ")
+    gpu.take(Jobs.current().folder, side_by_side(hydra_config.launcher))
+    try:
+        interruption.check()  # while an earlier job ran in this process
+        return _job_of_a_sweep(chosen, log_file, hydra_config)
+    except KeyboardInterrupt:
+        raise UserError("Stopped.") from None  # the interruption of a process would be the end of the others
+
+
+def _job_of_a_sweep(chosen: Settings, log_file: str, hydra_config: DictConfig) -> float:
     """Unless it has finished before. What becomes of it is noted for the sweep; Hydra runs the other jobs whatever that is."""
     jobs, fingerprint = Jobs.current(), chosen.fingerprint()
-    asked = dict(override.partition("=")[::2] for override in overrides)
+    asked = dict(override.partition("=")[::2] for override in hydra_config.overrides.task)
     with jobs.alone(fingerprint):
         if (known := jobs.finished(fingerprint)) is not None:
             log.info("Has finished before: run %s.", known.run_id)
-            return known.objective
+            return math.nan if known.objective is None else known.objective
         if chosen.sweep.fail_fast and jobs.failed():
             raise UserError("Not begun, since another job has failed and sweep.fail_fast=true.")
+        trial = _trial(chosen, jobs, asked, hydra_config)
         try:
-            done = run(chosen, log_file, quiet=True, sweep=jobs.sweep)
+            done = run(chosen, log_file, quiet=True, sweep=jobs.sweep, trial=trial)
+        except PrunedError as error:
+            log.info("%s", error)
+            jobs.ended(fingerprint, Job(asked, None, {}, None, pruned=str(error)))
+            return math.nan
         except Exception as error:
             log.error("%s", error, exc_info=not isinstance(error, UserError))
             jobs.ended(fingerprint, Job(asked, None, {}, None, " ".join(f"{type(error).__name__}: {error}".split())[:500]))
             raise
         jobs.ended(fingerprint, Job(asked, done.objective, done.metrics, done.run_id))
     return done.objective
+
+
+def _trial(chosen: Settings, jobs: Jobs, asked: dict[str, str], hydra_config: DictConfig):
+    """What a job is to the search (`search.Trial`), if it is a job of one."""
+    if hydra_config.sweeper._target_ != config.SEARCH:
+        return None
+    from src.sweeping.search import Trial
+
+    search = Search.of(OmegaConf.to_container(hydra_config), chosen.training.monitor)
+    return Trial.current(search, jobs, asked, chosen.training.monitor)
 
 
 class Outcome(NamedTuple):
@@ -99,7 +148,9 @@ class Outcome(NamedTuple):
     run_id: str | None
 
 
-def run(chosen: Settings, log_file: str | None = None, quiet: bool = False, sweep: dict[str, str] | None = None) -> Outcome:
+def run(
+    chosen: Settings, log_file: str | None = None, quiet: bool = False, sweep: dict[str, str] | None = None, trial=None
+) -> Outcome:
     """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
 
     Args:
@@ -107,6 +158,10 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False, swee
         log_file: a log that is kept with the run.
         quiet: lines instead of a progress bar.
         sweep: what it is a job of (`Jobs.sweep`).
+        trial: what it is to a search (`search.Trial`), which may give it up.
+
+    Raises:
+        PrunedError: the search has given it up.
     """
     startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
     from src import complexity, compression, datasets, report, strategies, training
@@ -135,10 +190,14 @@ def run(chosen: Settings, log_file: str | None = None, quiet: bool = False, swee
         if judge:
             record.judge(judge)
         profile_to = f"{scratch}/profile" if chosen.training.profile else None
-        objective = training.fit(
-            learner, chosen, task, record.metrics,
-            log_figures=record.figures, keeper=record.keeper, quiet=quiet, profile_to=profile_to,
-        )  # fmt: skip
+        try:
+            objective = training.fit(
+                learner, chosen, task, record.metrics, log_figures=record.figures, keeper=record.keeper,
+                quiet=quiet, profile_to=profile_to, report=trial.report if trial else None,
+            )  # fmt: skip
+        except PrunedError:
+            record.metrics({"seconds": time.perf_counter() - began + record.spent})
+            raise
         if profile_to:
             record.files(profile_to, "profile")
 

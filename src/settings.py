@@ -5,6 +5,7 @@ What each setting means stands beside its default in conf/. Checked without Tens
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
@@ -234,6 +235,37 @@ class Checkpoint(Section):
 
 class Sweep(Section):
     fail_fast: bool
+
+
+COSTS = ("parameters", "macs", "seconds")  # of a run, which can be objectives of a search
+
+
+class Search(Section):
+    """The arguments of hydra/sweeper=optuna. No part of a run's settings: a run of a search is a run like any other."""
+
+    trials: Count
+    jobs: Count
+    sampler: Literal["tpe", "random", "grid"]
+    startup: Count
+    pruner: Literal["median", "halving"] | None
+    warmup: Annotated[int, pydantic.Field(ge=0)]
+    objectives: list[str]
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+    params: dict[str, Any]
+
+    @classmethod
+    def of(cls, hydra: dict[str, Any], monitor: str) -> "Search":
+        """From Hydra's own section, and the metric that a run monitors."""
+        chosen = {name: value for name, value in hydra["sweeper"].items() if name != "_target_"}
+        chosen["jobs"] = chosen["jobs"] or side_by_side(hydra["launcher"])
+        chosen["objectives"] = chosen["objectives"] or [monitor]
+        return cls.model_validate(chosen)
+
+
+def side_by_side(launcher: dict[str, Any]) -> int:
+    """How many processes of this machine a launcher runs jobs in."""
+    number = launcher.get("n_jobs", 1)  # joblib's
+    return os.cpu_count() if number == -1 else number
 
 
 class Tracking(Section):

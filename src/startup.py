@@ -20,6 +20,9 @@ def load_tensorflow() -> None:
     there. If loading fails, all that was kept is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the same messages, later
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # what joblib and Ray give to each job that runs beside others
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ.setdefault(name, threads)
     with quiet():
         import tensorflow as tf
 
@@ -49,6 +52,13 @@ def log_to_terminal() -> None:
     logging.getLogger("src").setLevel(logging.INFO)
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def begin_lines_with(prefix: str) -> None:
+    """Tells apart, in one terminal, what jobs say that run side by side."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:  # not the file
+            handler.setFormatter(HidesSecrets(f"{prefix}%(message)s"))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from src import compression, interruption, optimizers, settings
-from src.callbacks import EpochLog, FailOnNaN, Glance, GradientNorm, KeepBest, LogFigures, LogMetrics, StopWhenAsked
+from src.callbacks import EpochLog, FailOnNaN, Glance, GradientNorm, KeepBest, LogFigures, LogMetrics, Report, StopWhenAsked
 from src.checkpoint import Checkpoints, Keeper
 from src.datasets import Part, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
@@ -46,7 +46,7 @@ def build(chosen: settings.Settings, task: Task, strategy: tf.distribute.Strateg
         compression.check(model, chosen.compression)
         model(keras.tree.map_structure(tf.constant, task.train.first(1).inputs))  # some models make their weights only now
         _compile(model, chosen, task)
-    _check_monitor(chosen.training.monitor, task)
+    _check_monitor(chosen.training, task)
     return model
 
 
@@ -109,11 +109,17 @@ def _compile(model: keras.Model, chosen: settings.Settings, task: Task) -> None:
     model.optimizer.build(model.trainable_variables)  # left to the first step, it makes Keras trace that step twice
 
 
-def _check_monitor(monitor: str, task: Task) -> None:
+def _check_monitor(training: settings.Training, task: Task) -> None:
     names = ["loss", *(metric.name for metric in task.training_metrics())]
-    known = [f"val_{name}" for name in names] + names
-    if monitor not in known:
-        raise UserError(f"There is no metric training.monitor={monitor}; known: {', '.join(known)}.")
+    known = [f"val_{name}" for name in (*names, *task.glanced)] + names
+    if training.monitor not in known:
+        raise UserError(f"There is no metric training.monitor={training.monitor}; known: {', '.join(known)}.")
+    if training.monitor in _glanced(task) and not training.glances:
+        raise UserError(f"training.monitor={training.monitor} is found by glances; type training.glances=1 or more.")
+
+
+def _glanced(task: Task) -> list[str]:
+    return [f"val_{name}" for name in task.glanced]
 
 
 def steps_per_epoch(chosen: settings.Training, part: Part) -> int:
@@ -129,7 +135,7 @@ def steps_per_epoch(chosen: settings.Training, part: Part) -> int:
 def fit(
     model: keras.Model, chosen: settings.Settings, task: Task, log_metrics: LogMetrics, *,
     log_figures: LogFigures = lambda figures: None, keeper: Keeper | None = None,
-    quiet: bool = True, profile_to: str | None = None,
+    quiet: bool = True, profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
 ) -> float:  # fmt: skip
     """Trains, and leaves the model with the weights that are to be kept.
 
@@ -142,6 +148,7 @@ def fit(
         keeper: where checkpoints are kept, and the one to go on from.
         quiet: a line an epoch instead of a progress bar.
         profile_to: folder that a profile is written to.
+        report: told the monitored metric after every epoch; raises if that is to be the last one.
 
     Returns:
         The best value of the monitored metric (of the last epoch, where that one is kept).
@@ -167,6 +174,7 @@ def fit(
         first = math.ceil(chosen.compression.end * training.epochs)  # an epoch before that is not sparse enough to be kept
     best = KeepBest(
         monitor=training.monitor,
+        mode="min" if training.monitor in _glanced(task) else "auto",  # of its own metrics Keras knows
         patience=training.early_stopping or training.epochs,
         restore_best_weights=training.keep == "best",
         start_from_epoch=min(first, training.epochs - 1),
@@ -177,6 +185,8 @@ def fit(
         callbacks.append(Profile(profile_to))
     if keeper:
         callbacks.append(Checkpoints(keeper, chosen.checkpoint, [best, *pruning]))
+    if report:
+        callbacks.append(Report(training.monitor, report))
     callbacks.append(StopWhenAsked())
     validation = pipeline.evaluation(task.validation, training.batch_size)
     if resumed:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from src.comparison.tables import number
-from src.jobs import Job
 from src.metrics import lower_is_better
+from src.sweeping.jobs import Job
 
 WIDE = 10  # ratio between the largest and the smallest value from which on an axis is logarithmic
 FEW = 6  # values that are all written at an axis
@@ -29,24 +29,45 @@ def parameters(jobs: Sequence[Job]) -> list[str]:
 
 
 def table(jobs: Sequence[Job], objective: str) -> str:
-    """The jobs, the best first; those that have failed last, with the reason."""
+    """The jobs, the best first; those that have not finished last, with the reason."""
     names = parameters(jobs)
     measured = list(dict.fromkeys(name for job in jobs for name in job.metrics))
     rows = [[*names, objective, *measured]]
     for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
         values = {objective: job.objective} | {name: job.metrics.get(name) for name in measured}
         shown = ["–" if value is None else number(value, name) for name, value in values.items()]
-        rows.append([*(job.overrides.get(name, "") for name in names), *shown, *([job.failure] if job.failure else [])])
+        why = job.failure or job.pruned
+        rows.append([*(short(job.overrides.get(name, "")) for name in names), *shown, *([why] if why else [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows)
 
 
-def figures(jobs: Sequence[Job], objective: str) -> dict[str, Figure]:
-    """Of jobs that have finished: the result against each parameter, and, where there are several, all of them at once."""
-    names = parameters(jobs)
+def short(text: str) -> str:
+    """A value as it is typed, or a number with more digits than anyone wants to read, as a search draws them, rounded."""
+    try:
+        rounded = f"{float(text):.4g}"
+    except ValueError:
+        return text
+    return rounded if len(text) > len("0.00012345") else text
+
+
+def front(jobs: Sequence[Job], objectives: Sequence[str]) -> list[Job]:
+    """The Pareto front: those to which no other one is better in one objective and as good in all the others."""
+    signs = np.array([1 if lower_is_better(name) else -1 for name in objectives])
+    values = signs * np.array([[job.value(name) for name in objectives] for job in jobs])  # (jobs, objectives), less is better
+    return [
+        job for job, own in zip(jobs, values) if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
+    ]  # fmt: skip
+
+
+def figures(jobs: Sequence[Job], objectives: Sequence[str]) -> dict[str, Figure]:
+    """Of jobs that have finished: the result against each parameter, against all of them, and objectives against each other."""
+    names, objective = parameters(jobs), objectives[0]
     if not names:
         return {}
     found = {"effects.png": _effects(jobs, names, objective)}
+    for other in objectives[1:]:
+        found[f"pareto_{other}.png"] = _pareto(jobs, objectives, other)
     if len(names) > 1:
         found["parallel_coordinates.png"] = _parallel(jobs, names, objective)
     return found
@@ -72,6 +93,21 @@ def _effects(jobs: Sequence[Job], names: Sequence[str], objective: str) -> Figur
     return figure
 
 
+def _pareto(jobs: Sequence[Job], objectives: Sequence[str], other: str) -> Figure:
+    """The first objective against another one, with the jobs of the front joined."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([job.value(other) for job in jobs], [job.objective for job in jobs], "o", color="0.6", label="all jobs")
+    best = sorted(front(jobs, objectives), key=lambda job: job.value(other))
+    axes.plot([job.value(other) for job in best], [job.objective for job in best], "o-", color="C0", label="Pareto front")
+    if _wide(np.array([job.value(other) for job in jobs])):
+        axes.set_xscale("log")
+    axes.set(xlabel=other, ylabel=objectives[0])
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def _along(axes: Axes, texts: Sequence[str]) -> np.ndarray:
     """Where values lie along the horizontal axis, which is made fit for them: (n,)."""
     try:
@@ -83,7 +119,7 @@ def _along(axes: Axes, texts: Sequence[str]) -> np.ndarray:
     if _wide(numbers):
         axes.set_xscale("log")
     if len(set(numbers)) <= FEW:
-        axes.set_xticks(numbers, texts, minor=False)
+        axes.set_xticks(numbers, map(short, texts), minor=False)
         axes.minorticks_off()
     return numbers
 
@@ -97,7 +133,8 @@ def _parallel(jobs: Sequence[Job], names: Sequence[str], objective: str) -> Figu
     figure = Figure(figsize=(2 + 2 * len(names), 4.5), layout="constrained")
     axes = figure.subplots()
     columns = [*names, objective]
-    texts = [[job.overrides.get(name, "") for job in jobs] for name in names] + [[f"{job.objective:.4g}" for job in jobs]]
+    texts = [[short(job.overrides.get(name, "")) for job in jobs] for name in names]
+    texts.append([f"{job.objective:.4g}" for job in jobs])
     heights = np.array([_height(column) for column in texts])  # (columns, jobs)
     best = ranked(jobs, objective)
     for job, line in zip(jobs, heights.T):

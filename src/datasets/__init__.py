@@ -1,5 +1,5 @@
 """The one door to TensorFlow Datasets and tf.data."""
 
-from src.datasets.loading import Data, Part, load
+from src.datasets.loading import Data, Part, load, prepare
 
-__all__ = ["Data", "Part", "load"]
+__all__ = ["Data", "Part", "load", "prepare"]

@@ -111,6 +111,15 @@ def load(chosen: settings.Dataset) -> Data:
     )
 
 
+def prepare(chosen: settings.Dataset) -> None:
+    """Makes it ready to be read, if that was not done before.
+
+    Raises:
+        UserError: there is no such builder, or it cannot be downloaded.
+    """
+    _prepare(_builder(chosen), chosen)
+
+
 def _builder(chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
     # Without this TFDS asks Google's storage about every data set, and waits where there is no network.
     gcs_utils._is_gcs_disabled = True

@@ -180,6 +180,8 @@ class Generation(Task):
     def costs(self, model: keras.Model) -> Metrics:
         return {"milliseconds_per_sample": 1e3 * self._seconds}
 
+    glanced = ("fid", "kid")
+
     def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
         some = self._paint(model, max(self.chosen.samples // 4, SHOWN))
         found = self.metrics(self.validation, some)

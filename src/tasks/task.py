@@ -86,6 +86,8 @@ class Task(ABC):
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         """{file name: figure, or HTML page} of the predictions on the test part, and of what the model looked at."""
 
+    glanced: tuple[str, ...] = ()  # those metrics of a glance that can be monitored: less is better
+
     def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
         """Something to look at while a model that generates is trained: metrics on the validation part, and figures."""
         return {}, {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import mlflow
 
-from src.errors import DiskFullError, ResumableError, UserError, enough_space
+from src.errors import DiskFullError, PrunedError, ResumableError, UserError, enough_space
 from src.journal import Journal
 from src.redaction import bare, redacted
 from src.tracking.account import Account
@@ -24,8 +24,8 @@ WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of m
 def told(account: Account, begin: Callable[[], None]) -> Iterator[None]:
     """What happens in the block is told to MLflow while it happens, and how it ended.
 
-    FINISHED if the block ended; KILLED on Ctrl-C or a signal; FAILED on any other exception, with its last line as the tag
-    `failure` and its traceback among the artifacts. The log goes along in each case.
+    FINISHED if the block ended; KILLED on Ctrl-C or a signal, or if a search gives it up; FAILED on any other exception, with
+    its last line as the tag `failure` and its traceback among the artifacts. The log goes along in each case.
 
     Args:
         account: of the run, whose journal is locked by this process.
@@ -41,6 +41,10 @@ def told(account: Account, begin: Callable[[], None]) -> Iterator[None]:
             status = "FINISHED"
         except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
             status = "KILLED"
+            raise
+        except PrunedError as error:
+            status, hopeless = "KILLED", True
+            account.tags(failure=str(error))
             raise
         except Exception as error:
             hopeless = isinstance(error, UserError) and not isinstance(error, ResumableError)  # it would fail again

@@ -12,13 +12,13 @@ import mlflow
 from src import settings
 from src.comparison import effects
 from src.errors import SweepError
-from src.jobs import Job, Jobs
 from src.journal import Journal
 from src.redaction import bare, redacted
+from src.sweeping.jobs import Job, Jobs
 from src.tracking.account import Account
 from src.tracking.origin import CODE, code, command
 from src.tracking.server import FINGERPRINT
-from src.tracking.status import told
+from src.tracking.status import settle, told
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +26,22 @@ MIXED = "sweeps"  # experiment of a sweep over several data sets
 
 
 @contextlib.contextmanager
-def sweep(words: Sequence[str], jobs: Sequence[settings.Settings]) -> Iterator[None]:
+def sweep(words: Sequence[str], jobs: Sequence[settings.Settings], search: settings.Search | None = None) -> Iterator[None]:
     """Jobs that run in the block belong to one sweep: a new one, or the same one typed again after it was cut short.
 
     Args:
         words: of the command line.
-        jobs: the settings of each.
+        jobs: the settings of each; of a search, what `config.Asked` says.
+        search: how they are chosen, unless they are known beforehand.
 
     Raises:
-        SweepError: a job has failed.
+        SweepError: a job has failed; of a search, which is content with the others, every one.
     """
-    fingerprint = hashlib.blake2b("".join(sorted(job.fingerprint() for job in jobs)).encode(), digest_size=16).hexdigest()
-    journal = _open(fingerprint, jobs)
+    told_apart = sorted(job.fingerprint() for job in jobs) + ([search.model_dump_json(exclude={"jobs"})] if search else [])
+    fingerprint = hashlib.blake2b("".join(told_apart).encode(), digest_size=16).hexdigest()
+    number = search.trials if search else len(jobs)
+    objectives = search.objectives if search else [jobs[0].training.monitor]
+    journal = _open(fingerprint, jobs, f"search-{number}-trials" if search else f"sweep-{number}-jobs")
     account, ended = Account(journal), Jobs(journal.folder / "jobs")
 
     def begin() -> None:
@@ -46,25 +50,31 @@ def sweep(words: Sequence[str], jobs: Sequence[settings.Settings]) -> Iterator[N
             account.again()
         else:
             asked = dict(word.partition("=")[::2] for word in words if "=" in word)
-            tags = {"kind": "sweep", "command": command(), CODE: code(), FINGERPRINT: fingerprint, "jobs": str(len(jobs))}
+            tags = {"kind": "sweep", "command": command(), CODE: code(), FINGERPRINT: fingerprint, "jobs": str(number)}
             account.begin(asked, tags, {})
         journal.know(begun=True, status=None)
-        ended.begin()
+        ended.begin(again=search is None)
 
-    with told(account, begin):
-        try:
-            yield
-        except Exception as error:
-            failed = ended.failed()
-            if not failed:
-                raise
-            raise SweepError(len(failed), len(jobs), failed[0].failure) from error
-        finally:
-            _report(account, ended.all(), len(jobs), jobs[0].training.monitor)
-            log.info("The sweep in MLflow: %s.", account.where())
+    try:
+        with told(account, begin):
+            try:
+                yield
+            except Exception as error:
+                failed = ended.failed()
+                if not failed:
+                    raise
+                raise SweepError(len(failed), number, failed[0].failure) from error
+            finally:
+                try:
+                    _report(account, ended, number, objectives)
+                except Exception:  # which must not hide how the jobs have ended
+                    log.exception("The results of the sweep could not be put together.")
+                log.info("The sweep in MLflow: %s.", account.where())
+    finally:
+        settle()  # what jobs have left untold whose processes were ended with it
 
 
-def _open(fingerprint: str, jobs: Sequence[settings.Settings]) -> Journal:
+def _open(fingerprint: str, jobs: Sequence[settings.Settings], name: str) -> Journal:
     uri = bare(mlflow.get_tracking_uri())
     for journal in Journal.all() if jobs[0].resume != "never" else []:
         facts = journal.facts
@@ -75,22 +85,29 @@ def _open(fingerprint: str, jobs: Sequence[settings.Settings]) -> Journal:
     experiments = {job.tracking.experiment for job in jobs}
     return Journal.new(
         fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED,
-        name=f"sweep-{len(jobs)}-jobs", code=code(), command=redacted(command()),
+        name=name, code=code(), command=redacted(command()),
     )  # fmt: skip
 
 
-def _report(account: Account, jobs: Sequence[Job], number: int, objective: str) -> None:
-    """The table of results, the best job, and what each parameter does."""
+def _report(account: Account, ended: Jobs, number: int, objectives: Sequence[str]) -> None:
+    """The table of results, the best job, and what each parameter does; of a search, its study as well."""
+    jobs, objective = ended.all(), objectives[0]
+    if ended.study.exists():
+        account.files(ended.study)
     finished = effects.ranked(jobs, objective)
     account.texts({"results.csv": _table(jobs)})
-    account.metrics({"jobs/finished": len(finished), "jobs/failed": len(jobs) - len(finished), "jobs/all": number}, len(jobs))
+    counts = {
+        "finished": len(finished), "failed": sum(job.failure is not None for job in jobs),
+        "pruned": sum(job.pruned is not None for job in jobs), "all": number,
+    }  # fmt: skip
+    account.metrics({f"jobs/{name}": count for name, count in counts.items()}, len(jobs))
     if not finished:
         return
     log.info("\n%s", effects.table(jobs, objective))
     best = finished[0]
     account.tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
     account.metrics({"best/objective": best.objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs))
-    account.figures(effects.figures(finished, objective))
+    account.figures(effects.figures(finished, objectives))
 
 
 def _table(jobs: Sequence[Job]) -> str:
@@ -98,12 +115,12 @@ def _table(jobs: Sequence[Job]) -> str:
     measured = list(dict.fromkeys(name for job in jobs for name in job.metrics))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*parameters, "objective", *measured, "run_id", "failure"])
+    writer.writerow([*parameters, "objective", *measured, "run_id", "failure", "pruned"])
     for job in jobs:
         cells = [
             *(job.overrides.get(name) for name in parameters),
             job.objective,
             *(job.metrics.get(name) for name in measured),
         ]
-        writer.writerow([*cells, job.run_id, job.failure])
+        writer.writerow([*cells, job.run_id, job.failure, job.pruned])
     return file.getvalue()

@@ -17,11 +17,12 @@ class Job:
     """How a job has ended.
 
     Attributes:
-        overrides: what it was asked for besides what all jobs were asked for: {"model": "cnn", …}.
-        objective: the monitored metric; None if it has failed.
+        overrides: what it was asked for: {"model": "cnn", …}.
+        objective: the monitored metric; None if it has not finished.
         metrics: of the test part, and what the run cost.
         run_id: MLflow's; None if MLflow has not answered.
         failure: why it has failed.
+        pruned: why it was given up before its end.
     """
 
     overrides: Mapping[str, str]
@@ -29,6 +30,11 @@ class Job:
     metrics: Mapping[str, float]
     run_id: str | None
     failure: str | None = None
+    pruned: str | None = None
+
+    def value(self, objective: str) -> float:
+        """Of the metric that is improved, or of what the run cost: parameters, macs, seconds."""
+        return self.metrics.get(objective, self.objective)
 
 
 class Jobs:
@@ -47,13 +53,18 @@ class Jobs:
         folder = os.environ.get(VARIABLE)
         return cls(Path(folder)) if folder else None
 
-    def begin(self) -> None:
-        """Makes this the current sweep; what has failed will be tried again."""
+    def begin(self, again: bool = True) -> None:
+        """Makes this the current sweep; what has failed will be tried again, unless a search knows better."""
         self.folder.mkdir(exist_ok=True)
         os.environ[VARIABLE] = str(self.folder.resolve())
         for path, job in self._read().items():
-            if job.failure:
+            if job.failure and again:
                 path.unlink()
+
+    @property
+    def study(self) -> Path:
+        """Where a search keeps what it has tried."""
+        return self.folder.parent / "study.log"
 
     @property
     def sweep(self) -> dict[str, str]:
@@ -62,9 +73,14 @@ class Jobs:
         return {"journal": self.folder.parent.name, "experiment": facts["experiment"]}
 
     def finished(self, fingerprint: str) -> Job | None:
-        """The job with these settings, if it has finished."""
+        """The job with these settings, if it has finished, or was given up for good."""
         found = self._read().get(self.folder / f"{fingerprint}.json")
         return found if found and not found.failure else None
+
+    def asked(self, overrides: Mapping[str, str]) -> Job | None:
+        """The job that was asked for this, if it has ended."""
+        found = [job for job in self.all() if overrides.items() <= job.overrides.items()]
+        return found[-1] if found else None
 
     def failed(self) -> list[Job]:
         """Those that have failed since the sweep was typed the last time."""

@@ -3,65 +3,13 @@
 import csv
 import io
 import signal
-import subprocess
-import sys
 
-import mlflow
 import numpy as np
 import pytest
 
 from src.comparison import effects
-from src.jobs import Job, Jobs
-from tests.conftest import environment
-
-TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_epoch=5", "tracking.log_model=false")
-TIMES = ("seconds", "examples_per_second")
-
-
-def start(here, *words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "src.run", "-m", *words],
-        cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def killed_after(here, jobs, number, *words):
-    """A sweep that is killed, by a signal, in the middle of the job after so many have ended: what it said."""
-    process, said = start(here, *words), []
-    for line in process.stdout:
-        said.append(line)
-        if "epoch 1/" in line:
-            jobs -= 1
-        if jobs < 0:
-            process.send_signal(number)
-            break
-    said.append(process.stdout.read())
-    process.wait()
-    return "".join(said)
-
-
-class Left:
-    """What a sweep has left in the store of a folder."""
-
-    def __init__(self, here):
-        self.client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-        runs = self.client.search_runs([found.experiment_id for found in self.client.search_experiments()])
-        self.parents = [run for run in runs if run.data.tags.get("kind") == "sweep"]
-        self.children = [run for run in runs if run.data.tags.get("mlflow.parentRunId")]
-        self.others = len(runs) - len(self.parents) - len(self.children)
-
-    def text(self, run, name):
-        return mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}")
-
-    def metrics(self):
-        """{what a job was asked for: its metrics}, but for those of time."""
-        found = {}
-        for run in self.children:
-            kept = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
-            key = (run.data.params["seed"], run.data.params["optimizer.learning_rate"])
-            assert key not in found
-            found[key] = {name: value for name, value in kept.items() if name not in TIMES}
-        return found
+from src.sweeping.jobs import Job, Jobs
+from tests.src.sweeping.sweeps import TINY, Left, killed_after, start
 
 
 def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
@@ -174,7 +122,7 @@ def test_figures_show_each_parameter_where_it_lies():
         Job({"rate": rate, "model": model}, objective, {}, "a")
         for rate, model, objective in (("1e-4", "cnn", 1.0), ("1e-2", "cnn", 2.0), ("1e-4", "rnn", 3.0), ("1e-2", "rnn", 5.0))
     ]
-    found = effects.figures(jobs, "val_loss")
+    found = effects.figures(jobs, ["val_loss"])
     rate, model = found["effects.png"].axes
     assert rate.get_xscale() == "log"
     points, means = rate.lines
@@ -184,5 +132,5 @@ def test_figures_show_each_parameter_where_it_lies():
     np.testing.assert_allclose(model.lines[1].get_ydata(), [1.5, 4.0])
     (parallel,) = found["parallel_coordinates.png"].axes
     assert len([line for line in parallel.lines if len(line.get_xdata()) == 3]) == 4
-    assert set(effects.figures(jobs[:2], "val_loss")) == {"effects.png"}
-    assert effects.figures(jobs[:1], "val_loss") == {}
+    assert set(effects.figures(jobs[:2], ["val_loss"])) == {"effects.png"}
+    assert effects.figures(jobs[:1], ["val_loss"]) == {}

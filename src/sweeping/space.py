@@ -1,0 +1,44 @@
+"""What a sweep varies, in Hydra's own words: a,b,c  choice(a,b)  range(1,10)  interval(0,1)  tag(log,interval(1e-4,1e-1)).
+
+See https://hydra.cc/docs/advanced/override_grammar/extended/.
+"""
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from src.errors import UserError
+
+
+def name(override: Override) -> str:
+    """The setting that is varied."""
+    return override.get_key_element()
+
+
+def is_interval(override: Override) -> bool:
+    """Whether it has more values than can be listed."""
+    return override.is_interval_sweep()
+
+
+def check(override: Override) -> None:
+    """Raises a UserError unless an interval or a range has something in it."""
+    swept, written = override.value(), override.input_line
+    if isinstance(swept, IntervalSweep):
+        low, high = swept.start, swept.end
+        if low > high:
+            raise UserError(f"{written} begins above its end; type {name(override)}={_with_tags(swept, high, low)}.")
+        if "log" in swept.tags and low <= 0:
+            raise UserError(f"{written} cannot be searched on a logarithmic scale, which has no {low}; begin above 0.")
+    elif isinstance(swept, RangeSweep) and (swept.step == 0 or (swept.stop - swept.start) / swept.step <= 0):
+        raise UserError(f"{written} holds no value; type a range whose first number is less than its second.")
+
+
+def values(override: Override) -> list[str]:
+    """Those that can be listed, as they are typed; of an interval its two ends."""
+    swept = override.value()
+    if isinstance(swept, IntervalSweep):
+        return [repr(swept.start), repr(swept.end)]
+    return list(override.sweep_string_iterator())
+
+
+def _with_tags(swept: IntervalSweep, low: float, high: float) -> str:
+    inner = f"interval({low},{high})"
+    return f"tag({','.join(sorted(swept.tags))},{inner})" if swept.tags else inner

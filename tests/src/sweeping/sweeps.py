@@ -1,0 +1,60 @@
+"""Sweeps as a user types them, and what they leave in MLflow."""
+
+import subprocess
+import sys
+
+import mlflow
+
+from tests.conftest import environment
+
+TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_epoch=5", "tracking.log_model=false")
+TIMES = ("seconds", "examples_per_second")
+
+
+def start(here, *words, **env):
+    """A sweep as a process, in a session of its own, as a terminal's is."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "src.run", "-m", *words], cwd=here, env=environment(**env),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def killed_after(here, jobs, number, *words):
+    """A sweep that is killed, by a signal, in the middle of the job after so many have ended: what it said."""
+    process, said = start(here, *words), []
+    for line in process.stdout:
+        said.append(line)
+        if "epoch 1/" in line:
+            jobs -= 1
+        if jobs < 0:
+            process.send_signal(number)
+            break
+    said.append(process.stdout.read())
+    process.wait()
+    return "".join(said)
+
+
+class Left:
+    """What a sweep has left in the store of a folder."""
+
+    def __init__(self, here):
+        self.client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+        self.runs = self.client.search_runs([found.experiment_id for found in self.client.search_experiments()])
+        self.parents = [run for run in self.runs if run.data.tags.get("kind") == "sweep"]
+        self.children = [run for run in self.runs if run.data.tags.get("mlflow.parentRunId")]
+
+    def text(self, run, name):
+        return mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}")
+
+    def history(self, run, metric):
+        return self.client.get_metric_history(run.info.run_id, metric)
+
+    def metrics(self):
+        """{what a job was asked for: its metrics}, but for those of time."""
+        found = {}
+        for run in self.children:
+            kept = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+            key = (run.data.params["seed"], run.data.params["optimizer.learning_rate"])
+            assert key not in found
+            found[key] = {name: value for name, value in kept.items() if name not in TIMES}
+        return found
