@@ -5,6 +5,7 @@ import logging
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.ops import gradient_registry
 
 from src import settings
 from src.config import check_share
@@ -113,6 +114,17 @@ def _clip_the_gradient_of_the_whole_batch() -> None:
         return [None if gradient is None else gradient / replica.num_replicas_in_sync for gradient in clipped]
 
     keras.optimizers.Optimizer._clip_gradients = clip_sum
+
+
+def forget_gradients() -> None:
+    """Lets go of the graphs of earlier models in this process.
+
+    TensorFlow notes the gradient of every all-reduce that it traces, as Keras's optimizers and batch normalization have them
+    on a single device too, and never forgets it; the gradient holds the graph that it belongs to: megabytes for every job.
+    """
+    noted = gradient_registry._registry
+    for name in [name for name in noted if name.startswith("CustomGradient-")]:
+        del noted[name]
 
 
 def devices() -> str:

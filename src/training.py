@@ -10,7 +10,7 @@ import hydra.utils
 import keras
 import tensorflow as tf
 
-from src import compression, interruption, optimizers, settings
+from src import compression, interruption, optimizers, settings, strategies
 from src.callbacks import EpochLog, FailOnNaN, Glance, GradientNorm, KeepBest, LogFigures, LogMetrics, Report, StopWhenAsked
 from src.checkpoint import Checkpoints, Keeper
 from src.datasets import Part, pipeline
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 def prepare(chosen: settings.Settings) -> None:
     """A clean start: nothing left of an earlier run in this process, every random number from the seed, the precision."""
     keras.backend.clear_session()
+    strategies.forget_gradients()
     gc.collect()
     keras.utils.set_random_seed(chosen.seed)
     keras.config.set_dtype_policy(chosen.training.precision)
