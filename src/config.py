@@ -43,6 +43,7 @@ class Asked(NamedTuple):
     Attributes:
         multirun: whether it is a sweep.
         words: its overrides.
+        arguments: the command line as Hydra takes it.
         jobs: the settings of each job; none, if it asks Hydra for something else. A search does not know its jobs; of it these
             are the ends of what is varied, each by itself.
         search: how the jobs are chosen, if they are not simply all combinations.
@@ -51,6 +52,7 @@ class Asked(NamedTuple):
 
     multirun: bool
     words: Sequence[str]
+    arguments: Sequence[str]
     jobs: Sequence[Settings]
     search: Search | None = None
     side_by_side: bool = False
@@ -64,7 +66,7 @@ def check(arguments: Sequence[str]) -> Asked:
     """
     parsed = get_args_parser().parse_args(list(arguments))
     if parsed.help or parsed.hydra_help or parsed.shell_completion or parsed.info:
-        return Asked(False, parsed.overrides, [])
+        return Asked(False, parsed.overrides, arguments, [])
     directory = Path(parsed.config_path).resolve() if parsed.config_path else CONF
     overrides = list(parsed.overrides)
     if parsed.config_dir:
@@ -75,16 +77,18 @@ def check(arguments: Sequence[str]) -> Asked:
         search, side_by_side = None, False
         if multirun:
             _launcher_is_there(fixed)
-            composed = _compose(name, fixed, return_hydra_config=True)
+            first = [f"{space.name(override)}={space.values(override)[0]}" for override in swept]
+            composed = _compose(name, fixed + first, return_hydra_config=True)
             side_by_side = composed.hydra.launcher._target_ != ONE_BY_ONE
             if composed.hydra.sweeper._target_ == SEARCH:
                 search = _search(composed)
             brought = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
+            arguments = _for_hydra(arguments, swept)
             swept = list({space.name(override): override for override in [*_parsed(brought), *swept]}.values())
         jobs = [checked(_compose(name, fixed + job)) for job in _jobs(swept, search)]
     if search:
         _objectives_are_known(search, jobs)
-    return Asked(multirun, parsed.overrides, jobs, search, side_by_side)
+    return Asked(multirun, parsed.overrides, arguments, jobs, search, side_by_side)
 
 
 def checked(config: DictConfig) -> Settings:
@@ -253,6 +257,24 @@ def _overrides(overrides: list[str], multirun: bool) -> tuple[list[Override], li
         first = swept[0].input_line
         raise UserError(f"{first} names several values; add -m to run them one after the other.")
     return swept, [override.input_line for override in parsed if not override.is_sweep_override()]
+
+
+def _for_hydra(arguments: Sequence[str], swept: Sequence[Override]) -> list[str]:
+    """A command line whose fixed settings are swept over their one value, if groups are swept.
+
+    Hydra applies what is fixed to the configuration without the swept groups too, in which model.units need not be there.
+    """
+    groups = GlobalHydra.instance().config_loader().list_groups("")
+    if not any(space.name(override) in groups for override in swept):
+        return list(arguments)
+    taken = {override.input_line for override in swept}
+
+    def one_of_one(word: str) -> str:
+        key, is_override, value = word.partition("=")
+        setting = is_override and key[0].isalpha() and "." in key and not key.startswith("hydra.")
+        return f"{key}=choice({value})" if setting and word not in taken else word
+
+    return [one_of_one(word) for word in arguments]
 
 
 def _parsed(overrides: list[str]) -> list[Override]:

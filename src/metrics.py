@@ -1,7 +1,7 @@
 """What the metrics of the tasks mean to whoever compares: which one counts first, and whether more of it is better."""
 
 LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
-    "perplexity", "bits_per_character", "fid", "kid", "class_distance", "loss", "seconds", "parameters", "macs",
+    "perplexity", "bits_per_character", "fid", "kid", "class_distance", "loss", "seconds", "joules", "parameters", "macs",
     "milliseconds_per_sample",
 }  # fmt: skip
 SHARES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as percentages

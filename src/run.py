@@ -33,6 +33,7 @@ def main() -> None:
     try:
         asked = config.check(sys.argv[1:])
         with _sweep(asked) if asked.multirun else contextlib.nullcontext():
+            sys.argv[1:] = asked.arguments
             job()
     except UserError as error:
         sys.exit(_stop(str(error), 2))

@@ -12,6 +12,7 @@ COSTS = {  # columns of what a result costs: metric in MLflow, how it is written
     "parameters": ("parameters", "{:,.0f}"),
     "MACs": ("macs", "{:,.0f}"),
     "seconds": ("seconds", "{:,.0f}"),
+    "joules": ("joules", "{:,.0f}"),
     "examples/s": ("examples_per_second", "{:,.0f}"),
 }
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import filelock
 
-VARIABLE = "SWEEP_FOLDER"  # of the environment: it tells a job, in whatever process it runs, which sweep it belongs to
+# Variables of the environment, which tell a job, in whatever process it runs, which sweep it belongs to, and what was typed.
+VARIABLE, COMMAND = "SWEEP_FOLDER", "SWEEP_COMMAND"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Jobs:
         folder = os.environ.get(VARIABLE)
         return cls(Path(folder)) if folder else None
 
-    def begin(self, again: bool = True) -> None:
-        """Makes this the current sweep; what has failed will be tried again, unless a search knows better."""
+    def begin(self, command: str, again: bool = True) -> None:
+        """Makes this the current sweep, typed as `command`; what has failed is tried again, unless a search knows better."""
         self.folder.mkdir(exist_ok=True)
-        os.environ[VARIABLE] = str(self.folder.resolve())
+        os.environ |= {VARIABLE: str(self.folder.resolve()), COMMAND: command}
         for path, job in self._read().items():
             if job.failure and again:
                 path.unlink()

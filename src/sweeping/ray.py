@@ -16,11 +16,17 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.sweeping.jobs import VARIABLE
+from src.sweeping.jobs import COMMAND, VARIABLE
 
 log = logging.getLogger(__name__)
 
-TAKEN_ALONG = ("HYDRA_FULL_ERROR", "MLFLOW_", "TFDS_DATA_DIR", VARIABLE)  # what the environment of a job has of this one
+TAKEN_ALONG = (
+    "HYDRA_FULL_ERROR",
+    "MLFLOW_",
+    "TFDS_DATA_DIR",
+    VARIABLE,
+    COMMAND,
+)  # what the environment of a job has of this one
 
 
 class RayLauncher(Launcher):

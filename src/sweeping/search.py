@@ -58,8 +58,10 @@ class OptunaSweeper(Sweeper):
         jobs = Jobs.current()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.search.params.items()), *arguments])
-        varied = {space.name(override): override for override in overrides if override.is_sweep_override()}
+        swept = {space.name(override): override for override in overrides if override.is_sweep_override()}
+        varied = {name: override for name, override in swept.items() if len(space.values(override)) > 1}
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
+        fixed += [f"{name}={space.values(override)[0]}" for name, override in swept.items() if name not in varied]
         trials = number_of_trials(self.search, varied.values())
         begun, launched = _cut_short(study(self.search, jobs, varied.values())), 0
         while True:

@@ -3,11 +3,14 @@
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from src.sweeping.jobs import COMMAND
 
 CODE = "code"  # tag: digest of it
 STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
@@ -45,8 +48,8 @@ def stack() -> dict[str, str]:
 
 
 def command() -> str:
-    """What was typed."""
-    return shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
+    """What was typed; in a job of a sweep, which may run anywhere, what was typed for the sweep."""
+    return os.environ.get(COMMAND) or shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What a run costs its machine: processor, memory, disk, network and GPUs, every few seconds."""
+"""What a run costs its machine: processor, memory, disk, network and GPUs, every few seconds; and energy in all."""
 
 import contextlib
 import threading
@@ -8,6 +8,7 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
+from src.energy import Meter
 from src.tracking.record import Record
 
 PREFIX = "system/"
@@ -26,6 +27,8 @@ class SystemMetrics:
         self.monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
         with contextlib.suppress(ImportError, RuntimeError):  # no library for GPUs, or no GPU
             self.monitors.append(GPUMonitor())
+        self._meter = Meter()
+        self._before = record.journal.facts.get("joules", 0.0)  # it was cut short
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="system metrics", daemon=True)
 
@@ -36,6 +39,14 @@ class SystemMetrics:
     def __exit__(self, *_):
         self._ending.set()
         self._thread.join()
+        if self._meter:
+            with contextlib.suppress(OSError):
+                self.record.metrics({"joules": self._energy()}, self.record.journal.facts["processes"])
+
+    def _energy(self) -> float:
+        joules = self._before + self._meter.joules()
+        self.record.journal.know(joules=joules)
+        return joules
 
     def _work(self) -> None:
         step = self.record.journal.last_step(PREFIX) + 1
@@ -47,5 +58,7 @@ class SystemMetrics:
                 monitor.clear_metrics()
             with contextlib.suppress(OSError):  # a full disk: what the training has to tell will say so
                 self.record.metrics({f"{PREFIX}{name}": value for name, value in values.items()}, step)
+                if self._meter:
+                    self._energy()
             step += 1
             self._ending.wait(self.interval)

@@ -61,47 +61,77 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def test_runs_metrics_and_a_figure_are_shown(command, here, ui_after_runs, browser):
-    address, found = ui_after_runs
-    experiment, run_id = found.info.experiment_id, found.info.run_id
+@pytest.fixture
+def swept(command, here, request):
+    """The address of an MLflow UI over a sweep of two jobs; the run of the sweep, and those of its jobs."""
+    done = command("-m", "model=lstm", "training.epochs=2", "dataset.limit=64", "model.units=4", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("co2").experiment_id])
+    (parent,) = (run for run in runs if run.data.tags.get("kind") == "sweep")
+    return request.getfixturevalue("ui"), parent, [run for run in runs if run is not parent]
 
-    def shown(path, *words):
-        """The text of a page, once it shows all the words."""
-        browser.get(f"{address}/#{path}")
-        until = time.monotonic() + 60
-        while True:
-            text = browser.execute_script("return document.body.innerText")
-            if all(word in text for word in words):
-                return text
-            assert time.monotonic() < until, f"{path} does not show {words}, but:\n{text[:3000]}"
-            time.sleep(0.3)
 
-    shown(f"/experiments/{experiment}/runs", "lstm-seed0", "co2")
+def test_runs_a_sweep_metrics_and_figures_are_shown(swept, browser):
+    address, parent, jobs = swept
+    runs = f"{address}/#/experiments/{parent.info.experiment_id}/runs"
+    shown(browser, runs, "sweep-2-jobs", "co2")
     screenshot(browser, "runs")
-    shown(
-        f"/experiments/{experiment}/runs/{run_id}",
-        f"{found.data.metrics['test/mae']:.2f}"[:4],
-        "test/mae",
-        "lstm-seed0",
-        "Finished",
-    )
+
+    found = jobs[0]
+    number = f"{found.data.metrics['test/mae']:.2f}"[:4]
+    shown(browser, f"{runs}/{found.info.run_id}", number, "test/mae", found.info.run_name, "Finished", "sweep-2-jobs")
     screenshot(browser, "run")
-    shown(f"/experiments/{experiment}/runs/{run_id}/artifacts/figures/forecast.png", "forecast.png")
+    figure(browser, f"{runs}/{found.info.run_id}/artifacts/figures/forecast.png")
+    screenshot(browser, "figure")
+
+    shown(browser, f"{runs}/{parent.info.run_id}", "sweep-2-jobs", "best/objective", "jobs/finished", "Finished")
+    screenshot(browser, "sweep")
+    figure(browser, f"{runs}/{parent.info.run_id}/artifacts/figures/effects.png")
+    screenshot(browser, "effects")
+
+
+def test_a_comparison_is_a_page_that_needs_nothing_from_elsewhere(command, here, browser):
+    done = command("-m", "model=lstm,rnn", "dataset=co2", "training.epochs=2", "model.units=4", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    compare = [sys.executable, "-m", "src.compare", "to=page.html"]
+    subprocess.run(compare, cwd=here, env=environment(), check=True, capture_output=True)
+    shown(browser, (here / "page.html").as_uri(), "co2, forecasting: test/mae, lower is better", "lstm", "rnn")
+    screenshot(browser, "comparison")
+    assert browser.execute_script("return document.querySelector('svg').getBoundingClientRect().width") > 400
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+    def column():
+        cells = "[...document.querySelectorAll('tbody td:first-child')]"
+        return browser.execute_script(f"return {cells}.map(cell => cell.textContent)")
+
+    before = column()
+    assert sorted(before) == ["lstm", "rnn"]
+    for order in (["rnn", "lstm"], ["lstm", "rnn"]):
+        browser.execute_script("document.querySelector('th').click()")
+        assert column() == order
+
+
+def shown(browser, address, *words):
+    """Waits until a page shows all the words."""
+    browser.get(address)
+    until = time.monotonic() + 60
+    while True:
+        text = browser.execute_script("return document.body.innerText")
+        if all(word in text for word in words):
+            return
+        assert time.monotonic() < until, f"{address} does not show {words}, but:\n{text[:3000]}"
+        time.sleep(0.3)
+
+
+def figure(browser, address):
+    """Waits until a page shows a picture that a run has kept."""
+    shown(browser, address, address.rpartition("/")[2])
     until = time.monotonic() + 60
     find = "return [...document.images].filter(i => i.complete && i.naturalWidth > 400 && i.src.startsWith('blob')).length"
     while not browser.execute_script(find):
-        assert time.monotonic() < until, "the figure is not shown"
+        assert time.monotonic() < until, f"{address} shows no picture"
         time.sleep(0.3)
-    screenshot(browser, "figure")
-
-
-@pytest.fixture
-def ui_after_runs(command, here, request):
-    done = command("model=lstm", "training.epochs=1", "dataset.limit=64", "model.units=4")
-    assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-    (found,) = client.search_runs([client.get_experiment_by_name("co2").experiment_id])
-    return request.getfixturevalue("ui"), found
 
 
 def screenshot(browser, name):

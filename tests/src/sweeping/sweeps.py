@@ -8,7 +8,7 @@ import mlflow
 from tests.conftest import environment
 
 TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_epoch=5", "tracking.log_model=false")
-TIMES = ("seconds", "examples_per_second")
+TIMES = ("seconds", "joules", "examples_per_second")
 
 
 def start(here, *words, **env):

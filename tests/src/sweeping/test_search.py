@@ -82,9 +82,10 @@ def sweep(tmp_path, monkeypatch):
 
     def run(*words, name="whole", cut_after=math.inf, failing=(), fail_fast=False, **chosen):
         monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
+        monkeypatch.setenv("SWEEP_COMMAND", "restored afterwards")
         (tmp_path / name).mkdir(exist_ok=True)
         jobs = Jobs(tmp_path / name / "jobs")
-        jobs.begin(again=False)
+        jobs.begin("", again=False)
         sweeper = search.OptunaSweeper()
         sweeper.search = Search.model_validate(CHOSEN | chosen)
         sweeper.config = OmegaConf.create({"sweep": {"fail_fast": fail_fast}})

@@ -80,6 +80,15 @@ def test_a_job_that_fails_does_not_stop_the_others_unless_that_is_asked_for(here
     assert len(left.children) == 5  # the third has not begun
 
 
+def test_what_is_fixed_may_belong_to_a_group_that_is_swept(here, command):
+    done = command("-m", "model=lstm,rnn", "dataset=co2", *TINY[1:])
+    assert done.returncode == 0, done.stderr
+    left = Left(here)
+    assert {run.data.params["model.units"] for run in left.children} == {"4"}
+    assert {run.data.tags["command"] for run in left.runs} == {left.parents[0].data.tags["command"]}
+    assert "model=lstm,rnn dataset=co2 model.units=4" in left.parents[0].data.tags["command"]
+
+
 def test_the_command_typed_again_after_its_end_is_a_new_sweep(here, command):
     for number in (1, 2):
         assert command("-m", *TINY, "seed=0").returncode == 0
@@ -92,7 +101,8 @@ def test_what_has_ended_outlives_the_process(tmp_path, monkeypatch):
     assert Jobs.current() is None
     jobs = Jobs(tmp_path / "jobs")
     monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
-    jobs.begin()
+    monkeypatch.setenv("SWEEP_COMMAND", "restored afterwards")
+    jobs.begin("python -m src.run -m seed=0,1")
     good, bad = Job({"seed": "0"}, 0.5, {"test/mae": 1.0}, "a"), Job({"seed": "1"}, None, {}, None, "ValueError: no")
     jobs.ended("good", good)
     jobs.ended("bad", bad)
@@ -101,7 +111,7 @@ def test_what_has_ended_outlives_the_process(tmp_path, monkeypatch):
     assert again.finished("good") == good
     assert again.finished("bad") is None
     assert again.failed() == [bad]
-    again.begin()
+    again.begin("python -m src.run -m seed=0,1")
     assert list(again.all()) == [good]
 
 
