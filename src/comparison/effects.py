@@ -28,15 +28,16 @@ def parameters(jobs: Sequence[Job]) -> list[str]:
     return [name for name in names if len({job.overrides.get(name) for job in jobs}) > 1]
 
 
-def table(jobs: Sequence[Job], objective: str) -> str:
+def table(jobs: Sequence[Job], objectives: Sequence[str]) -> str:
     """The jobs, the best first; those that have not finished last, with the reason."""
-    names = parameters(jobs)
+    names, objective = parameters(jobs), objectives[0]
+    best = front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
     measured = list(dict.fromkeys(name for job in jobs for name in job.metrics))
     rows = [[*names, objective, *measured]]
     for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
         values = {objective: job.objective} | {name: job.metrics.get(name) for name in measured}
         shown = ["–" if value is None else number(value, name) for name, value in values.items()]
-        why = job.failure or job.pruned
+        why = job.failure or job.pruned or ("on the Pareto front" if job in best else None)
         rows.append([*(short(job.overrides.get(name, "")) for name in names), *shown, *([why] if why else [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows)

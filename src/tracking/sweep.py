@@ -103,7 +103,7 @@ def _report(account: Account, ended: Jobs, number: int, objectives: Sequence[str
     account.metrics({f"jobs/{name}": count for name, count in counts.items()}, len(jobs))
     if not finished:
         return
-    log.info("\n%s", effects.table(jobs, objective))
+    log.info("\n%s", effects.table(jobs, objectives))
     best = finished[0]
     account.tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
     account.metrics({"best/objective": best.objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs))

@@ -61,6 +61,6 @@ def test_the_example_recipe_and_data_set_work(tmp_path):
 
 
 def test_the_readme_names_every_option():
-    for group in ("model", "dataset", "strategy", "optimizer", "compression", "experiment", "debug"):
+    for group in ("model", "dataset", "strategy", "optimizer", "compression", "experiment", "sweep", "debug"):
         row = re.search(rf"^\| `{group}` \|(.*)$", README, re.MULTILINE)[1]
         assert {path.stem for path in (config.CONF / group).glob("*.yaml")} <= set(re.findall(r"`(\w+)`", row)), group

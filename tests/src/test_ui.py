@@ -85,7 +85,7 @@ def test_runs_a_sweep_metrics_and_figures_are_shown(swept, browser):
     figure(browser, f"{runs}/{found.info.run_id}/artifacts/figures/forecast.png")
     screenshot(browser, "figure")
 
-    shown(browser, f"{runs}/{parent.info.run_id}", "sweep-2-jobs", "best/objective", "jobs/finished", "Finished")
+    shown(browser, f"{runs}/{parent.info.run_id}", "best/objective", "jobs/finished", *(job.info.run_name for job in jobs))
     screenshot(browser, "sweep")
     figure(browser, f"{runs}/{parent.info.run_id}/artifacts/figures/effects.png")
     screenshot(browser, "effects")

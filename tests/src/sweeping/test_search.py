@@ -157,6 +157,7 @@ def test_of_several_objectives_the_front_is_found(sweep):
     front = effects.front(jobs, ["val_loss", "parameters"])
     assert {job.objective for job in front} == wanted
     assert 1 < len(front) < 20
+    assert effects.table(jobs, ["val_loss", "parameters"]).count("on the Pareto front") == len(front)
     figure = effects.figures(jobs, ["val_loss", "parameters"])["pareto_parameters.png"]
     assert len(figure.axes[0].lines[1].get_xdata()) == len(front)
 

@@ -121,7 +121,7 @@ def test_the_best_job_is_that_of_the_objective(objective, best):
     jobs.append(Job({"seed": "3", "model": "cnn"}, None, {}, None, "ValueError: no"))
     assert effects.ranked(jobs, objective)[0].overrides["seed"] == best
     assert effects.parameters(jobs) == ["seed"]
-    lines = effects.table(jobs, objective).splitlines()
+    lines = effects.table(jobs, [objective]).splitlines()
     assert lines[1].split()[0] == best
     assert lines[4].split()[0] == "3"
     assert lines[4].endswith("ValueError: no")
