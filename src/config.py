@@ -30,6 +30,7 @@ from src.sweeping import space
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SEARCH = "hydra_plugins.src.sweeping.search.OptunaSweeper"
 ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 EXTRAS = {  # launchers that not everyone wants: the package that each needs, and the file that installs it
     "ray": ("ray", "requirements-ray.txt"),
     "submitit_slurm": ("submitit", "requirements-slurm.txt"),
@@ -47,7 +48,7 @@ class Asked(NamedTuple):
         jobs: the settings of each job; none, if it asks Hydra for something else. A search does not know its jobs; of it these
             are the ends of what is varied, each by itself.
         search: how the jobs are chosen, if they are not simply all combinations.
-        side_by_side: whether they run in processes of their own.
+        launcher: of Hydra's, which runs them: its class.
     """
 
     multirun: bool
@@ -55,7 +56,7 @@ class Asked(NamedTuple):
     arguments: Sequence[str]
     jobs: Sequence[Settings]
     search: Search | None = None
-    side_by_side: bool = False
+    launcher: str | None = None
 
 
 def check(arguments: Sequence[str]) -> Asked:
@@ -74,12 +75,12 @@ def check(arguments: Sequence[str]) -> Asked:
     multirun, name = parsed.multirun and not parsed.cfg, parsed.config_name or "config"
     with initialize_config_dir(str(directory), version_base="1.3"):
         swept, fixed = _overrides(overrides, parsed.multirun)
-        search, side_by_side = None, False
+        search, launcher = None, None
         if multirun:
             _launcher_is_there(fixed)
             first = [f"{space.name(override)}={space.values(override)[0]}" for override in swept]
             composed = _compose(name, fixed + first, return_hydra_config=True)
-            side_by_side = composed.hydra.launcher._target_ != ONE_BY_ONE
+            launcher = composed.hydra.launcher._target_
             if composed.hydra.sweeper._target_ == SEARCH:
                 search = _search(composed)
             brought = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
@@ -88,7 +89,7 @@ def check(arguments: Sequence[str]) -> Asked:
         jobs = [checked(_compose(name, fixed + job)) for job in _jobs(swept, search)]
     if search:
         _objectives_are_known(search, jobs)
-    return Asked(multirun, parsed.overrides, arguments, jobs, search, side_by_side)
+    return Asked(multirun, parsed.overrides, arguments, jobs, search, launcher)
 
 
 def checked(config: DictConfig) -> Settings:

@@ -68,11 +68,11 @@ def _sweep(asked: config.Asked) -> Iterator[None]:
 
     startup.log_to_terminal()  # until Hydra does
     plugins.register()
-    if asked.side_by_side:
+    if asked.launcher != config.ONE_BY_ONE:
         _prepare_data(asked.jobs)
     with sweep.sweep(asked.words, asked.jobs, asked.search):
         try:
-            with interruption.left_to_others() if asked.side_by_side else contextlib.nullcontext():
+            with interruption.left_to_others() if asked.launcher == config.JOBLIB else contextlib.nullcontext():
                 yield
         finally:
             interruption.check()  # jobs in other processes have been told so too, and say that they have failed

@@ -20,6 +20,8 @@ from src.sweeping.jobs import COMMAND, VARIABLE
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 60  # seconds that jobs are given to end in their own way
+
 TAKEN_ALONG = (
     "HYDRA_FULL_ERROR",
     "MLFLOW_",
@@ -63,7 +65,13 @@ class RayLauncher(Launcher):
                     Singleton.get_state(), os.getcwd(), environment,
                 )
             )  # fmt: skip
-        return ray.get(pending)
+        try:
+            return ray.get(pending)
+        except KeyboardInterrupt:
+            for job in pending:
+                ray.cancel(job)  # as Ctrl-C would
+            ray.wait(pending, num_returns=len(pending), timeout=PATIENCE)
+            raise
 
 
 def _job(

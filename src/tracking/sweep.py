@@ -53,7 +53,7 @@ def sweep(words: Sequence[str], jobs: Sequence[settings.Settings], search: setti
             tags = {"kind": "sweep", "command": command(), CODE: code(), FINGERPRINT: fingerprint, "jobs": str(number)}
             account.begin(asked, tags, {})
         journal.know(begun=True, status=None)
-        ended.begin(command(), again=search is None)
+        ended.begin(command(), again=search is None or jobs[0].sweep.fail_fast)
 
     try:
         with told(account, begin):

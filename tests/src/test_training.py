@@ -291,7 +291,49 @@ def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeyp
     task = tasks.ImageClassification.__new__(tasks.ImageClassification)
     glance = callbacks.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
     glance.set_model(keras.Sequential())
+    monkeypatch.setattr(task, "glanced", ("seen",), raising=False)
+    logs = [{} for _ in range(5)]
     for epoch in range(5):
-        glance.on_epoch_end(epoch)
+        glance.on_epoch_end(epoch, logs[epoch])
     assert told == [({"val/seen": 1.0}, epoch) for epoch in epochs]
+    assert [epoch for epoch in range(1, 6) if logs[epoch - 1] == {"val_seen": 1.0}] == epochs
     assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]
+
+
+class SeenBy(keras.callbacks.Callback):
+    """Gives some epochs a metric, and notes the weights that it belongs to."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values, self.weights = values, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch in self.values:
+            logs["val_fid"] = self.values[epoch]
+            self.weights[epoch] = self.model.get_weights()
+
+
+def test_what_only_some_epochs_have_can_be_monitored():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    seen, told = SeenBy({1: 3.0, 3: 2.0, 5: 4.0}), []
+    best = callbacks.KeepBest(monitor="val_fid", mode="min", patience=9, restore_best_weights=True)
+    report = callbacks.Report("val_fid", lambda value, epoch: told.append((epoch, value)))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[seen, best, report], verbose=0)
+    assert best.best == 2.0
+    np.testing.assert_array_equal(model.get_weights()[0], seen.weights[3][0])
+    assert told == [(2, 3.0), (4, 2.0)]  # of the last epoch nothing can be saved any more
+
+
+def test_a_generator_cannot_be_judged_by_glances_that_are_not_taken(settings):
+    class Judged:
+        glanced = ("fid",)
+
+        def training_metrics(self):
+            return []
+
+    chosen = settings("model=gan", "training.monitor=val_fid", "training.glances=0").training
+    with pytest.raises(UserError, match=r"type training\.glances=1 or more"):
+        training._check_monitor(chosen, Judged())
+    with pytest.raises(UserError, match="known: val_loss, val_fid, loss"):
+        training._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Judged())
