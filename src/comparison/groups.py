@@ -118,6 +118,8 @@ def boards(runs: Iterable[Finished], metric: str | None = None) -> list[Board]:
         if len(group.values(chosen)):
             question = group.runs[0].tested_on, settings.get("task.horizon")
             together[(settings["dataset.name"], task, chosen, question)].append(group)
+    if not together:
+        raise UserError(f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(known))}>.")
     return [
         Board(dataset, task, chosen, _ranked(_told_apart(groups), chosen))
         for (dataset, task, chosen, _), groups in sorted(together.items(), key=lambda item: item[0][:3])

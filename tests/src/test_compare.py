@@ -48,6 +48,11 @@ def test_the_best_comes_first_whether_more_or_less_is_better():
     assert [group.recipe for group in board.groups] == ["rnn", "cnn"]
 
 
+def test_where_no_run_has_its_metric_that_is_said():
+    with pytest.raises(UserError, match="compared by; type metric=<one of test/nll>"):
+        groups.boards([finished("cnn", metrics={"test/nll": 0.2})])
+
+
 def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranked_together():
     runs = [finished("cnn"), finished("rnn", tested_on="b"), finished("lstm", task="text_classification")]
     runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
