@@ -281,18 +281,21 @@ def _for_hydra(arguments: Sequence[str], swept: Sequence[Override]) -> list[str]
 def _parsed(overrides: list[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     try:
-        return parser.parse_overrides(overrides)
+        parsed = parser.parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(
             f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets or colons "
             """in quotes, like 'dataset.splits.test="train[80%:]"'."""
         ) from None
+    for override in parsed:
+        if override.is_sweep_override():
+            space.check(override)
+    return parsed
 
 
 def _jobs(swept: Sequence[Override], search: Search | None) -> Iterator[list[str]]:
     """What each job sets besides what all of them do."""
     for override in swept:
-        space.check(override)
         if space.is_interval(override) and (search is None or search.sampler == "grid"):
             instead = "list values" if search else "add hydra/sweeper=optuna, which searches it, or list values"
             raise UserError(f"{override.input_line} holds more values than can be tried; {instead}, like {_like(override)}.")
