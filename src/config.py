@@ -81,6 +81,8 @@ def check(arguments: Sequence[str]) -> Asked:
             first = [f"{space.name(override)}={space.values(override)[0]}" for override in swept]
             composed = _compose(name, fixed + first, return_hydra_config=True)
             launcher = composed.hydra.launcher._target_
+            if composed.hydra.launcher.get("n_jobs") == 0:
+                raise UserError("hydra.launcher.n_jobs=0 would run nothing; type a number of processes, or -1 for one a core.")
             if composed.hydra.sweeper._target_ == SEARCH:
                 search = _search(composed)
             brought = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]

@@ -5,7 +5,6 @@ What each setting means stands beside its default in conf/. Checked without Tens
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
@@ -264,8 +263,9 @@ class Search(Section):
 
 def side_by_side(launcher: dict[str, Any]) -> int:
     """How many processes of this machine a launcher runs jobs in."""
-    number = launcher.get("n_jobs", 1)  # joblib's
-    return os.cpu_count() if number == -1 else number
+    import joblib  # which alone knows what its negative numbers mean
+
+    return joblib.effective_n_jobs(launcher.get("n_jobs", 1))
 
 
 class Tracking(Section):

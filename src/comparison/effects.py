@@ -120,7 +120,7 @@ def _along(axes: Axes, texts: Sequence[str]) -> np.ndarray:
     if _wide(numbers):
         axes.set_xscale("log")
     if len(set(numbers)) <= FEW:
-        axes.set_xticks(numbers, map(short, texts), minor=False)
+        axes.set_xticks(numbers, [short(text) for text in texts], minor=False)
         axes.minorticks_off()
     return numbers
 

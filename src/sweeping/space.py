@@ -19,7 +19,7 @@ def is_interval(override: Override) -> bool:
 
 
 def check(override: Override) -> None:
-    """Raises a UserError unless an interval or a range has something in it."""
+    """Raises a UserError unless there is something in it."""
     swept, written = override.value(), override.input_line
     if isinstance(swept, IntervalSweep):
         low, high = swept.start, swept.end
@@ -27,8 +27,10 @@ def check(override: Override) -> None:
             raise UserError(f"{written} begins above its end; type {name(override)}={_with_tags(swept, high, low)}.")
         if "log" in swept.tags and low <= 0:
             raise UserError(f"{written} cannot be searched on a logarithmic scale, which has no {low}; begin above 0.")
-    elif isinstance(swept, RangeSweep) and (swept.step == 0 or (swept.stop - swept.start) / swept.step <= 0):
-        raise UserError(f"{written} holds no value; type a range whose first number is less than its second.")
+    elif (isinstance(swept, RangeSweep) and swept.step == 0) or not values(override):
+        raise UserError(
+            f"{written} holds no value; type {name(override)}=<one>,<another>, or a range that rises, like range(1,9)."
+        )
 
 
 def values(override: Override) -> list[str]:

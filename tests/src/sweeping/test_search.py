@@ -109,7 +109,6 @@ def test_it_comes_close_to_the_best(sweep):
     assert abs(math.log10(sweep.study.best_params["rate"]) + 2) < 0.5
     assert sweep.study.best_params["share"] < 0.3
     drawn = sweep(RATE, SHARE, trials=40, sampler="random", name="random")
-    assert sweep.study.best_value == min(sweep.study.trials, key=lambda trial: trial.value).value
     logs = [math.log10(params["rate"]) for params in drawn]
     assert -3.5 < sum(logs) / 40 < -1.5  # random: the middle of the range
 
@@ -220,6 +219,8 @@ def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
             "logarithmic scale, which has no 0.0",
         ),
         (["sweep=lstm", "model.units=range(9,3)"], "holds no value"),
+        (["sweep=lstm", "model.units=glob(*)"], "holds no value"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "n_jobs=0 would run nothing; type a number of processes"),
         (["seed=interval(0,3)"], "more values than can be tried; add hydra/sweeper=optuna"),
         (["sweep=lstm", "hydra.sweeper.sampler=grid"], "more values than can be tried; list values, like"),
         (["sweep=lstm", "hydra.sweeper.trials=0"], "hydra.sweeper.trials must be greater than or equal to 1, not 0"),
