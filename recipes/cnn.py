@@ -54,6 +54,7 @@ def build(
     dense_units: Count = 128,
     dropout: Rate = 0.25,
     augmentation: Fraction = 0.05,
+    flip: bool = False,
     embedding: Count = 64,
 ) -> keras.Model:
     """A convolutional network from `inputs` to `outputs`.
@@ -70,6 +71,7 @@ def build(
         dense_units: units of the fully connected layer.
         dropout: fraction of the fully connected layer's output set to zero in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
+        flip: mirror images at random in training, left for right: for things, not for what is written.
         embedding: entries of a token's vector.
     """
     x = source = entry(inputs)
@@ -78,7 +80,7 @@ def build(
         case Image():
             Convolution, GlobalPooling, Normalization = layers.Conv2D, layers.GlobalAveragePooling2D, batch_normalization
             Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
-            x = augment(x, augmentation)
+            x = augment(x, augmentation, flip)
         case _:
             Convolution, GlobalPooling, Normalization = layers.Conv1D, layers.GlobalAveragePooling1D, batch_normalization
             Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D

@@ -14,14 +14,17 @@ def batch_normalization(name: str) -> layers.BatchNormalization:
     return layers.BatchNormalization(momentum=0.9, synchronized=keras.config.backend() == "tensorflow", name=name)
 
 
-def augment(image: keras.KerasTensor, strength: float) -> keras.KerasTensor:
+def augment(image: keras.KerasTensor, strength: float, flip: bool = False) -> keras.KerasTensor:
     """Small random distortions, in training only; what comes in from outside the image is black.
 
     Args:
         image: (batch, H, W, C).
         strength: shift and zoom by up to this fraction of the extent, rotation by up to a third of this fraction of a
             turn. 0 leaves images as they are.
+        flip: every second one is mirrored, left for right.
     """
+    if flip:
+        image = layers.RandomFlip("horizontal", name="random_flip")(image)
     if not strength:
         return image
     outside = {"fill_mode": "constant", "fill_value": 0.0}

@@ -69,6 +69,7 @@ def build(
     last: Count | None = 256,
     dropout: Rate = 0.1,
     augmentation: Fraction = 0.05,
+    flip: bool = False,
 ) -> keras.Model:
     """A small, fast network from images to classes.
 
@@ -82,10 +83,11 @@ def build(
             (1280, 576 and 1024 channels for v2, v3-small and ShuffleNet v2), which is most of a narrow network.
         dropout: fraction of the last features set to zero in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
+        flip: mirror images at random in training, left for right: for things, not for what is written.
     """
     source = entry(inputs)
     network = Network(width, blocks, last, min(inputs.height, inputs.width))
-    features = getattr(network, variant)(augment(source, augmentation))  # (batch, channels)
+    features = getattr(network, variant)(augment(source, augmentation, flip))  # (batch, channels)
     features = layers.Dropout(dropout, name="dropout")(features)
     return keras.Model(source, answer(features, outputs), name="lightweight")
 

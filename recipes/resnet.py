@@ -66,6 +66,7 @@ def build(
     residual: bool = True,
     stochastic_depth: Rate = 0.0,
     augmentation: Fraction = 0.05,
+    flip: bool = False,
 ) -> keras.Model:
     """A residual network from images to classes.
 
@@ -80,6 +81,7 @@ def build(
         residual: false leaves out the shortcuts.
         stochastic_depth: probability with which the last block is left out in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
+        flip: mirror images at random in training, left for right: for things, not for what is written.
 
     Raises:
         ValueError: there is no such network.
@@ -87,7 +89,7 @@ def build(
     block, stages = _stages(depth, stem, block)
     convolve = Convolutions(preactivation)
     source = entry(inputs)
-    x = augment(source, augmentation)
+    x = augment(source, augmentation, flip)
     if stem == "cifar":
         x = convolve(x, width, 3, name="stem", first=True)  # (batch, H, W, width)
     else:

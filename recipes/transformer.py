@@ -69,6 +69,7 @@ def build(
     patch: Count = 4,
     dropout: Rate = 0.0,
     augmentation: Fraction = 0.05,
+    flip: bool = False,
 ) -> keras.Model:
     """A transformer: an encoder from `inputs` to `outputs`, or encoder and decoder from a source to the target's next tokens.
 
@@ -83,6 +84,7 @@ def build(
         patch: height and width of an image's patches; the image is filled up with black where they do not fit.
         dropout: fraction of the attention weights, of each part's answer and of the first vectors set to zero in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
+        flip: mirror images at random in training, left for right: for things, not for what is written.
 
     Raises:
         ValueError: the heads cannot share the dimension.
@@ -101,7 +103,7 @@ def build(
 
     source = entry(inputs)
     real = ops.not_equal(source, PADDING) if isinstance(inputs, Tokens) else None  # (batch, T)
-    x = augment(source, augmentation) if isinstance(inputs, Image) else source
+    x = augment(source, augmentation, flip) if isinstance(inputs, Image) else source
     x = as_sequence(x, inputs, dimension, patch)  # (batch, T, F)
     if isinstance(inputs, Tokens):
         x = layers.Rescaling(math.sqrt(dimension), name="scale")(x)

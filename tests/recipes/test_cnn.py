@@ -63,3 +63,14 @@ def test_augmentation_works_in_training_alone():
     pixels = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), pixels)
     assert np.abs(keras.ops.convert_to_numpy(model(pixels, training=True)) - pixels).max() > 0.1
+
+
+def test_flip_mirrors_every_second_image_and_no_other_way():
+    image = keras.Input((4, 4, 1))
+    model = keras.Model(image, cnn.augment(image, 0.0, flip=True))
+    pixels = np.random.default_rng(0).random((200, 4, 4, 1)).astype(np.float32)
+    flipped = keras.ops.convert_to_numpy(model(pixels, training=True))
+    mirrored = [np.array_equal(after, before[:, ::-1]) for before, after in zip(pixels, flipped)]
+    same = [np.array_equal(after, before) for before, after in zip(pixels, flipped)]
+    assert all(one != other for one, other in zip(mirrored, same))
+    assert 60 < sum(mirrored) < 140  # six standard deviations
