@@ -79,7 +79,7 @@ class TextClassification(Classification):
         seen = np.unique(self.train.targets)
         logs = np.full((len(self.test), self.outputs.count), np.log(1e-9))
         if len(seen) > 1:
-            model = LogisticRegression(C=10, max_iter=200, tol=1e-3).fit(words.fit_transform(train), self.train.targets)
+            model = LogisticRegression(C=10, max_iter=200).fit(words.fit_transform(train), self.train.targets)
             logs[:, seen] = model.predict_log_proba(words.transform(test))
         else:
             logs[:, seen] = 0.0

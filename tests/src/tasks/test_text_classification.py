@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from recipes import attention, cnn, lstm, rnn, transformer
 from src import serving, tasks
@@ -75,6 +78,19 @@ def test_the_bag_of_words_sees_the_whole_text(create):
     task = create(data(long), "task.length=6")
     assert len({tuple(row) for row in task.train.inputs}) == 1  # the recipe cannot tell them apart
     assert task.baselines()["bag_of_words"]["accuracy"] == 1
+
+
+def test_the_bag_of_words_is_fitted_to_the_end(create):
+    """Where every word says a little, a fit that stops early is far from what a bag of words can do."""
+    draw = np.random.default_rng(0)
+    words, lean = [f"w{n}" for n in range(400)], draw.normal(size=400)
+    picked = draw.integers(400, size=(4000, 40))
+    texts, labels = [" ".join(words[n] for n in row) for row in picked], (lean[picked].mean(axis=1) > 0).astype(int)
+    task = create(data(part(texts[:3000], labels[:3000]), test=part(texts[3000:], labels[3000:])))
+    counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    best = LogisticRegression(C=10, max_iter=5000, tol=1e-8).fit(counts.fit_transform(texts[:3000]), labels[:3000])
+    wanted = log_loss(labels[3000:], best.predict_proba(counts.transform(texts[3000:])))
+    np.testing.assert_allclose(task.baselines()["bag_of_words"]["nll"], wanted, rtol=0.02)
 
 
 def test_the_vocabulary_is_that_of_the_training_part_alone(create):
