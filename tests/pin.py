@@ -3,6 +3,8 @@
 python -m tests.pin
 """
 
+from typing import Any
+
 from src import config, settings
 from tests.conftest import ROOT
 
@@ -10,11 +12,15 @@ PINNED = ROOT / "tests" / "experiments"
 EXPERIMENTS = sorted(path.stem for path in (config.CONF / "experiment").glob("*.yaml"))
 
 
+def settings_of(experiment: str) -> dict[str, Any]:
+    """{"training.epochs": 8, …} of an experiment's run."""
+    (job,) = config.check([f"experiment={experiment}"]).jobs
+    return dict(settings.leaves(job.model_dump(by_alias=True)))
+
+
 def resolved(experiment: str) -> str:
     """The settings of an experiment's run, one a line."""
-    (job,) = config.check([f"experiment={experiment}"]).jobs
-    lines = [f"{name}: {value}" for name, value in settings.leaves(job.model_dump(by_alias=True))]
-    return "\n".join(sorted(lines)) + "\n"
+    return "".join(f"{name}: {value}\n" for name, value in sorted(settings_of(experiment).items()))
 
 
 if __name__ == "__main__":

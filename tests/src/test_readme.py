@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""What the README and the pages of the folders show works as it stands, and the README says the same in Chinese."""
 
 import re
 import shlex
@@ -11,14 +11,24 @@ import pytest
 from src import config
 from tests.conftest import ROOT, environment
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    found[1].replace("<run id>", "0123")
-    for kind, block in BLOCKS
+README, CHINESE, *PAGES = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "README.zh-CN.md", "recipes/README.md", "conf/README.md", "src/README.md")
+)
+
+
+def blocks(page):
+    """(language, text) of what is set apart as code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = list(dict.fromkeys(
+    found[1].replace("<run id>", "0123").strip()
+    for page in (README, *PAGES)
+    for kind, block in blocks(page)
     if kind == "bash"
     for found in re.finditer(r"python -m src\.run(.*?)(?:#.*)?$", block, re.M)
-]
+))  # fmt: skip
 FILES = dict(re.findall(r"`((?:conf|recipes)/\S+\.\w+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 
 
@@ -60,7 +70,30 @@ def test_the_example_recipe_and_data_set_work(tmp_path):
     assert done.stderr == "model.units must be greater than or equal to 1, not 0.\n"
 
 
-def test_the_readme_names_every_option():
+def test_every_option_is_named():
+    page = (config.CONF / "README.md").read_text(encoding="utf-8")
     for group in ("model", "dataset", "strategy", "optimizer", "compression", "experiment", "sweep", "debug"):
-        row = re.search(rf"^\| `{group}` \|(.*)$", README, re.MULTILINE)[1]
+        row = page if group == "experiment" else re.search(rf"^\| `{group}` \|(.*)$", page, re.MULTILINE)[1]
         assert {path.stem for path in (config.CONF / group).glob("*.yaml")} <= set(re.findall(r"`(\w+)`", row)), group
+
+
+def test_links_and_pictures_are_there():
+    for name in ("README.md", "README.zh-CN.md", "recipes/README.md", "conf/README.md", "src/README.md"):
+        page = (ROOT / name).read_text(encoding="utf-8")
+        targets = re.findall(r"\]\(([^)#:]+)\)", page) + re.findall(r'src="([^":]+)"', page)
+        assert [target for target in targets if not ((ROOT / name).parent / target).exists()] == [], name
+
+
+def test_the_readme_says_the_same_in_chinese():
+    def said(page):
+        code = [
+            (kind, re.sub(r" *#.*$", "", text, flags=re.MULTILINE) if kind == "bash" else text) for kind, text in blocks(page)
+        ]
+        prose = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+        rows = [re.findall(r"\d+(?:[.,]\d+)*", line) for line in prose.splitlines() if line.startswith("|")]
+        headings = [len(marks) for marks in re.findall(r"^(#+) ", prose, re.MULTILINE)]
+        return {"code": code, "names": sorted(re.findall(r"`([^`\n]+)`", prose)), "rows": rows, "headings": headings}
+
+    english, chinese = said(README), said(CHINESE)
+    for what, wanted in english.items():
+        assert chinese[what] == wanted, what

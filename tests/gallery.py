@@ -1,0 +1,54 @@
+"""Takes the pictures that the README shows from the newest finished run of each of these experiments:
+
+python -m tests.gallery
+"""
+
+import io
+
+import mlflow
+from PIL import Image
+
+from src.tracking.finished import finished
+from tests.conftest import ROOT
+from tests.pin import settings_of
+
+FOLDER = ROOT / ".pictures"
+WIDTH, COLORS = 320, 64  # pixels; enough for a thumbnail of a few kilobytes
+SHOWN = {  # recipe: the experiment, and what its run drew
+    "cnn": ("cnn_mnist", "worst_mistakes.png"),
+    "resnet": ("resnet_cifar10", "worst_mistakes.png"),
+    "lightweight": ("lightweight_fashion_mnist", "confusion_matrix.png"),
+    "rnn": ("rnn_mnist", "confusion_matrix.png"),
+    "lstm": ("lstm_etth1", "forecast.png"),
+    "transformer": ("transformer_mnist", "attention.png"),
+    "attention": ("attention_mnist", "glimpses.png"),
+    "gan": ("gan_mnist", "samples.png"),
+    "diffusion": ("diffusion_mnist", "samples.png"),
+}
+
+
+def small(picture: bytes) -> Image.Image:
+    """A thumbnail."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    return image.quantize(COLORS, dither=Image.Dither.NONE)
+
+
+def run_of(experiment: str) -> str | None:
+    """Id of the newest finished run with all the settings of an experiment, whatever its seed."""
+    wanted = {name: str(value) for name, value in settings_of(experiment).items() if name not in ("seed", "dataset.data_dir")}
+    runs = (run for run in finished() if all(run.settings.get(name) == value for name, value in wanted.items()))
+    return max(runs, key=lambda run: run.start, default=None)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for recipe, (experiment, figure) in SHOWN.items():
+        run = run_of(experiment)
+        if run is None:
+            print(f"{recipe}: no finished run of experiment={experiment}")
+            continue
+        path = mlflow.artifacts.download_artifacts(run_id=run.run_id, artifact_path=f"figures/{figure}")
+        with open(path, "rb") as file:
+            small(file.read()).save(FOLDER / f"{recipe}.png", optimize=True)
+        print(f"{recipe}: {figure} of run {run.run_id}")
