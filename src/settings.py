@@ -303,6 +303,7 @@ class Settings(Section):
     tracking: Tracking
     sweep: Sweep
     resume: str
+    experiment: str | None  # its name, if it is one
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
     def digest(self) -> str:
@@ -314,7 +315,7 @@ class Settings(Section):
         return self._digest(tracking={"log_model", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
-        without |= {"checkpoint": True, "resume": True, "sweep": True, "dataset": {"data_dir"}}
+        without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir"}}
         told = self.model_dump(by_alias=True, exclude=without)
         return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
 

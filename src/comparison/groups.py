@@ -28,7 +28,7 @@ class Group:
     Attributes:
         runs: they.
         settings: what they have in common.
-        differences: those of the settings that are others than in the groups of the same recipe beside it.
+        differences: those of the settings that are others than in the groups of the same name beside it.
     """
 
     runs: Sequence[Finished]
@@ -38,6 +38,12 @@ class Group:
     @property
     def recipe(self) -> str:
         return self.settings["model.name"]
+
+    @property
+    def name(self) -> str:
+        """The experiment's, or else the recipe's."""
+        experiment = self.settings.get("experiment", "None")
+        return self.recipe if experiment == "None" else experiment
 
     def values(self, metric: str) -> np.ndarray:
         """(n,), of the runs that have it."""
@@ -67,8 +73,8 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The recipe and what is particular."""
-        return " ".join([self.recipe, *(f"{name}={value}" for name, value in self.differences.items())])
+        """The name and what is particular."""
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.differences.items())])
 
 
 @dataclass(frozen=True)
@@ -143,9 +149,9 @@ def _ranked(groups: list[Group], metric: str) -> list[Group]:
 
 
 def _told_apart(groups: list[Group]) -> list[Group]:
-    """The groups, with what is particular about each among those of the same recipe."""
+    """The groups, with what is particular about each among those of the same name."""
     told = []
     for group in groups:
-        names = differing(other for other in groups if other.recipe == group.recipe)
+        names = differing(other for other in groups if other.name == group.name)
         told.append(Group(group.runs, group.settings, {name: group.settings.get(name, "none") for name in names}))
     return told

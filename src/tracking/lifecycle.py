@@ -71,7 +71,7 @@ def _open(chosen: settings.Settings, sweep: dict[str, str] | None) -> tuple[Jour
         found = _here(chosen, fingerprint, uri) or _elsewhere(chosen, fingerprint)
         if found is not None:
             return _go_on(found)
-    name = redacted(chosen.tracking.run_name or f"{chosen.model.name}-seed{chosen.seed}")
+    name = redacted(chosen.tracking.run_name or f"{chosen.experiment or chosen.model.name}-seed{chosen.seed}")
     experiment = chosen.tracking.experiment
     return Journal.new(
         fingerprint=fingerprint,

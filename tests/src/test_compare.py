@@ -67,6 +67,14 @@ def test_a_group_is_named_by_what_is_particular_about_it():
     assert sorted(group.title for group in board.groups) == ["cnn model.filters=16", "cnn model.filters=8", "rnn"]
 
 
+def test_an_experiment_goes_by_its_own_name():
+    runs = [finished("cnn", filters="8", experiment="cnn_small"), finished("cnn", filters="16", experiment="cnn_large")]
+    runs += [finished("cnn", start=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
+    runs[0].settings["epochs"] = "9"
+    (board,) = groups.boards(runs)
+    assert sorted(group.title for group in board.groups) == ["cnn", "cnn_large", "cnn_small epochs=1", "cnn_small epochs=9"]
+
+
 def test_the_baseline_is_the_best_one():
     base = {"baseline/majority_class/accuracy": 0.1, "baseline/logistic_regression/accuracy": 0.97}
     base |= {"baseline/majority_class/nll": 2.3, "baseline/logistic_regression/nll": 0.1}

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from src import config
-from tests.pin import EXPERIMENTS, PINNED, resolved
+from tests.pin import EXPERIMENTS, PINNED, resolved, settings_of
 
 HEADS = {name: (config.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8") for name in EXPERIMENTS}
 MEASURED = re.compile(r"^# .+: .*\d.*\(.*seed.*\).*\d s\b", re.MULTILINE)
@@ -15,6 +15,11 @@ MEASURED = re.compile(r"^# .+: .*\d.*\(.*seed.*\).*\d s\b", re.MULTILINE)
 def test_the_settings_are_those_that_were_measured(experiment):
     """If this is meant to change, measure it again, and: python -m tests.pin"""
     assert (PINNED / f"{experiment}.txt").read_text(encoding="utf-8") == resolved(experiment)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_has_the_name_of_its_file(experiment):
+    assert settings_of(experiment)["experiment"] == experiment
 
 
 def test_nothing_else_is_pinned():
