@@ -28,4 +28,4 @@ def test_nothing_else_is_pinned():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_its_head_says_what_it_costs_and_reaches_or_that_it_was_not_run(experiment):
-    assert MEASURED.search(HEADS[experiment]) or "Not run here" in HEADS[experiment]
+    assert MEASURED.search(HEADS[experiment]) or re.search(r"Not (run here|measured yet)", HEADS[experiment])
