@@ -72,7 +72,9 @@ def check(arguments: Sequence[str]) -> Asked:
     overrides = list(parsed.overrides)
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
-    multirun, name = parsed.multirun and not parsed.cfg, parsed.config_name or "config"
+    multirun, name = parsed.multirun, parsed.config_name or "config"
+    if multirun and parsed.cfg:
+        raise UserError("--cfg shows the settings of one run; leave out -m and what is varied.")
     with initialize_config_dir(str(directory), version_base="1.3"):
         swept, fixed = _overrides(overrides, parsed.multirun)
         search, launcher = None, None

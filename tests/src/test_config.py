@@ -63,6 +63,7 @@ MISTAKES = [
     ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
     ("model=cnn,lstm", "add -m to run them one after the other."),
     ("-m model=cnn,lstm training.epochs=1,none", "training.epochs must be a valid integer, not 'none'."),
+    ("-m --cfg job model=cnn,lstm", "--cfg shows the settings of one run; leave out -m"),
     ("-m model=cnn,lst", "did you mean model=lstm?"),
     ("training.epochs=[", "cannot be read; write key=value"),
     ("training=3", "cannot be composed"),
