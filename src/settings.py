@@ -303,7 +303,7 @@ class Settings(Section):
     tracking: Tracking
     sweep: Sweep
     resume: str
-    experiment: str | None  # its name, if it is one
+    experiment: str | None = None  # runs of earlier versions have none
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
     def digest(self) -> str:

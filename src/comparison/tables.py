@@ -91,7 +91,7 @@ def markdown(boards: Sequence[Board]) -> str:
 def comma_separated(boards: Sequence[Board]) -> str:
     """A line for each group, numbers as they are."""
     costs = [name for name, _ in COSTS.values()]
-    head = ["dataset", "task", "recipe", "differences", "metric", "mean", "standard_deviation", "seeds", "baseline"]
+    head = ["dataset", "task", "recipe", "name", "differences", "metric", "mean", "standard_deviation", "seeds", "baseline"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*head, "baseline_name", *costs, "run_ids"])
@@ -102,6 +102,6 @@ def comma_separated(boards: Sequence[Board]) -> str:
             measured = [group.mean(board.metric), group.deviation(board.metric), len(group.values(board.metric)), reached]
             found = [group.mean(cost) for cost in costs]
             ids = " ".join(run.run_id for run in group.runs)
-            row = [board.dataset, board.task, group.recipe, particular, board.metric, *measured, name, *found, ids]
+            row = [board.dataset, board.task, group.recipe, group.name, particular, board.metric, *measured, name, *found, ids]
             writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
     return file.getvalue()

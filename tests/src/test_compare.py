@@ -148,7 +148,7 @@ def test_every_form_has_the_same_numbers():
         pytest.approx(0.02),
         "3",
     )
-    assert (second["recipe"], second["standard_deviation"]) == ("rnn", "")
+    assert (second["recipe"], second["name"], second["standard_deviation"]) == ("rnn", "rnn", "")
 
 
 @pytest.fixture(scope="module")
