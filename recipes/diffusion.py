@@ -49,7 +49,7 @@ from typing import Literal
 import keras
 from keras import layers, ops
 
-from recipes.kinds import Count, LabelledImage, Rate, Samples
+from recipes.kinds import Count, LabelledImage, NotNegative, Rate, Samples
 
 STEPS = 25  # of the sampler, if nothing else is asked for
 GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, but for their whole part
@@ -71,6 +71,7 @@ def build(
     prediction: Literal["noise", "velocity"] = "velocity",
     conditional: bool = True,
     unlabelled: Rate = 0.1,
+    guidance: NotNegative = 1.0,
 ) -> keras.Model:
     """A U-Net, and the process that it learns to walk back.
 
@@ -87,9 +88,11 @@ def build(
         prediction: ε or v.
         conditional: the network is told the class.
         unlabelled: fraction of the images whose class it is not told in training.
+        guidance: w of the samples, where nothing else is asked for.
 
     Raises:
-        ValueError: the heads cannot share the channels, or the image is to have a class where the data have none.
+        ValueError: the heads cannot share the channels, the image is to have a class where the data have none, or guidance is
+            to move away from what was not learned.
     """
     match inputs:
         case LabelledImage(height, width_, channels, classes):
@@ -100,10 +103,12 @@ def build(
         raise TypeError(f"{outputs!r} is not a kind of output that diffusion gives: use Samples")
     if conditional and not classes:
         raise ValueError("conditional=true needs labels, and the data set has none")
+    if conditional and not unlabelled and guidance != 1:
+        raise ValueError("guidance moves away from images of any class, which unlabelled=0 shows none of; type model.guidance=1")
     if 2 * width % heads:
         raise ValueError(f"{heads} heads cannot share {2 * width} channels; 2 · width must be a multiple of heads")
     network = unet(shape, width, levels, blocks, heads, dropout, classes if conditional else 0)
-    return Diffusion(network, timesteps=timesteps, schedule=schedule, prediction=prediction, unlabelled=unlabelled)
+    return Diffusion(network, timesteps=timesteps, schedule=schedule, prediction=prediction, unlabelled=unlabelled, guidance=guidance)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------
@@ -275,22 +280,23 @@ class Diffusion(keras.Model):
 
     Args:
         network: `unet`.
-        timesteps, schedule, prediction, unlabelled: as in `build`.
+        timesteps, schedule, prediction, unlabelled, guidance: as in `build`.
     """
 
     terms = ("error",)
 
     def __init__(
-        self, network: keras.Model, *, timesteps: int, schedule: str, prediction: str, unlabelled: float,
+        self, network: keras.Model, *, timesteps: int, schedule: str, prediction: str, unlabelled: float, guidance: float,
         name: str = "diffusion", **kwargs,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
         self.network, self.image_shape = network, network.inputs[0].shape[1:]
         self.config = {
             "timesteps": timesteps, "schedule": schedule, "prediction": prediction, "unlabelled": unlabelled,
+            "guidance": guidance,
         }  # fmt: skip
         self.timesteps, self.alpha_bars = timesteps, alpha_bars(schedule, timesteps)
-        self.how = {"steps": min(STEPS, timesteps), "eta": 0.0, "guidance": 1.0}
+        self.how = {"steps": min(STEPS, timesteps), "eta": 0.0, "guidance": guidance}
         self.classes = network.get_layer("class").input_dim - 1 if self.conditional else 0
         self.seed = keras.random.SeedGenerator()
 
@@ -331,7 +337,7 @@ class Diffusion(keras.Model):
         told, untold = ops.split(both, 2, axis=0)
         return untold + guidance * (told - untold)
 
-    def generate(self, labels, seed, steps: int | None = None, eta: float = 0.0, guidance: float = 1.0):
+    def generate(self, labels, seed, steps: int | None = None, eta: float = 0.0, guidance: float | None = None):
         """Images made of noise.
 
         Args:
@@ -339,7 +345,7 @@ class Diffusion(keras.Model):
             seed: a SeedGenerator.
             steps: of the sampler, at most `timesteps`; None: 25.
             eta: η: 0 draws nothing on the way; 1, with `timesteps` steps, is DDPM.
-            guidance: w.
+            guidance: w; None: as in `build`.
 
         Returns:
             (batch, H, W, C) of 0..1.
@@ -348,6 +354,7 @@ class Diffusion(keras.Model):
             ValueError: `steps` is more than there are times, or `eta` is not in 0..1.
         """
         timesteps, steps = self.timesteps, self.how["steps"] if steps is None else steps
+        guidance = self.how["guidance"] if guidance is None else guidance
         if not 1 <= steps <= timesteps:
             raise ValueError(f"steps={steps} must be 1 to {timesteps}, which is the number of times it was trained with")
         if not 0 <= eta <= 1:

@@ -130,6 +130,22 @@ def test_it_is_validated_with_the_same_noise_every_time():
     assert (array(model(batch(), training=True)) != array(model(batch(), training=True))).all()
 
 
+def test_samples_are_guided_as_the_recipe_says_if_nothing_else_is_asked_for():
+    def made(model, **how):
+        other.set_weights(some)
+        return array(model.generate(np.array([0, 1, 2]), keras.random.SeedGenerator(0), steps=3, **how))
+
+    some = [np.random.default_rng(0).normal(0, 0.1, weight.shape) for weight in build().get_weights()]
+    other = build(guidance=2.5)
+    guided = made(other)
+    np.testing.assert_array_equal(guided, made(other, guidance=2.5))
+    assert np.abs(guided - made(other, guidance=1.0)).max() > 1e-3
+    with pytest.raises(ValueError, match="type model.guidance=1"):
+        build(unlabelled=0.0, guidance=1.5)
+    build(unlabelled=0.0)
+    build(unlabelled=0.0, guidance=1.5, conditional=False)
+
+
 def test_guidance_moves_away_from_what_is_true_of_any_class():
     model = build()
     for weight in model.weights:
