@@ -104,11 +104,12 @@ def build(
     if conditional and not classes:
         raise ValueError("conditional=true needs labels, and the data set has none")
     if conditional and not unlabelled and guidance != 1:
-        raise ValueError("guidance moves away from images of any class, which unlabelled=0 shows none of; type model.guidance=1")
+        raise ValueError("guidance moves away from images of any class, and unlabelled=0 shows none; type model.guidance=1")
     if 2 * width % heads:
         raise ValueError(f"{heads} heads cannot share {2 * width} channels; 2 · width must be a multiple of heads")
     network = unet(shape, width, levels, blocks, heads, dropout, classes if conditional else 0)
-    return Diffusion(network, timesteps=timesteps, schedule=schedule, prediction=prediction, unlabelled=unlabelled, guidance=guidance)
+    how = {"timesteps": timesteps, "schedule": schedule, "prediction": prediction}
+    return Diffusion(network, **how, unlabelled=unlabelled, guidance=guidance)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ def build(
         positions: how order is told.
         patch: height and width of an image's patches; the image is filled up with black where they do not fit.
         dropout: fraction of the attention weights, of each part's answer and of the first vectors set to zero in training.
-        token_dropout: fraction of the tokens of a text that are hidden in training, all of a token's vector (Iyyer et al. 2015);
-            of source and target none are.
+        token_dropout: fraction of the tokens of a text that are hidden in training (Iyyer et al. 2015); not of a source and a
+            target.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
 

@@ -140,7 +140,7 @@ def test_samples_are_guided_as_the_recipe_says_if_nothing_else_is_asked_for():
     guided = made(other)
     np.testing.assert_array_equal(guided, made(other, guidance=2.5))
     assert np.abs(guided - made(other, guidance=1.0)).max() > 1e-3
-    with pytest.raises(ValueError, match="type model.guidance=1"):
+    with pytest.raises(ValueError, match=r"type model\.guidance=1"):
         build(unlabelled=0.0, guidance=1.5)
     build(unlabelled=0.0)
     build(unlabelled=0.0, guidance=1.5, conditional=False)
