@@ -10,7 +10,6 @@ from PIL import Image
 
 from src.tracking.finished import finished
 from tests.conftest import ROOT
-from tests.pin import settings_of
 
 FOLDER = ROOT / ".pictures"
 WIDTH, COLORS = 320, 64  # pixels; enough for a thumbnail of a few kilobytes
@@ -34,17 +33,11 @@ def small(picture: bytes) -> Image.Image:
     return image.quantize(COLORS, dither=Image.Dither.NONE)
 
 
-def run_of(experiment: str) -> str | None:
-    """Id of the newest finished run with all the settings of an experiment, whatever its seed."""
-    wanted = {name: str(value) for name, value in settings_of(experiment).items() if name not in ("seed", "dataset.data_dir")}
-    runs = (run for run in finished() if all(run.settings.get(name) == value for name, value in wanted.items()))
-    return max(runs, key=lambda run: run.start, default=None)
-
-
 if __name__ == "__main__":
+    runs = {run.settings.get("experiment"): run for run in reversed(finished())}  # of each the newest
     FOLDER.mkdir(exist_ok=True)
     for recipe, (experiment, figure) in SHOWN.items():
-        run = run_of(experiment)
+        run = runs.get(experiment)
         if run is None:
             print(f"{recipe}: no finished run of experiment={experiment}")
             continue
