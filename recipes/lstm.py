@@ -33,6 +33,11 @@ Results, on two CPU cores, 18,586 parameters:
         The seasonal naive forecast errs by 1.772 ppm, Holt–Winters exponential smoothing by 1.320 ppm.
     digits, row by row   accuracy 96.84 ± 0.98 %, 8 s a run, 19,338 parameters:
         python -m src.run -m model=lstm dataset=digits seed=0,1,2
+    MNIST, row by row    accuracy 99.02 ± 0.09 %, 200 s a run on one core, 81,674 parameters:
+        python -m src.run -m experiment=lstm_mnist seed=0,1,2
+    ETTh1, 24 hours ahead  standardised squared error 0.0286 ± 0.0003, 66 s a run on one core, 18,456 parameters:
+        python -m src.run -m experiment=lstm_etth1 seed=0,1,2
+        Holt–Winters errs by 0.0356; Zhou et al. (Informer, AAAI 2021) report 0.092 for their network.
 """
 
 import keras
