@@ -36,7 +36,8 @@ Results, on two CPU cores, 18,826 parameters:
         Logistic regression reaches 97.5 %.
     MNIST, row by row   accuracy 98.12 ± 0.14 %, 21,386 parameters, 127 s a run on one core:
         python -m src.run -m experiment=rnn_mnist seed=0,1,2
-    ETTh1, 24 hours ahead  standardised squared error 0.0319 ± 0.0008, 58 s: python -m src.run -m experiment=rnn_etth1 seed=0,1,2
+    ETTh1, 24 hours ahead  standardised squared error 0.0319 ± 0.0008, 58 s:
+        python -m src.run -m experiment=rnn_etth1 seed=0,1,2
 """
 
 from typing import Literal
