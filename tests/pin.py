@@ -5,7 +5,7 @@ python -m tests.pin
 
 from typing import Any
 
-from src import config, settings
+from src import config
 from tests.conftest import ROOT
 
 PINNED = ROOT / "tests" / "experiments"
@@ -15,7 +15,7 @@ EXPERIMENTS = sorted(path.stem for path in (config.CONF / "experiment").glob("*.
 def settings_of(experiment: str) -> dict[str, Any]:
     """{"training.epochs": 8, …} of an experiment's run."""
     (job,) = config.check([f"experiment={experiment}"]).jobs
-    return dict(settings.leaves(job.model_dump(by_alias=True)))
+    return job.flat()
 
 
 def resolved(experiment: str) -> str:

@@ -66,8 +66,8 @@ def told(metric: str, one: Group, other: Group) -> str:
     found = Difference(one.values(metric), other.values(metric))
     seeds = f"{len(found.one)} and {len(found.other)} seed(s)"
     lines = [
-        f"a: {one.recipe} {spread(one, metric)}",
-        f"b: {other.recipe} {spread(other, metric)}",
+        f"a: {one.name} {spread(one, metric)}",
+        f"b: {other.name} {spread(other, metric)}",
         f"{metric}, a less b: {_signed(found.mean, metric)} ({seeds})",
     ]
     low, high = found.interval

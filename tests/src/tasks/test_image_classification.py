@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 
 from recipes import attention, cnn, transformer
@@ -13,6 +14,7 @@ from recipes.kinds import Classes, Image
 from src import serving, tasks, training
 from src.datasets import Part, pipeline
 from src.errors import UserError
+from src.tasks import image_classification
 from src.tasks.classification import attention_weights, calibration_error
 
 
@@ -45,6 +47,16 @@ def test_baselines(task):
     assert found["majority_class"]["accuracy"] == accuracy_score(task.test.targets, answer.argmax(axis=1))
     np.testing.assert_allclose(found["majority_class"]["nll"], log_loss(task.test.targets, answer), rtol=1e-2)  # smoothed
     assert found["logistic_regression"]["accuracy"] > 0.9
+
+
+def test_the_logistic_regression_learns_from_no_more_pixels_than_fit(task, monkeypatch):
+    whole = task.linear_model()
+    monkeypatch.setattr(image_classification, "REGRESSION_PIXELS", 100 * 64)  # 100 images of 8 × 8
+    some = LogisticRegression(max_iter=50).fit(task.train.raw[:100].reshape(100, -1) / 255, task.train.targets[:100])
+    wanted = accuracy_score(task.test.targets, some.predict(task.test.raw.reshape(len(task.test), -1) / 255))
+    found = task.linear_model()["logistic_regression"]["accuracy"]
+    assert abs(found - wanted) < 0.01
+    assert found < whole["logistic_regression"]["accuracy"]
 
 
 def test_baselines_of_a_part_that_lacks_a_class(task):
