@@ -198,8 +198,8 @@ def test_killed_at_random_moments_it_ends_the_same(recipe, strategy):
     assert lost["disk full"] > faults.EVERY  # none could be written, so it had to be the one before
 
 
-def test_the_readme_shows_the_table_of_faults():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_src_shows_the_table_of_faults():
+    readme = (ROOT / "src" / "README.md").read_text(encoding="utf-8")
     head = f"| | {' | '.join([*faults.IN_TURN, 'server dies'])} | end |"
     rows = readme[readme.index(head) :].split("\n\n")[0].splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == sorted(faults.SMALL)
