@@ -1,4 +1,9 @@
-"""Both ends of every recipe: how each kind of input becomes a sequence, and how features become the answer."""
+"""Both ends of every recipe: how each kind of input becomes a sequence, and how features become the answer.
+
+Hiding whole tokens at random keeps a network from learning a few telling words by heart: Iyyer, Manjunatha, Boyd-Graber,
+Daumé III: Deep unordered composition rivals syntactic methods for text classification. ACL 2015: with 30 % hidden, an
+average of pre-trained word vectors and three layers on top have 89.4 % of IMDb right.
+"""
 
 import keras
 from keras import layers
@@ -19,8 +24,9 @@ def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
 
 
 def as_sequence(
-    x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int, patch: int | None = None, masked: bool = True
-) -> keras.KerasTensor:
+    x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int,
+    token_dropout: float = 0.0, patch: int | None = None, masked: bool = True,
+) -> keras.KerasTensor:  # fmt: skip
     """An input as the sequence that a sequence model reads: (batch, steps, features).
 
     An image becomes its rows, top to bottom (one step a row, width · channels features), or its patches, row by row; tokens
@@ -30,6 +36,7 @@ def as_sequence(
         x: the input.
         inputs: its kind.
         embedding: entries of a token's vector.
+        token_dropout: fraction of the tokens that are hidden in training, all entries of each.
         patch: height and width of an image's patches; black is added at the bottom and on the right where they do not fit.
         masked: padding is passed over. Where every step answers that is for the loss to do.
     """
@@ -43,7 +50,8 @@ def as_sequence(
         case Image(height, width, channels):
             return layers.Reshape((height, width * channels), name="rows")(x)
         case Tokens(_, vocabulary):
-            return layers.Embedding(vocabulary, embedding, mask_zero=masked, name="embedding")(x)
+            x = layers.Embedding(vocabulary, embedding, mask_zero=masked, name="embedding")(x)
+            return layers.Dropout(token_dropout, noise_shape=(None, None, 1), name="token_dropout")(x)
         case _:
             return x
 

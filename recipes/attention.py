@@ -50,6 +50,7 @@ def build(
     score: Literal["additive", "multiplicative"] = "additive",
     units: Count = 64,
     embedding: Count = 64,
+    token_dropout: Rate = 0.0,
     dropout: Rate = 0.2,
     glimpses: Count = 6,
     glimpse_size: Count = 8,
@@ -66,6 +67,7 @@ def build(
         score: how a query and a position are compared (soft).
         units: of the encoder in each direction, and of v; a decoder has twice as many. Hard: of the core, four times as many.
         embedding: entries of a token's vector (soft).
+        token_dropout: fraction of the tokens of a text that are hidden in training; not of a source and a target (soft).
         dropout: fraction of the embeddings and of what goes to the output layer set to zero in training (soft).
         glimpses: places that are looked at (hard).
         glimpse_size: height and width of a glimpse in pixels (hard).
@@ -92,7 +94,7 @@ def build(
         )  # fmt: skip
     source = entry(inputs)
     real = ops.not_equal(source, PADDING) if isinstance(inputs, Tokens) else None  # (batch, S)
-    x = layers.Dropout(dropout, name="input_dropout")(as_sequence(source, inputs, embedding))
+    x = layers.Dropout(dropout, name="input_dropout")(as_sequence(source, inputs, embedding, token_dropout))
     reader = layers.Bidirectional(layers.LSTM(units, return_sequences=True, return_state=True), name="encoder")
     features, *states = reader(x, mask=real)  # (batch, S, 2 · units)
     query = layers.Concatenate(name="query")([states[0], states[2]])  # the last outputs of both directions

@@ -36,7 +36,7 @@ from typing import Literal
 import keras
 from keras import layers, ops
 
-from recipes.adapters import answer, entry
+from recipes.adapters import answer, as_sequence, entry
 from recipes.images import augment, batch_normalization
 from recipes.kinds import PADDING, Classes, Count, Forecast, Fraction, Image, Rate, Series, Tokens
 
@@ -56,6 +56,7 @@ def build(
     augmentation: Fraction = 0.05,
     flip: bool = False,
     embedding: Count = 64,
+    token_dropout: Rate = 0.0,
 ) -> keras.Model:
     """A convolutional network from `inputs` to `outputs`.
 
@@ -73,6 +74,7 @@ def build(
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
         embedding: entries of a token's vector.
+        token_dropout: fraction of the tokens of a text that are hidden in training.
     """
     x = source = entry(inputs)
     real = None  # (batch, T, 1): 1 for a token, 0 for padding
@@ -85,7 +87,7 @@ def build(
             Convolution, GlobalPooling, Normalization = layers.Conv1D, layers.GlobalAveragePooling1D, batch_normalization
             Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
     if isinstance(inputs, Tokens):
-        x = layers.Embedding(inputs.vocabulary, embedding, name="embedding")(x)
+        x = as_sequence(x, inputs, embedding, token_dropout, masked=False)
         real = ops.cast(ops.expand_dims(ops.not_equal(source, PADDING), -1), x.dtype)
         x = x * real
         GlobalPooling, Normalization = layers.GlobalMaxPooling1D, layers.LayerNormalization

@@ -56,6 +56,7 @@ def build(
     bidirectional: bool = False,
     dropout: Rate = 0.0,
     embedding: Count = 64,
+    token_dropout: Rate = 0.0,
 ) -> keras.Model:
     """A stack of LSTM layers from `inputs` to `outputs`.
 
@@ -67,6 +68,7 @@ def build(
         bidirectional: read the sequence in both directions and join what both found.
         dropout: fraction of each layer's output set to zero in training.
         embedding: entries of a token's vector.
+        token_dropout: fraction of the tokens of a text that are hidden in training.
 
     Raises:
         ValueError: the next token is to be told by reading backwards.
@@ -75,7 +77,7 @@ def build(
     if every_step and bidirectional:
         raise ValueError("a network that tells the next token must not read backwards; type model.bidirectional=false")
     source = entry(Tokens(None, inputs.vocabulary) if every_step else inputs)  # to write, it reads texts of any length
-    x = as_sequence(source, inputs, embedding, masked=not every_step)  # (batch, T, F)
+    x = as_sequence(source, inputs, embedding, token_dropout, masked=not every_step)  # (batch, T, F)
     for layer in range(1, layers + 1):
         lstm = keras_layers.LSTM(units, return_sequences=every_step or layer < layers, name=f"lstm{layer}")
         if bidirectional:

@@ -35,8 +35,6 @@ References:
         BLEU 27.3 (base, 65 M parameters) and 28.4 (big, 213 M) on WMT 2014 English to German.
     Dosovitskiy et al.: An image is worth 16x16 words. ICLR 2021.
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021.
-    Iyyer, Manjunatha, Boyd-Graber, Daumé III: Deep unordered composition rivals syntactic methods for text classification.
-        ACL 2015. With 30 % of the tokens hidden, a deep average of pre-trained word vectors has 89.4 % of IMDb right.
     Xiong et al.: On layer normalization in the transformer architecture. ICML 2020.
 
 Results, on two CPU cores:
@@ -86,8 +84,7 @@ def build(
         positions: how order is told.
         patch: height and width of an image's patches; the image is filled up with black where they do not fit.
         dropout: fraction of the attention weights, of each part's answer and of the first vectors set to zero in training.
-        token_dropout: fraction of the tokens of a text that are hidden in training (Iyyer et al. 2015); not of a source and a
-            target.
+        token_dropout: fraction of the tokens of a text that are hidden in training; not of a source and a target.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
 
@@ -109,10 +106,9 @@ def build(
     source = entry(inputs)
     real = ops.not_equal(source, PADDING) if isinstance(inputs, Tokens) else None  # (batch, T)
     x = augment(source, augmentation, flip) if isinstance(inputs, Image) else source
-    x = as_sequence(x, inputs, dimension, patch)  # (batch, T, F)
+    x = as_sequence(x, inputs, dimension, token_dropout, patch)  # (batch, T, F)
     if isinstance(inputs, Tokens):
         x = layers.Rescaling(math.sqrt(dimension), name="scale")(x)
-        x = layers.Dropout(token_dropout, noise_shape=(None, None, 1), name="token_dropout")(x)
     else:
         x = layers.Dense(dimension, name="projection")(x)  # (batch, T, dimension)
     x = Positions(positions, length=x.shape[1], name="positions")(x)

@@ -91,6 +91,21 @@ def test_answers_what_it_says_and_comes_back_from_disk(recipe, inputs, outputs, 
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(example(inputs), training=False)), answer)
 
 
+HIDING = ["attention", "cnn", "lstm", "rnn", "transformer"]
+
+
+@pytest.mark.parametrize("recipe", HIDING)
+def test_as_many_tokens_are_hidden_as_are_asked_for_whole_ones_and_in_training_alone(recipe):
+    build = importlib.import_module(f"recipes.{recipe}").build
+    model = build(Tokens(50, 9), Classes(2), token_dropout=0.3)
+    hiding = keras.Model(model.input, model.get_layer("token_dropout").output)
+    tokens = np.random.default_rng(0).integers(1, 9, (40, 50))
+    hidden = (keras.ops.convert_to_numpy(hiding(tokens, training=True)) == 0).mean(axis=2)  # of each vector
+    assert set(np.unique(hidden)) == {0.0, 1.0}
+    assert abs(hidden.mean() - 0.3) < 0.06  # six standard deviations
+    assert keras.ops.convert_to_numpy(hiding(tokens, training=False)).all()
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_refuses_what_is_no_kind(recipe):
     with pytest.raises(TypeError, match="is not a kind of input"):

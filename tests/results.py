@@ -1,0 +1,114 @@
+"""Writes down what the experiments reached: in the head of each one's file, and in the tables and pictures of the READMEs.
+
+python -m src.run -m experiment=<one or more> seed=0,1,2
+python -m tests.results
+"""
+
+import io
+import re
+from collections.abc import Sequence
+
+import mlflow
+from PIL import Image
+
+from src import config
+from src.comparison import groups, tables
+from src.tracking.finished import finished
+from tests.conftest import ROOT
+from tests.pin import EXPERIMENTS, settings_of
+
+SEEDS = 3
+METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/loss"}  # where the literature's is not the task's
+PICTURES = ROOT / ".pictures"
+WIDTH, COLORS = 320, 64  # pixels; enough for a thumbnail of a few kilobytes
+SHOWN = {  # recipe: the experiment, and what its run drew
+    "cnn": ("cnn_mnist", "worst_mistakes.png"),
+    "resnet": ("resnet_cifar10", "worst_mistakes.png"),
+    "lightweight": ("lightweight_fashion_mnist", "confusion_matrix.png"),
+    "rnn": ("rnn_mnist", "confusion_matrix.png"),
+    "lstm": ("lstm_etth1", "forecast.png"),
+    "transformer": ("transformer_mnist", "attention.png"),
+    "attention": ("attention_mnist", "glimpses.png"),
+    "gan": ("gan_mnist", "samples.png"),
+    "diffusion": ("diffusion_mnist", "samples.png"),
+}
+
+
+def reached() -> list[groups.Group]:
+    """The runs of each experiment with the settings that its file has, of those that were run with all seeds.
+
+    A setting that is younger than a run does not part them.
+    """
+    found = []
+    wanted = {name: {key: str(value) for key, value in settings_of(name).items()} for name in EXPERIMENTS}
+    for group in groups.grouped(finished()):
+        settings = wanted.get(group.settings.get("experiment"), {})
+        same = all(
+            group.settings.get(name, value) == value for name, value in settings.items() if not name.startswith(groups.CHANCE)
+        )
+        if settings and same and len(group.runs) == SEEDS:
+            found.append(group)
+    return found
+
+
+def metric_of(group: groups.Group) -> str:
+    """What an experiment is judged by."""
+    return METRICS.get(group.settings["dataset.name"]) or groups.metric_of(group)
+
+
+def head(title: str, group: groups.Group) -> str:
+    """The line at the head of an experiment's file: "The LSTM on MNIST: accuracy 99.02 ± 0.09 % (three seeds; …"."""
+    metric = metric_of(group)
+    name, value = group.baseline(metric) or (None, 0.0)
+    beside = f"; {name} {tables.number(value, metric)}" if name else ""
+    measured = metric.removeprefix("test/").replace("_", " ")
+    measured = measured.upper() if measured in ("bleu", "fid") else measured
+    return (
+        f"# {title}: {measured} {tables.spread(group, metric)} (three seeds{beside}), "
+        f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):.0f} s a run on one CPU core."
+    )
+
+
+def write_head(group: groups.Group) -> None:
+    """Into the file of the experiment."""
+    file = config.CONF / "experiment" / f"{group.name}.yaml"
+    first, line, *rest = file.read_text(encoding="utf-8").splitlines()
+    title = re.match(r"# (.+?)(?:: .*|\. Not measured yet\.)$", line)[1]
+    file.write_text("\n".join([first, head(title, group), *rest, ""]), encoding="utf-8")
+
+
+def write_tables(found: Sequence[groups.Group]) -> None:
+    """Into both READMEs, as `python -m src.compare format=markdown` prints them."""
+    runs = [run for group in found for run in group.runs]
+    boards = [
+        board
+        for dataset in sorted({group.settings["dataset.name"] for group in found})
+        for board in groups.boards([run for run in runs if run.settings["dataset.name"] == dataset], METRICS.get(dataset))
+    ]
+    for name in ("README.md", "README.zh-CN.md"):
+        page = (ROOT / name).read_text(encoding="utf-8")
+        before, opening, after = re.split(r"(<details>.*?</summary>\n)", page, maxsplit=1)
+        after = after[after.index("</details>") :]
+        (ROOT / name).write_text(f"{before}{opening}\n{tables.markdown(boards)}\n{after}", encoding="utf-8")
+
+
+def draw(recipe: str, group: groups.Group, figure: str) -> None:
+    """A thumbnail of what the newest run drew."""
+    path = mlflow.artifacts.download_artifacts(run_id=group.runs[0].run_id, artifact_path=f"figures/{figure}")
+    with open(path, "rb") as file:
+        image = Image.open(io.BytesIO(file.read())).convert("RGB")
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    PICTURES.mkdir(exist_ok=True)
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(PICTURES / f"{recipe}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    measured = reached()
+    for one in measured:
+        write_head(one)
+        print(one.name)
+    write_tables(measured)
+    by_name = {group.name: group for group in measured}
+    for recipe, (experiment, figure) in SHOWN.items():
+        if experiment in by_name:
+            draw(recipe, by_name[experiment], figure)
