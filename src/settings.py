@@ -112,6 +112,7 @@ class TextClassification(Texts):
 
 class Translation(Texts):
     name: Literal["translation"]
+    unit: Literal["word", "character", "bpe"]
     source_length: Count  # tokens
     target_length: Count
     label_smoothing: Rate

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from recipes.kinds import END, PADDING, START, UNKNOWN
 
@@ -26,7 +26,7 @@ class Vocabulary:
         self.characters = np.array([0, 1, 0, 0, *map(self._characters, tokens[len(SPECIAL) :])])  # that begin in each token
 
     @classmethod
-    def learned(cls, texts: Sequence[str], tokens: str, size: int) -> Self:
+    def learned(cls, texts: Sequence[str], tokens: str, size: int, lowercase: bool = False) -> Self:
         """The vocabulary of texts.
 
         Args:
@@ -35,6 +35,7 @@ class Vocabulary:
                 neighbours, the most frequent one joined first, over and over (Sennrich, Haddow, Birch: Neural machine
                 translation of rare words with subword units. ACL 2016).
             size: numbers in all, of bpe.
+            lowercase: capitals are read as small letters.
         """
         if tokens == "character":
             inner = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
@@ -50,6 +51,8 @@ class Vocabulary:
                 special_tokens=SPECIAL, initial_alphabet=sorted(alphabet), show_progress=False,
                 vocab_size=size if tokens == "bpe" else len(SPECIAL) + len(alphabet),
             )  # fmt: skip
+        if lowercase:
+            inner.normalizer = normalizers.Lowercase()
         inner.train_from_iterator(texts, trainer)
         return cls(inner)
 
@@ -66,9 +69,15 @@ class Vocabulary:
         return self.inner.get_vocab_size()
 
     def _characters(self, token: str) -> int:
-        if isinstance(self.inner.model, models.WordLevel):
-            return len(token)
-        return sum(BYTES[letter] & 0b1100_0000 != 0b1000_0000 for letter in token)  # not the bytes that continue one
+        return sum(byte & 0b1100_0000 != 0b1000_0000 for byte in self._bytes(token))  # not the bytes that continue one
+
+    def _bytes(self, token: str) -> bytes:
+        return token.encode() if isinstance(self.inner.model, models.WordLevel) else bytes(BYTES[letter] for letter in token)
+
+    def pieces(self) -> list[bytes]:
+        """What each number writes, in UTF-8; a pair of bytes may be half a character, and the first four write nothing."""
+        tokens = [self.inner.id_to_token(number) for number in range(len(SPECIAL), len(self))]
+        return [b""] * len(SPECIAL) + [self._bytes(token) for token in tokens]
 
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's tokens."""

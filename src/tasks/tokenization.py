@@ -1,4 +1,4 @@
-"""Texts to token numbers, by word or by character, in the same TensorFlow graph for training and for serving."""
+"""Texts to token numbers and back: by word or by character, all in TensorFlow, or in byte pairs."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from recipes.kinds import END, START
+from recipes.kinds import END, PADDING, START
+from src.vocabulary import Vocabulary
 
 # Written without spaces between words: each character is a word of its own.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
@@ -56,12 +57,15 @@ class Tokenizer:
         return texts
 
     def __call__(self, texts: tf.Tensor, start: bool = False, end: bool = False) -> tf.Tensor:
-        """Texts (batch,) to numbers (batch, length), with START before and END behind them if that is asked for."""
+        """Texts (batch,) to numbers (batch, length), with START before and END behind them if that is asked for.
+
+        A text that is cut loses its END.
+        """
         tokens = self.layer(texts)  # ragged
-        rows = tf.cast(tokens[:, : self.length - start - end], tf.int32)
+        rows = tf.cast(tokens, tf.int32)
         around = [tf.fill((rows.nrows(), 1), number) for number in (START, END)]
         parts = [around[0]] * start + [rows] + [around[1]] * end
-        return tf.concat(parts, axis=1).to_tensor(shape=(None, self.length))
+        return tf.concat(parts, axis=1).to_tensor(shape=(None, self.length))  # what is longer is cut
 
     def encode(self, texts: np.ndarray, start: bool = False, end: bool = False) -> np.ndarray:
         """As a call, for any number of texts: int32 (texts, length)."""
@@ -81,3 +85,43 @@ class Tokenizer:
         standard = self.standardize(tf.constant([text]))
         found = tf.strings.split(standard) if self.unit == "word" else tf.strings.unicode_split(standard, "UTF-8")
         return [token.decode() for token in found[0].numpy()]
+
+
+class Subwords:
+    """As `Tokenizer`, with a vocabulary of byte pairs: no token is unknown. TensorFlow cannot find them, but can write them.
+
+    Args:
+        vocabulary: of byte pairs.
+        length: tokens that a text is cut or filled up to.
+        lowercase: whether the vocabulary reads capitals as small letters.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, length: int, lowercase: bool):
+        self.vocabulary, self.length, self.lowercase = vocabulary, length, lowercase
+        self.pieces = vocabulary.pieces()
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def standardize(self, texts: tf.Tensor) -> tf.Tensor:
+        """Texts with the capitals that can be written."""
+        return tf.strings.lower(texts, encoding="utf-8") if self.lowercase else texts
+
+    def encode(self, texts: np.ndarray, start: bool = False, end: bool = False) -> np.ndarray:
+        """Texts (batch,) to int32 (batch, length), with START before and END behind them; one that is cut loses its END."""
+        rows = np.full((len(texts), self.length), PADDING, np.int32)
+        for row, encoding in zip(rows, self.vocabulary.inner.encode_batch([text.decode() for text in texts])):
+            numbers = ([START] * start + encoding.ids + [END] * end)[: self.length]
+            row[: len(numbers)] = numbers
+        return rows
+
+    def text(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Numbers (batch, length), `END` and all that follows left out, to texts (batch,)."""
+        ended = tf.cumsum(tf.cast(numbers == END, tf.int32), axis=1) > 0
+        pieces = tf.where(ended, "", tf.gather(tf.constant(self.pieces), numbers))
+        # What is written may cut a character in two.
+        return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=-1), "UTF-8", "UTF-8", errors="replace")
+
+    def split(self, text: str) -> Sequence[str]:
+        """The tokens of one text, however many."""
+        return [self.vocabulary.decode([number]) for number in self.vocabulary.encode(text)]

@@ -17,7 +17,8 @@ from src.serving import Answer
 from src.tasks import pages
 from src.tasks.task import Metrics, Task
 from src.tasks.text_classification import check_texts
-from src.tasks.tokenization import Tokenizer
+from src.tasks.tokenization import Subwords, Tokenizer
+from src.vocabulary import Encoder, Vocabulary
 
 SHOWN = 8  # pairs on a page
 
@@ -37,17 +38,28 @@ class Translation(Task):
             for side in ("inputs", "targets"):
                 check_texts(getattr(getattr(data, name), side), f"the {name} part of dataset={data.name} ({side})")
         self.chosen = chosen
-        shared = (chosen.unit, chosen.vocabulary)
-        self.source = Tokenizer(data.train.inputs, *shared, chosen.source_length, chosen.lowercase)
-        self.target = Tokenizer(data.train.targets, *shared, chosen.target_length + 1, chosen.lowercase)  # and START or END
+        lengths = chosen.source_length, chosen.target_length + 1  # of a target with START or END
+        sides = data.train.inputs, data.train.targets
+        if chosen.unit == "bpe":  # one vocabulary for both, in which names are written alike
+            both = [text.decode() for side in sides for text in side]
+            vocabulary = Vocabulary.learned(both, "bpe", chosen.vocabulary, chosen.lowercase)
+            self.source, self.target = (Subwords(vocabulary, length, chosen.lowercase) for length in lengths)
+            self.encoder = Encoder(vocabulary, chosen.source_length)
+        else:
+            self.source, self.target = (
+                Tokenizer(side, chosen.unit, chosen.vocabulary, length, chosen.lowercase)
+                for side, length in zip(sides, lengths)
+            )
         self.train, self.validation, self.test = map(self._encoded, (data.train, data.validation, data.test))
         self.inputs = SourceTarget(chosen.source_length, len(self.source), self.target.length, len(self.target))
         self.outputs = NextTokens(self.target.length, len(self.target))
         self.mean_length = float((self.train.targets != PADDING).sum(axis=1).mean())
 
     def _encoded(self, part: Part) -> Part:
-        given = {"source": self.source.encode(part.inputs), "target": self.target.encode(part.targets, start=True)}
-        # A target that is cut loses its END: what comes after its last token is not known.
+        given = {
+            "source": self.source.encode(part.inputs, start=self.encoder is not None),
+            "target": self.target.encode(part.targets, start=True),
+        }
         return Part(given, self.target.encode(part.targets, end=True), source=part.inputs, reference=part.targets)
 
     def around(self, network: keras.Model) -> keras.Model:
@@ -95,8 +107,10 @@ class Translation(Task):
         return {"copy": self.metrics(self.test, copied)}
 
     def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
-        """Texts (batch,) to `text` (batch,), what the model writes."""
+        """Texts (batch,), or their numbers where there is an `encoder`, to `text` (batch,), what the model writes."""
         write = self._write(model)
+        if self.encoder is not None:
+            return lambda numbers: {"text": write(numbers)}, [model]
         return lambda texts: {"text": write(self.source(texts))}, [model, self.source.layer]
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
@@ -106,7 +120,7 @@ class Translation(Task):
         rows = []
         for index, (source, reference) in enumerate(zip(shown.source, shown.reference)):
             said = predictions[index].decode()
-            come = self.source.split(source.decode())[: self.source.length]
+            come = [*["⏵"] * (self.encoder is not None), *self.source.split(source.decode())][: self.source.length]
             gone = [*self.target.split(said), "⏎"][: self.target.length]
             rows.append(f"<p>{pages.escape(said)} &nbsp; (reference: {pages.escape(reference.decode())})</p>")
             rows.append(pages.alignment(come, gone, weights[index, : len(gone), : len(come)]))

@@ -52,7 +52,7 @@ def test_texts_are_cut_or_filled_up():
     made = tokenizer("a a a a b b b c c d", length=3)
     assert made.encode(texts("a b c d", "a")).tolist() == [[4, 5, 6], [4, PADDING, PADDING]]
     assert made.encode(texts("a b c d", "a"), start=True).tolist() == [[START, 4, 5], [START, 4, PADDING]]
-    assert made.encode(texts("a b c d", "a"), end=True).tolist() == [[4, 5, END], [4, END, PADDING]]
+    assert made.encode(texts("a b c d", "a"), end=True).tolist() == [[4, 5, 6], [4, END, PADDING]]
 
 
 @pytest.mark.parametrize("unit", ["word", "character"])

@@ -76,20 +76,33 @@ def test_metrics_are_those_of_sacrebleu(create):
 
 
 @pytest.mark.parametrize("recipe", [transformer, attention], ids=["transformer", "attention"])
-@pytest.mark.parametrize("beams", [1, 3])
-def test_it_learns_by_heart_writes_by_itself_and_is_served(create, tmp_path, recipe, beams):
+@pytest.mark.parametrize(("unit", "beams"), [("word", 1), ("word", 3), ("bpe", 3)])
+def test_it_learns_by_heart_writes_by_itself_and_is_served(create, tmp_path, recipe, beams, unit):
     keras.utils.set_random_seed(0)
-    task = create(f"task.beams={beams}")
+    task = create(
+        f"task.unit={unit}", "task.vocabulary=290", "task.source_length=8", "task.target_length=9", f"task.beams={beams}"
+    )
     model = task.model(recipe.build, {"dropout": 0.0})
     model.compile(keras.optimizers.Adam(0.01), loss=task.loss(), weighted_metrics=task.training_metrics())
     model.fit(task.train.inputs, task.train.targets, epochs=60, verbose=0)
+    wanted = ["eins zwei", "zwei", "drei , eins" if unit == "word" else "drei, eins", "eins"]
     written = task.predict(model, task.test, 3)  # the last batch is filled up
-    assert [text.decode() for text in written] == ["eins zwei", "zwei", "drei , eins", "eins"]
+    assert [text.decode() for text in written] == wanted
     figures = task.figures(model, written)
-    assert "drei , eins" in figures["alignments.html"]
-    answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved"))
-    assert answers["text"].tolist() == ["eins zwei", "zwei", "drei , eins", "eins"]
+    assert wanted[2] in figures["alignments.html"]
+    answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved"), task.encoder)
+    assert answers["text"].tolist() == wanted
     assert serving.Served(str(tmp_path / "saved")).predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
+
+
+@pytest.mark.parametrize("unit", ["word", "bpe"])
+def test_a_target_that_is_cut_has_no_end(create, unit):
+    task = create(f"task.unit={unit}", "task.vocabulary=400", "task.target_length=3", pairs=[("a", "b b b"), ("a", "b b b b")])
+    given, wanted = task.train.inputs["target"], task.train.targets
+    assert (given[:, 0] == START).all()
+    np.testing.assert_array_equal(given[:, 1:], wanted[:, :-1])
+    assert wanted[0, 3] == END
+    assert wanted[1, 3] > END
 
 
 def test_the_baseline_copies_the_source(create):
