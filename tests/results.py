@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.pin import EXPERIMENTS, settings_of
 
 SEEDS = 3
-METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/loss"}  # where the literature's is not the task's
+METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 PICTURES = ROOT / ".pictures"
 WIDTH, COLORS = 320, 64  # pixels; enough for a thumbnail of a few kilobytes
 SHOWN = {  # recipe: the experiment, and what its run drew
