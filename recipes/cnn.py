@@ -26,9 +26,9 @@ References:
     Ioffe, Szegedy: Batch normalization. ICML 2015.          Ba, Kiros, Hinton: Layer normalization. arXiv:1607.06450, 2016.
     Lin, Chen, Yan: Network in network. ICLR 2014.
 
-Results, on two CPU cores, 110,698 parameters:
-    digits  99.26 ± 0.16 % (mean ± sd of three seeds), 10 to 13 s a run: python -m src.run -m model=cnn seed=0,1,2
-    MNIST   99.38 % (seed 0), 213 s: python -m src.run experiment=cnn_mnist
+Results of model=cnn seed=0,1,2 on digits, on two CPU cores: accuracy 99.26 ± 0.16 %, 110,698 parameters, 10 to 13 s a run.
+
+Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
 """
 
 from typing import Literal

@@ -31,8 +31,9 @@ References:
     He, Zhang, Ren, Sun: Identity mappings in deep residual networks. ECCV 2016 (b). Pre-activation.
     Huang, Sun, Liu, Sedra, Weinberger: Deep networks with stochastic depth. ECCV 2016.
 
-Results, on two CPU cores, 269,434 parameters:
-    digits  accuracy 98.70 ± 0.70 % (mean ± sd of three seeds), 30 to 35 s a run: python -m src.run -m model=resnet seed=0,1,2
+Results of model=resnet seed=0,1,2 on digits, on two CPU cores: accuracy 98.70 ± 0.70 %, 269,434 parameters, 30 to 35 s a run.
+
+Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
 """
 
 from typing import Literal

@@ -30,14 +30,14 @@ References:
     Saxe, McClelland, Ganguli: Exact solutions to the nonlinear dynamics of learning in deep linear networks. ICLR 2014.
     Le, Jaitly, Hinton: A simple way to initialize recurrent networks of rectified linear units. arXiv:1504.00941, 2015.
 
-Results, on two CPU cores, 18,826 parameters:
-    digits, row by row  accuracy 97.40 ± 0.16 % (mean ± sd of three seeds), 8 s a run:
-        python -m src.run -m model=rnn seed=0,1,2
-        Logistic regression reaches 97.5 %.
-    MNIST, row by row   accuracy 98.12 ± 0.14 %, 21,386 parameters, 127 s a run on one core:
-        python -m src.run -m experiment=rnn_mnist seed=0,1,2
-    ETTh1, 24 hours ahead  standardised squared error 0.0319 ± 0.0008, 58 s:
-        python -m src.run -m experiment=rnn_etth1 seed=0,1,2
+Results of model=rnn seed=0,1,2 on digits, row by row, on two CPU cores: accuracy 97.40 ± 0.16 % (logistic regression 97.5 %),
+18,826 parameters, 8 s a run.
+
+Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+    rnn_co2            MAE 0.5113 ± 0.0164 (exponential smoothing 1.320), 19,994 parameters, 42 s
+    rnn_etth1          standardized mse 0.03192 ± 0.00075 (exponential smoothing 0.03559), 19,736 parameters, 58 s
+    rnn_fashion_mnist  accuracy 87.40 ± 0.12 % (logistic regression 83.74 %), 21,386 parameters, 77 s
+    rnn_mnist          accuracy 98.12 ± 0.14 % (logistic regression 92.22 %), 21,386 parameters, 127 s
 """
 
 from typing import Literal

@@ -37,11 +37,12 @@ References:
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021.
     Xiong et al.: On layer normalization in the transformer architecture. ICML 2020.
 
-Results, on two CPU cores:
-    dates   exact match 99.86 ± 0.05 % (mean ± sd of three seeds), 238,592 parameters, 67 s a run:
-        python -m src.run -m model=transformer seed=0,1,2
-    digits  accuracy 98.42 ± 0.43 %, 101,834 parameters:
-        python -m src.run -m model=transformer dataset=digits seed=0,1,2
+Results of model=transformer seed=0,1,2 on dates, on two CPU cores: exact match 99.86 ± 0.05 %, 238,592 parameters, 67 s a run;
+dataset=digits: accuracy 98.42 ± 0.43 %, 101,834 parameters.
+
+Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+    transformer_co2    MAE 0.5423 ± 0.0112 (exponential smoothing 1.320), 101,914 parameters, 147 s
+    transformer_etth1  standardized mse 0.02827 ± 0.00050 (exponential smoothing 0.03559), 101,784 parameters, 254 s
 """
 
 import math

@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 
 from src import config, datasets, tasks, training
+from tests.conftest import ROOT
 from tests.pin import EXPERIMENTS, PINNED, resolved, settings_of
 
 HEADS = {name: (config.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8") for name in EXPERIMENTS}
 FOR_GPUS = {name for name in EXPERIMENTS if "Not run here" in HEADS[name]}
-MEASURED = re.compile(r"^# .+: .*\d.*\(.*seed.*\).*\d s\b", re.MULTILINE)
+MEASURED = re.compile(r"^# .+?: (\S.*), mean ± sd of three seeds; (.*) a run on one CPU core\.$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -33,6 +34,17 @@ def test_nothing_else_is_pinned():
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_its_head_says_what_it_costs_and_reaches_or_that_it_was_not_run(experiment):
     assert experiment in FOR_GPUS or MEASURED.search(HEADS[experiment]) or "Not measured yet" in HEADS[experiment]
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if MEASURED.search(HEADS[name])])
+def test_the_recipe_and_the_readmes_say_the_same(experiment):
+    """If not: python -m tests.results"""
+    reached, cost = MEASURED.search(HEADS[experiment]).groups()
+    recipe = (ROOT / "recipes" / f"{settings_of(experiment)['model.name']}.py").read_text(encoding="utf-8")
+    assert re.search(rf"^    {experiment} +{re.escape(f'{reached}, {cost}')}$", recipe, re.MULTILINE)
+    mean = re.search(r"[\d.,]+ ± [\d.,]+( %)?", reached)[0]
+    for name in ("README.md", "README.zh-CN.md"):
+        assert f"| {experiment} | {mean} | 3 |" in (ROOT / name).read_text(encoding="utf-8"), name
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in FOR_GPUS])
