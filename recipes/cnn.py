@@ -38,7 +38,7 @@ from keras import layers, ops
 
 from recipes.adapters import answer, as_sequence, entry
 from recipes.images import augment, batch_normalization
-from recipes.kinds import PADDING, Classes, Count, Forecast, Fraction, Image, Rate, Series, Tokens
+from recipes.kinds import PADDING, Classes, Count, Forecast, Fraction, Image, Pixels, Rate, Series, Tokens
 
 
 def build(
@@ -55,6 +55,7 @@ def build(
     dropout: Rate = 0.25,
     augmentation: Fraction = 0.05,
     flip: bool = False,
+    shift: Pixels = 0,
     embedding: Count = 64,
     token_dropout: Rate = 0.0,
 ) -> keras.Model:
@@ -73,6 +74,7 @@ def build(
         dropout: fraction of the fully connected layer's output set to zero in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
+        shift: move images by up to so many whole pixels in training.
         embedding: entries of a token's vector.
         token_dropout: fraction of the tokens of a text that are hidden in training.
     """
@@ -82,7 +84,7 @@ def build(
         case Image():
             Convolution, GlobalPooling, Normalization = layers.Conv2D, layers.GlobalAveragePooling2D, batch_normalization
             Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
-            x = augment(x, augmentation, flip)
+            x = augment(x, augmentation, flip=flip, shift=shift)
         case _:
             Convolution, GlobalPooling, Normalization = layers.Conv1D, layers.GlobalAveragePooling1D, batch_normalization
             Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D

@@ -114,6 +114,7 @@ class Samples:
 # --- ranges of hyperparameters --------------------------------------------------------------------------------------
 
 Count = Annotated[int, Ge(1)]
+Pixels = Annotated[int, Ge(0)]
 Rate = Annotated[float, Ge(0), Lt(1)]  # dropout and the like: 1 would leave nothing
 Fraction = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]

@@ -42,7 +42,7 @@ from keras import layers
 
 from recipes.adapters import answer, entry
 from recipes.images import augment, batch_normalization
-from recipes.kinds import Classes, Count, Fraction, Image, Positive, Rate
+from recipes.kinds import Classes, Count, Fraction, Image, Pixels, Positive, Rate
 
 HALVINGS = 5  # of a full-size network
 SMALLEST = 4  # pixels that should be left after the last one
@@ -71,6 +71,7 @@ def build(
     dropout: Rate = 0.1,
     augmentation: Fraction = 0.05,
     flip: bool = False,
+    shift: Pixels = 0,
 ) -> keras.Model:
     """A small, fast network from images to classes.
 
@@ -85,10 +86,11 @@ def build(
         dropout: fraction of the last features set to zero in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
+        shift: move images by up to so many whole pixels in training.
     """
     source = entry(inputs)
     network = Network(width, blocks, last, min(inputs.height, inputs.width))
-    features = getattr(network, variant)(augment(source, augmentation, flip))  # (batch, channels)
+    features = getattr(network, variant)(augment(source, augmentation, flip=flip, shift=shift))  # (batch, channels)
     features = layers.Dropout(dropout, name="dropout")(features)
     return keras.Model(source, answer(features, outputs), name="lightweight")
 

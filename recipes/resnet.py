@@ -43,7 +43,7 @@ from keras import layers, ops
 
 from recipes.adapters import answer, entry
 from recipes.images import augment, batch_normalization
-from recipes.kinds import Classes, Count, Fraction, Image, Rate
+from recipes.kinds import Classes, Count, Fraction, Image, Pixels, Rate
 
 IMAGENET = {  # depth: kind of block, blocks of each stage
     18: ("basic", (2, 2, 2, 2)),
@@ -68,6 +68,7 @@ def build(
     stochastic_depth: Rate = 0.0,
     augmentation: Fraction = 0.05,
     flip: bool = False,
+    shift: Pixels = 0,
 ) -> keras.Model:
     """A residual network from images to classes.
 
@@ -83,6 +84,7 @@ def build(
         stochastic_depth: probability with which the last block is left out in training.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
+        shift: move images by up to so many whole pixels in training.
 
     Raises:
         ValueError: there is no such network.
@@ -90,7 +92,7 @@ def build(
     block, stages = _stages(depth, stem, block)
     convolve = Convolutions(preactivation)
     source = entry(inputs)
-    x = augment(source, augmentation, flip)
+    x = augment(source, augmentation, flip=flip, shift=shift)
     if stem == "cifar":
         x = convolve(x, width, 3, name="stem", first=True)  # (batch, H, W, width)
     else:

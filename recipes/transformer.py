@@ -53,7 +53,20 @@ from keras import layers, ops
 
 from recipes.adapters import answer, as_sequence, entry
 from recipes.images import augment
-from recipes.kinds import PADDING, Classes, Count, Forecast, Fraction, Image, NextTokens, Rate, Series, SourceTarget, Tokens
+from recipes.kinds import (
+    PADDING,
+    Classes,
+    Count,
+    Forecast,
+    Fraction,
+    Image,
+    NextTokens,
+    Pixels,
+    Rate,
+    Series,
+    SourceTarget,
+    Tokens,
+)
 
 LONGEST_PERIOD = 10_000  # of the sinusoids, in steps, over 2π
 
@@ -72,6 +85,7 @@ def build(
     token_dropout: Rate = 0.0,
     augmentation: Fraction = 0.05,
     flip: bool = False,
+    shift: Pixels = 0,
 ) -> keras.Model:
     """A transformer: an encoder from `inputs` to `outputs`, or encoder and decoder from a source to the target's next tokens.
 
@@ -88,6 +102,7 @@ def build(
         token_dropout: fraction of the tokens of a text that are hidden in training; not of a source and a target.
         augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
         flip: mirror images at random in training, left for right: for things, not for what is written.
+        shift: move images by up to so many whole pixels in training.
 
     Raises:
         ValueError: the heads cannot share the dimension.
@@ -106,7 +121,7 @@ def build(
 
     source = entry(inputs)
     real = ops.not_equal(source, PADDING) if isinstance(inputs, Tokens) else None  # (batch, T)
-    x = augment(source, augmentation, flip) if isinstance(inputs, Image) else source
+    x = augment(source, augmentation, flip=flip, shift=shift) if isinstance(inputs, Image) else source
     x = as_sequence(x, inputs, dimension, token_dropout, patch)  # (batch, T, F)
     if isinstance(inputs, Tokens):
         x = layers.Rescaling(math.sqrt(dimension), name="scale")(x)

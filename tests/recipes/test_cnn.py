@@ -74,3 +74,17 @@ def test_flip_mirrors_every_second_image_and_no_other_way():
     same = [np.array_equal(after, before) for before, after in zip(pixels, flipped)]
     assert all(one != other for one, other in zip(mirrored, same))
     assert 60 < sum(mirrored) < 140  # six standard deviations
+
+
+def test_a_shift_is_by_whole_pixels_and_by_no_more_than_asked_for():
+    image = keras.Input((6, 6, 1))
+    model = keras.Model(image, cnn.augment(image, shift=2))
+    pixels = np.random.default_rng(0).random((200, 6, 6, 1)).astype(np.float32)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), pixels)
+    shifts = set()
+    for before, after in zip(pixels, keras.ops.convert_to_numpy(model(pixels, training=True))):
+        padded = np.pad(before, ((2, 2), (2, 2), (0, 0)))
+        places = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 6, x : x + 6], after)]
+        assert len(places) == 1
+        shifts.update(places)
+    assert len(shifts) > 20  # of 25
