@@ -35,8 +35,6 @@ References:
 
 Results of model=gan on digits, on two CPU cores, one seed, judged by a cnn of this project: FID 12.3 (real images 6.9, noise
 192.7), 74 s.
-
-Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
 """
 
 from typing import Literal

@@ -26,6 +26,8 @@ References:
     Hochreiter, Schmidhuber: Long short-term memory. Neural Computation 9(8), 1997.
     Gers, Schmidhuber, Cummins: Learning to forget. Neural Computation 12(10), 2000.
     Jozefowicz, Zaremba, Sutskever: An empirical exploration of recurrent network architectures. ICML 2015.
+    Zhou et al.: Informer. AAAI 2021. ETTh1, 24 hours ahead, oil temperature alone: standardised squared error 0.092 at best,
+        0.114 of an LSTM with attention.
 
 Results of model=lstm seed=0,1,2 on co2, 26 weeks ahead, on two CPU cores: mean absolute error 0.520 ± 0.019 ppm (seasonal naive
 forecast 1.772, Holt–Winters 1.320), 18,586 parameters, 24 to 27 s a run.
@@ -35,6 +37,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     lstm_etth1          standardized mse 0.02862 ± 0.00025 (exponential smoothing 0.03559), 18,456 parameters, 66 s
     lstm_fashion_mnist  accuracy 90.33 ± 0.14 % (logistic regression 83.74 %), 81,674 parameters, 203 s
     lstm_mnist          accuracy 99.02 ± 0.09 % (logistic regression 92.22 %), 81,674 parameters, 200 s
+    lstm_sunspots       MAE 20.71 ± 2.47 (seasonal naive 26.08), 17,221 parameters, 9 s
 """
 
 import keras

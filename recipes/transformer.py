@@ -36,13 +36,16 @@ References:
     Dosovitskiy et al.: An image is worth 16x16 words. ICLR 2021.
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021.
     Xiong et al.: On layer normalization in the transformer architecture. ICML 2020.
+    Zhou et al.: Informer. AAAI 2021. ETTh1, 24 hours ahead, oil temperature alone: standardised squared error 0.092 at best,
+        0.114 of an LSTM with attention.
 
 Results of model=transformer seed=0,1,2 on dates, on two CPU cores: exact match 99.86 ± 0.05 %, 238,592 parameters, 67 s a run;
 dataset=digits: accuracy 98.42 ± 0.43 %, 101,834 parameters.
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
-    transformer_co2    MAE 0.5423 ± 0.0112 (exponential smoothing 1.320), 101,914 parameters, 147 s
-    transformer_etth1  standardized mse 0.02827 ± 0.00050 (exponential smoothing 0.03559), 101,784 parameters, 254 s
+    transformer_co2       MAE 0.5423 ± 0.0112 (exponential smoothing 1.320), 101,914 parameters, 147 s
+    transformer_etth1     standardized mse 0.02827 ± 0.00050 (exponential smoothing 0.03559), 101,784 parameters, 254 s
+    transformer_sunspots  MAE 25.29 ± 2.42 (seasonal naive 26.08), 100,549 parameters, 21 s
 """
 
 import math

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.pin import EXPERIMENTS, settings_of
 
 SEEDS = 3
+HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):"
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 PICTURES = ROOT / ".pictures"
 WIDTH, COLORS = 320, 64  # pixels; enough for a thumbnail of a few kilobytes
@@ -81,9 +82,11 @@ def write_recipe(recipe: str, found: Sequence[groups.Group]) -> None:
     """Into the docstring of the recipe."""
     file = ROOT / "recipes" / f"{recipe}.py"
     width = max(len(group.name) for group in found) + 2
-    lines = [f"    {group.name:<{width}}{', '.join(said(group))}\n" for group in sorted(found, key=lambda group: group.name)]
-    before, heading, after = re.split(r"^(Results of experiment=.*\n)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    file.write_text(before + heading + "".join(lines) + re.sub(r"\A(    .*\n)*", "", after), encoding="utf-8")
+    lines = [f"    {group.name:<{width}}{', '.join(said(group))}" for group in sorted(found, key=lambda group: group.name)]
+    page = file.read_text(encoding="utf-8")
+    docstring, rest = page.split('\n"""\n', maxsplit=1)
+    docstring = re.sub(rf"\n\n{re.escape(HEADING)}(\n    .*)*\Z", "", docstring)
+    file.write_text("\n".join([f"{docstring}\n", HEADING, *lines, f'"""\n{rest}']), encoding="utf-8")
 
 
 def write_tables(found: Sequence[groups.Group]) -> None:
