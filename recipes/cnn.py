@@ -30,6 +30,7 @@ Results of model=cnn seed=0,1,2 on digits, on two CPU cores: accuracy 99.26 ± 0
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
     cnn_mnist  accuracy 99.42 ± 0.03 % (logistic regression 92.22 %), 110,698 parameters, 744 s
+    cnn_sst2   accuracy 81.77 ± 0.50 % (bag of words 81.19 %), 566,082 parameters, 141 s
 """
 
 from typing import Literal
