@@ -28,7 +28,7 @@ SHOWN = {  # recipe: the experiment, and what its run drew
     "lightweight": ("lightweight_fashion_mnist", "confusion_matrix.png"),
     "rnn": ("rnn_mnist", "confusion_matrix.png"),
     "lstm": ("lstm_etth1", "forecast.png"),
-    "transformer": ("transformer_mnist", "attention.png"),
+    "transformer": ("transformer_etth1", "forecast.png"),
     "attention": ("attention_mnist", "glimpses.png"),
     "gan": ("gan_mnist", "samples.png"),
     "diffusion": ("diffusion_mnist", "samples.png"),
