@@ -90,7 +90,7 @@ def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_fr
         config.check([*overrides, "dataset=digits"])
 
 
-LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding")
+LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding", "token_dropout")
 GROUPS = {group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml")) for group in ("model", "dataset", "debug")}
 
 
