@@ -103,6 +103,15 @@ class Texts(Section):
     vocabulary: Annotated[int, pydantic.Field(ge=5)]  # numbers 0 to 3 are taken
     lowercase: bool
 
+    @pydantic.model_validator(mode="after")
+    def _bytes_fit(self):
+        if self.unit == "bpe" and self.vocabulary < 260:
+            raise ValueError(
+                f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
+                "type task.vocabulary=260 or more"
+            )
+        return self
+
 
 class TextClassification(Texts):
     name: Literal["text_classification"]

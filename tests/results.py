@@ -73,8 +73,8 @@ def write_head(group: groups.Group) -> None:
     file = config.CONF / "experiment" / f"{group.name}.yaml"
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
     title = re.match(r"# (.+?)(?:: .*|\. Not measured yet\.)$", line)[1]
-    reached, cost = said(group)
-    line = f"# {title}: {reached}, mean ± sd of three seeds; {cost} a run on one CPU core."
+    what, cost = said(group)
+    line = f"# {title}: {what}, mean ± sd of three seeds; {cost} a run on one CPU core."
     file.write_text("\n".join([first, line, *rest, ""]), encoding="utf-8")
 
 

@@ -56,6 +56,7 @@ MISTAKES = [
     ("model=gpt dataset=co2", "model=gpt cannot learn forecasting, which dataset=co2 asks for; it can learn from dataset="),
     ("model=resnet dataset=docstrings", "model=resnet cannot learn text_classification or language_modeling, which"),
     ("model=cnn dataset=docstrings task.name=language_modeling", "model=cnn cannot learn language_modeling"),
+    ("model=transformer dataset=dates task.unit=bpe", "type task.vocabulary=260 or more"),
     ("model=gpt task.bpe_vocabulary=100", "task.bpe_vocabulary must be greater than or equal to 260, not 100."),
     ("model=gpt task.name=poetry", "task.name must be"),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
