@@ -13,9 +13,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
-from src.journal import METRICS, Event, Journal
+from src.journal import METRICS, Event, Journal, one_at_a_time
 from src.redaction import bare
-from src.tracking.server import CHECKPOINTS, HOPELESS, JOURNAL, first_use
+from src.tracking.server import CHECKPOINTS, HOPELESS, JOURNAL, connected
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def _at_once(events: list[Event]) -> Iterator[list[Event]]:
 
 def _tell(journal: Journal, event: Event, *more: Event) -> None:
     uri, here = journal.facts["uri"], mlflow.get_tracking_uri()
-    client = mlflow.MlflowClient(here if bare(here) == uri else uri)  # a journal holds no password
+    client = connected(here if bare(here) == uri else uri)  # a journal holds no password
     facts, run_id = event.facts, journal.facts.get("run_id")
     match event.kind:
         case "begin":
@@ -137,7 +137,7 @@ def _tell(journal: Journal, event: Event, *more: Event) -> None:
 
 def _begin(client: mlflow.MlflowClient, facts: dict) -> str:
     """The id of the run, which is made unless that was done and could not be noted."""
-    with first_use():
+    with one_at_a_time("first_use"):
         experiment = client.get_experiment_by_name(facts["experiment"])
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(facts["experiment"])
         client.set_experiment_tag(

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import mlflow
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from src.tracking.server import asking, first_use
+from src.tracking.server import asking, connected
 
 PAGE = 1000  # runs in one request
 
@@ -37,8 +36,9 @@ def finished() -> list[Finished]:
     Raises:
         UserError: MLflow does not answer.
     """
-    client, runs, token = mlflow.MlflowClient(), [], None
-    with asking(), first_use():
+    runs, token = [], None
+    with asking():
+        client = connected()
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     while experiments:
         with asking():
@@ -62,8 +62,8 @@ def _finished(run: Run) -> Finished:
 
 def curves(runs: Sequence[Finished], metric: str) -> dict[str, list[tuple[int, float]]]:
     """{run id: [(step, value), …]} of a metric, of the runs that have it."""
-    client = mlflow.MlflowClient()
     with asking():
+        client = connected()
         return {
             run.run_id: [(told.step, told.value) for told in client.get_metric_history(run.run_id, metric)]
             for run in runs

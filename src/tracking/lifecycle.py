@@ -21,7 +21,7 @@ from src.journal import Journal
 from src.redaction import bare, redacted
 from src.tracking.origin import CODE, code, command
 from src.tracking.record import Record
-from src.tracking.server import CHECKPOINTS, FINGERPRINT, JOURNAL, first_line, first_use
+from src.tracking.server import CHECKPOINTS, FINGERPRINT, JOURNAL, connected, first_line
 from src.tracking.status import settle, told
 from src.tracking.system import SystemMetrics
 
@@ -115,8 +115,8 @@ def _check_settings(chosen: settings.Settings, equal: bool, command: str) -> Non
 
 
 def _check_experiment(name: str) -> None:
-    with contextlib.suppress(MlflowException), first_use():  # a server that is away is no mistake
-        experiment = mlflow.get_experiment_by_name(name)
+    with contextlib.suppress(MlflowException):  # a server that is away is no mistake
+        experiment = connected().get_experiment_by_name(name)
         if experiment and experiment.lifecycle_stage == "deleted":
             raise UserError(
                 f"The experiment '{name}' was deleted in MLflow; type mlflow experiments restore --experiment-id "
@@ -139,8 +139,8 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
     Raises:
         UserError: `resume` names no run that can go on.
     """
-    client = mlflow.MlflowClient()
     try:
+        client = connected()
         if chosen.resume == "auto":
             experiment = client.get_experiment_by_name(chosen.tracking.experiment)
             mine = f"tags.`{FINGERPRINT}` = '{fingerprint}' and tags.`{MLFLOW_USER}` = '{resolve_tags()[MLFLOW_USER]}'"

@@ -1,14 +1,17 @@
 """What it takes to ask MLflow something: it may be away, refuse, or be used for the first time."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from sqlalchemy import make_url
 
 from src.errors import UserError
-from src.journal import one_at_a_time
+from src.journal import UNFINISHED, one_at_a_time
 from src.redaction import bare, redacted
 
 JOURNAL = "journal"  # tag: which journal a run was made from, so that it is made once
@@ -42,6 +45,21 @@ def first_line(error: Exception | None) -> str:
     return redacted(str(error).partition("\n")[0])[:200]
 
 
-def first_use() -> contextlib.AbstractContextManager[None]:
-    """Lets one process at a time create the database: parallel first starts race on its migrations."""
-    return one_at_a_time("first_use") if mlflow.get_tracking_uri().startswith("sqlite:") else contextlib.nullcontext()
+def connected(uri: str | None = None) -> mlflow.MlflowClient:
+    """Whom to ask. A database that is a file is created here, by one process and as a whole: first starts side by side race on
+    its migrations, and half a database, left by a process that is killed meanwhile, can be neither used nor upgraded.
+
+    Args:
+        uri: of MLflow; the one in force unless given.
+    """
+    uri = uri or mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:///"):
+        path = Path(make_url(uri).database)
+        with one_at_a_time("first_use"):
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_suffix(UNFINISHED)
+                unfinished.unlink(missing_ok=True)
+                mlflow.MlflowClient(f"sqlite:///{unfinished}")
+                os.replace(unfinished, path)
+    return mlflow.MlflowClient(uri)

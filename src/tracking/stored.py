@@ -13,7 +13,7 @@ from src.settings import Settings
 from src.tasks import LanguageModeling, Task, Writer
 from src.tracking.origin import SURROUNDINGS
 from src.tracking.record import WEIGHTS
-from src.tracking.server import asking, first_use
+from src.tracking.server import asking, connected
 
 FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
 
@@ -55,13 +55,11 @@ def pretrained(chosen: Settings) -> tuple[Settings, Writer]:
 
 def same(chosen: Settings) -> str | None:
     """The id of the newest finished run that learned with the same settings; None if there is none."""
-    with asking(), first_use():
-        experiment = mlflow.get_experiment_by_name(chosen.tracking.experiment)
-    if experiment is None:
-        return None
     wanted = f"tags.`settings.digest` = '{chosen.digest()}' and attributes.status = 'FINISHED'"
     with asking():
-        found = mlflow.search_runs([experiment.experiment_id], wanted, max_results=1, output_format="list")
+        client = connected()
+        experiment = client.get_experiment_by_name(chosen.tracking.experiment)
+        found = client.search_runs([experiment.experiment_id], wanted, max_results=1) if experiment else []
     return found[0].info.run_id if found else None
 
 
@@ -85,6 +83,7 @@ class Stored:
         self.run_id, self.name = run_id, f"{setting}={run_id}"
         try:
             with asking():
+                self.client = connected()
                 self.recorded = yaml.safe_load(self.text("config.yaml"))
                 self.weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
         except (mlflow.MlflowException, OSError):
@@ -111,21 +110,20 @@ class Stored:
 
     def metric(self, name: str) -> float:
         """The last value of one of its metrics."""
-        return mlflow.get_run(self.run_id).data.metrics[name]
+        return self.client.get_run(self.run_id).data.metrics[name]
 
     def tag(self, name: str) -> str | None:
         """One of its tags."""
-        return mlflow.get_run(self.run_id).data.tags.get(name)
+        return self.client.get_run(self.run_id).data.tags.get(name)
 
     def history(self) -> dict[str, list[tuple[int, float]]]:
         """{metric: [(step, value), …]}."""
-        client = mlflow.MlflowClient()
-        names = client.get_run(self.run_id).data.metrics
-        return {name: [(m.step, m.value) for m in client.get_metric_history(self.run_id, name)] for name in names}
+        names = self.client.get_run(self.run_id).data.metrics
+        return {name: [(m.step, m.value) for m in self.client.get_metric_history(self.run_id, name)] for name in names}
 
     def surroundings(self) -> dict[str, str]:
         """What it ran on, as `surroundings` tells it of this process."""
-        run = mlflow.get_run(self.run_id)
+        run = self.client.get_run(self.run_id)
         data = {f"data.{entry.tags[0].value}": entry.dataset.digest for entry in run.inputs.dataset_inputs}
         return {name: run.data.tags[name] for name in run.data.tags if name in SURROUNDINGS} | data
 

@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import subprocess
+import sys
+import time
 
 import keras
 import mlflow
@@ -17,7 +19,8 @@ from src import datasets, journal, report, run, strategies, tasks, training
 from src.errors import OutOfMemoryError, UserError
 from src.tracking import lifecycle, origin, status, stored
 from src.tracking import record as recording
-from tests.conftest import ROOT
+from src.tracking.server import connected
+from tests.conftest import ROOT, environment
 
 
 def only_run(client, experiment):
@@ -239,6 +242,23 @@ def test_a_race_for_the_database_is_run_again(store, settings, load, monkeypatch
     with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
         pass
     assert only_run(store, "digits").info.status == "FINISHED"
+
+
+def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew(here):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from src.tracking.server import connected\nconnected()\nprint('made')"],
+        cwd=here, env=environment(), stdout=subprocess.PIPE,
+    )  # fmt: skip
+    unfinished = here / "mlflow.unfinished"
+    while not (unfinished.exists() and unfinished.stat().st_size > 100_000):  # bytes: some of its tables
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.communicate() == (b"", None)
+    assert not (here / "mlflow.db").exists()
+    client = connected(f"sqlite:///{here / 'mlflow.db'}")
+    assert client.search_runs([client.create_experiment("first")]) == []
+    assert not unfinished.exists()
 
 
 def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
