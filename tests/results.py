@@ -20,6 +20,8 @@ from tests.pin import EXPERIMENTS, settings_of
 SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):"
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
+READMES = ("README.md", "README.zh-CN.md")
+NUMBER, MEAN = r"\d[\d.,]*", r"[\d.,]+ ± [\d.,]+( %)?"
 PICTURES = ROOT / ".pictures"
 WIDTH, COLORS = 320, 24  # pixels; enough for a thumbnail of a few kilobytes
 SHOWN = {  # recipe: the experiment, and what its run drew
@@ -97,11 +99,29 @@ def write_tables(found: Sequence[groups.Group]) -> None:
         for dataset in sorted({group.settings["dataset.name"] for group in found})
         for board in groups.boards([run for run in runs if run.settings["dataset.name"] == dataset], METRICS.get(dataset))
     ]
-    for name in ("README.md", "README.zh-CN.md"):
+    for name in READMES:
         page = (ROOT / name).read_text(encoding="utf-8")
         before, opening, after = re.split(r"(<details>.*?</summary>\n)", page, maxsplit=1)
         after = after[after.index("</details>") :]
         (ROOT / name).write_text(f"{before}{opening}\n{tables.markdown(boards)}\n{after}", encoding="utf-8")
+
+
+def write_ten(found: Sequence[groups.Group]) -> None:
+    """Into the table of the ten recipes of both READMEs, whose words are written by hand: numbers alone."""
+    for name in READMES:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        for group in found:
+            metric = metric_of(group)
+            costs = [f"{group.mean(cost):,.0f}" for cost in ("parameters", "seconds")]
+            for number, line in enumerate(lines):
+                if line.startswith("| <img") and f"`{group.name}`" in line:
+                    *rest, reached, cost, beside = line.split(" | ")
+                    reached = re.sub(MEAN, tables.spread(group, metric), reached)
+                    cost = re.sub(NUMBER, "{}", cost).format(*costs)
+                    if metric == "test/fid":  # whose floor is measured too
+                        beside = re.sub(NUMBER, tables.number(group.baseline(metric)[1], metric), beside)
+                    lines[number] = " | ".join([*rest, reached, cost, beside])
+        (ROOT / name).write_text("".join(lines), encoding="utf-8")
 
 
 def draw(recipe: str, group: groups.Group, figure: str) -> None:
@@ -122,6 +142,7 @@ if __name__ == "__main__":
     for recipe in {group.recipe for group in measured}:
         write_recipe(recipe, [group for group in measured if group.recipe == recipe])
     write_tables(measured)
+    write_ten(measured)
     by_name = {group.name: group for group in measured}
     for recipe, (experiment, figure) in SHOWN.items():
         if experiment in by_name:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from src import config, datasets, tasks, training
 from tests.conftest import ROOT
 from tests.pin import EXPERIMENTS, PINNED, resolved, settings_of
+from tests.results import MEAN, NUMBER, READMES
 
 HEADS = {name: (config.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8") for name in EXPERIMENTS}
 FOR_GPUS = {name for name in EXPERIMENTS if "Not run here" in HEADS[name]}
@@ -42,9 +43,14 @@ def test_the_recipe_and_the_readmes_say_the_same(experiment):
     reached, cost = MEASURED.search(HEADS[experiment]).groups()
     recipe = (ROOT / "recipes" / f"{settings_of(experiment)['model.name']}.py").read_text(encoding="utf-8")
     assert re.search(rf"^    {experiment} +{re.escape(f'{reached}, {cost}')}$", recipe, re.MULTILINE)
-    mean = re.search(r"[\d.,]+ ± [\d.,]+( %)?", reached)[0]
-    for name in ("README.md", "README.zh-CN.md"):
-        assert f"| {experiment} | {mean} | 3 |" in (ROOT / name).read_text(encoding="utf-8"), name
+    mean, costs = re.search(MEAN, reached)[0], re.findall(NUMBER, cost)
+    for name in READMES:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        assert f"| {experiment} | {mean} | 3 |" in page, name
+        for row in re.findall(rf"^\| <img.+`{experiment}`.+$", page, re.MULTILINE):  # of the table of ten
+            *_, said, spent, _ = row.split(" | ")
+            assert mean in said, name
+            assert re.findall(NUMBER, spent) == costs, name
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in FOR_GPUS])
