@@ -33,6 +33,9 @@ References:
 
 Results of model=gpt on docstrings, on two CPU cores, one seed: 1.99 bits per character, 3.547 nats per token, one of 1,024
 (bigrams 2.10 and 3.739), 174 s.
+
+Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+    gpt_shakespeare  NLL 1.619 ± 0.017 (bigram 2.504), 802,176 parameters, 700 s
 """
 
 from typing import Literal

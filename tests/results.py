@@ -7,6 +7,7 @@ python -m tests.results
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import mlflow
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from src import config
 from src.comparison import groups, tables
 from src.tracking.finished import finished
+from tests.browser import browser
 from tests.conftest import ROOT
 from tests.pin import EXPERIMENTS, settings_of
 
@@ -24,14 +26,16 @@ READMES = ("README.md", "README.zh-CN.md")
 NUMBER, MEAN = r"\d[\d.,]*", r"[\d.,]+ ± [\d.,]+( %)?"
 PICTURES = ROOT / ".pictures"
 WIDTH, COLORS = 320, 24  # pixels; enough for a thumbnail of a few kilobytes
+PAGE = (640, 600)  # pixels of a browser's window
 SHOWN = {  # recipe: the experiment, and what its run drew
     "cnn": ("cnn_mnist", "worst_mistakes.png"),
     "resnet": ("resnet_cifar10", "worst_mistakes.png"),
     "lightweight": ("lightweight_fashion_mnist", "confusion_matrix.png"),
     "rnn": ("rnn_mnist", "confusion_matrix.png"),
     "lstm": ("lstm_etth1", "forecast.png"),
-    "transformer": ("transformer_etth1", "forecast.png"),
+    "transformer": ("transformer_multi30k", "alignments.html"),
     "attention": ("attention_mnist", "glimpses.png"),
+    "gpt": ("gpt_shakespeare", "samples.txt"),
     "gan": ("gan_mnist", "samples.png"),
     "diffusion": ("diffusion_mnist", "samples.png"),
 }
@@ -125,10 +129,15 @@ def write_ten(found: Sequence[groups.Group]) -> None:
 
 
 def draw(recipe: str, group: groups.Group, figure: str) -> None:
-    """A thumbnail of what the newest run drew."""
-    path = mlflow.artifacts.download_artifacts(run_id=group.runs[0].run_id, artifact_path=f"figures/{figure}")
-    with open(path, "rb") as file:
-        image = Image.open(io.BytesIO(file.read())).convert("RGB")
+    """A thumbnail of what the newest run drew, or of the top of the page that it wrote, in a browser."""
+    path = Path(mlflow.artifacts.download_artifacts(run_id=group.runs[0].run_id, artifact_path=f"figures/{figure}"))
+    if path.suffix == ".png":
+        picture = path.read_bytes()
+    else:
+        with browser(*PAGE) as window:
+            window.get(path.as_uri())
+            picture = window.get_screenshot_as_png()
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
     image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     PICTURES.mkdir(exist_ok=True)
     image.quantize(COLORS, dither=Image.Dither.NONE).save(PICTURES / f"{recipe}.png", optimize=True)

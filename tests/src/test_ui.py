@@ -1,7 +1,6 @@
 """MLflow's own pages, in a real browser: `mlflow ui` typed where the runs were made, without any flag about where they are."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +10,9 @@ import urllib.request
 import mlflow
 import pytest
 
+from tests.browser import CHROMIUM, DRIVER, browser
 from tests.conftest import environment
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with chromedriver on this machine")
 
 
@@ -44,21 +43,10 @@ def ui(here):
         server.wait(timeout=30)
 
 
-@pytest.fixture
-def browser(tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync", "window-size=1600,1200",
-        "disable-background-networking", "disable-component-update", f"user-data-dir={profile}",
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+@pytest.fixture(name="browser")
+def large_browser():
+    with browser(1600, 1200) as driver:
+        yield driver
 
 
 @pytest.fixture
