@@ -36,6 +36,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     lstm_mnist          accuracy 99.02 ± 0.09 % (logistic regression 92.22 %), 81,674 parameters, 200 s
     lstm_sst2           accuracy 80.62 ± 0.64 % (bag of words 81.19 %), 545,154 parameters, 121 s
     lstm_sunspots       MAE 20.71 ± 2.47 (seasonal naive 26.08), 17,221 parameters, 9 s
+    lstm_trec           accuracy 87.80 ± 1.22 % (bag of words 91.20 %), 545,414 parameters, 20 s
 """
 
 import keras
