@@ -34,6 +34,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     lstm_co2            MAE 0.5453 ± 0.0298 (exponential smoothing 1.320), 18,586 parameters, 53 s
     lstm_etth1          standardized mse 0.02862 ± 0.00025 (exponential smoothing 0.03559), 18,456 parameters, 66 s
     lstm_fashion_mnist  accuracy 90.33 ± 0.14 % (logistic regression 83.74 %), 81,674 parameters, 203 s
+    lstm_imdb_reviews   accuracy 85.90 ± 0.16 % (bag of words 90.78 %), 1,313,154 parameters, 124 s
     lstm_mnist          accuracy 99.02 ± 0.09 % (logistic regression 92.22 %), 81,674 parameters, 200 s
     lstm_sst2           accuracy 80.62 ± 0.64 % (bag of words 81.19 %), 545,154 parameters, 121 s
     lstm_sunspots       MAE 20.71 ± 2.47 (seasonal naive 26.08), 17,221 parameters, 9 s
