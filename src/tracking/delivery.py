@@ -137,7 +137,7 @@ def _tell(journal: Journal, event: Event, *more: Event) -> None:
 
 def _begin(client: mlflow.MlflowClient, facts: dict) -> str:
     """The id of the run, which is made unless that was done and could not be noted."""
-    with one_at_a_time("first_use"):
+    with one_at_a_time("experiment"):
         experiment = client.get_experiment_by_name(facts["experiment"])
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(facts["experiment"])
         client.set_experiment_tag(

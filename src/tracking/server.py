@@ -51,15 +51,27 @@ def connected(uri: str | None = None) -> mlflow.MlflowClient:
 
     Args:
         uri: of MLflow; the one in force unless given.
+
+    Raises:
+        UserError: the database cannot be created.
     """
     uri = uri or mlflow.get_tracking_uri()
-    if uri.startswith("sqlite:///"):
-        path = Path(make_url(uri).database)
-        with one_at_a_time("first_use"):
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = path.with_suffix(UNFINISHED)
-                unfinished.unlink(missing_ok=True)
-                mlflow.MlflowClient(f"sqlite:///{unfinished}")
-                os.replace(unfinished, path)
+    file = make_url(uri).database if uri.startswith("sqlite:///") else None
+    if file and file != ":memory:" and not os.path.exists(file):
+        try:
+            with one_at_a_time("first_use"):
+                _create(Path(file))
+        except OSError as error:
+            raise UserError(
+                f"MLflow's database {file} cannot be created ({error}); let MLFLOW_TRACKING_URI name another place."
+            ) from error
     return mlflow.MlflowClient(uri)
+
+
+def _create(path: Path) -> None:
+    if not path.exists():  # else another process has created it meanwhile
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(UNFINISHED)
+        unfinished.unlink(missing_ok=True)
+        mlflow.MlflowClient(f"sqlite:///{unfinished}")
+        os.replace(unfinished, path)

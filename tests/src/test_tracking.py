@@ -261,6 +261,12 @@ def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew
     assert not unfinished.exists()
 
 
+def test_a_database_in_a_place_that_cannot_be_written_is_answered_in_a_sentence(here):
+    (here / "file").touch()
+    with pytest.raises(UserError, match=r"MLflow's database .*file/mlflow\.db cannot be created .* MLFLOW_TRACKING_URI"):
+        connected(f"sqlite:///{here / 'file' / 'mlflow.db'}")
+
+
 def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
     with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None) as record:
         record.tags(**{"no such ? name": "1", "good": "2"})
