@@ -24,19 +24,20 @@ def evaluate(run: str, dataset: str | None = None) -> str:
         UserError: there is no such run, or the data set has other classes or other inputs.
     """
     other = config.dataset(dataset) if dataset else None
-    startup.load_tensorflow()
-    from src import datasets, report, strategies
-    from src import run as runs
     from src.tracking.stored import Stored
 
     stored = Stored(run, "run")
     chosen = stored.settings
+    startup.load_tensorflow()
+    from src import datasets, earlier, report, strategies
+    from src import run as runs
+
     strategy = strategies.create(chosen.strategy)
     data = datasets.load(chosen.dataset)
     if other:
         data = _tested_on(data, datasets.load(other))
     judge = stored.tag("judge")
-    chosen, task, model = runs.assemble(chosen, data, strategy, runs.judge_of(judge, data) if judge else None)
+    chosen, task, model = runs.assemble(chosen, data, strategy, earlier.judge(judge, data) if judge else None)
     try:
         model.load_weights(stored.weights)
     except ValueError as error:

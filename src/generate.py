@@ -102,11 +102,12 @@ def generate(wish: Wish) -> list[str]:
     Raises:
         UserError: there is no such run, it is not one of a model that generates, or not one of what was wished for.
     """
-    startup.load_tensorflow()
-    from src import tasks
     from src.tracking.stored import Stored
 
     stored = Stored(wish.run, "run")
+    startup.load_tensorflow()
+    from src import tasks
+
     other = UserError(
         f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
     )

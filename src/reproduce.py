@@ -20,14 +20,15 @@ def reproduce(run: str) -> int:
     Raises:
         UserError: there is no such run, or its settings are not those of this version.
     """
-    startup.load_tensorflow()
-    from src import datasets, strategies
-    from src import run as runs
-    from src.tracking.record import surroundings
     from src.tracking.stored import Stored
 
     stored = Stored(run, "run")
     chosen = stored.settings
+    startup.load_tensorflow()
+    from src import datasets, strategies
+    from src import run as runs
+    from src.tracking.record import surroundings
+
     strategies.create(chosen.strategy)  # before TensorFlow uses a device
     here, there = surroundings(datasets.load(chosen.dataset)), stored.surroundings()
     changed = {name: (there.get(name), here.get(name)) for name in sorted(here | there) if there.get(name) != here.get(name)}

@@ -165,8 +165,8 @@ def run(
         PrunedError: the search has given it up.
     """
     startup.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
-    from src import complexity, compression, datasets, report, strategies, training
-    from src.tracking import lifecycle, stored
+    from src import complexity, compression, datasets, earlier, report, strategies, training
+    from src.tracking import lifecycle
 
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
@@ -177,7 +177,7 @@ def run(
     chosen, task, model = assemble(chosen, data, strategy, judge)
     learner = model
     if chosen.compression.teacher:
-        learner = training.pupil(model, stored.teacher(chosen, task), chosen, task, strategy)
+        learner = training.pupil(model, earlier.teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",
@@ -243,13 +243,12 @@ def assemble(chosen: Settings, data, strategy, judge):
         strategy: the strategy.
         judge: of generated images (`tasks.Judge`).
     """
-    from src import strategies, tasks, training
-    from src.tracking import stored
+    from src import earlier, strategies, tasks, training
 
     strategies.check_batch(chosen.training.batch_size, strategy)
     pretrained = None
     if chosen.model.pretrained:
-        chosen, pretrained = stored.pretrained(chosen)
+        chosen, pretrained = earlier.pretrained(chosen)
     training.prepare(chosen)
     task = tasks.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
     model = training.build(chosen, task, strategy)
@@ -258,30 +257,20 @@ def assemble(chosen: Settings, data, strategy, judge):
     return chosen, task, model
 
 
-def judge_of(run_id: str, data):
-    """The classifier of a run that judges generated images."""
-    from src import tasks, training
-    from src.tracking.stored import Stored
-
-    stored = Stored(run_id, "task.judge")
-    chosen = stored.settings
-    training.prepare(chosen)
-    return tasks.Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
-
-
 def _judge(chosen: Settings, data):
     """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
-    from src.tracking import stored
+    from src import earlier
+    from src.tracking.stored import same
 
     wanted = config.judge(chosen)
     with one_at_a_time(f"judge-{wanted.digest()}"):  # jobs side by side share one
-        found = stored.same(wanted)
+        found = same(wanted)
         if found is None:
             log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
             found = run(wanted, quiet=True).run_id
             if found is None:
                 raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
-    judge = judge_of(found, data)
+    judge = earlier.judge(found, data)
     log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
     return judge
 

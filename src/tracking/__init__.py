@@ -5,7 +5,7 @@ record      what a run tells, into its journal
 delivery    from the journal to MLflow
 system      what a run costs its machine
 stored      what one earlier run has left, to go on with
-finished    all of them, to be compared, without TensorFlow: import modules of this package, which itself imports none
+finished    all of them, to be compared
 server      what it takes to ask MLflow something
 """
 

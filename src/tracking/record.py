@@ -22,11 +22,10 @@ from src.redaction import redacted
 from src.tasks import Judge, Task
 from src.tracking import origin
 from src.tracking.account import Account
-from src.tracking.server import CHECKPOINTS, FINGERPRINT
+from src.tracking.server import CHECKPOINTS, FINGERPRINT, WEIGHTS
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
 SERVING = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
-WEIGHTS = "model.weights.h5"
 PARTS = ("train", "validation", "test")
 
 

@@ -17,6 +17,7 @@ from src.redaction import bare, redacted
 JOURNAL = "journal"  # tag: which journal a run was made from, so that it is made once
 FINGERPRINT = "settings.fingerprint"  # tag: what two commands have in common of which one goes on where the other was cut short
 CHECKPOINTS = "checkpoints"  # folder of artifacts
+WEIGHTS = "model.weights.h5"  # artifact
 # What MLflow refuses for good. (BAD_REQUEST is not among them: it says so if two processes write the same row at once.)
 HOPELESS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
 

@@ -1,56 +1,14 @@
 """What earlier runs have left in MLflow."""
 
-from collections.abc import Callable
-
-import keras
 import mlflow
 import pydantic
 import yaml
 
-from src import compression, config
+from src import config
 from src.errors import UserError
 from src.settings import Settings
-from src.tasks import LanguageModeling, Task, Writer
 from src.tracking.origin import SURROUNDINGS
-from src.tracking.record import WEIGHTS
-from src.tracking.server import asking, connected
-
-FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
-
-
-def teacher(chosen: Settings, task: Task) -> Callable[[], keras.Model]:
-    """What makes the model of the run `compression.teacher`, once it is called.
-
-    Raises:
-        UserError: there is no such run, or it kept no weights.
-    """
-    stored = Stored(chosen.compression.teacher, "compression.teacher")
-    return lambda: compression.teacher(stored.recorded, stored.weights, chosen, task)
-
-
-def pretrained(chosen: Settings) -> tuple[Settings, Writer]:
-    """The language model of the run `model.pretrained`, and the settings with its tokens, which go with its weights.
-
-    Raises:
-        UserError: there is no such run, or it is not one of a language model of the same recipe and size.
-    """
-    name = f"model.pretrained={chosen.model.pretrained}"
-    stored = Stored(chosen.model.pretrained, "model.pretrained")
-    theirs = stored.settings
-    if (theirs.task.name, theirs.model.target) != ("language_modeling", chosen.model.target):
-        raise UserError(
-            f"{name} is a run of {theirs.model.name} that learned {theirs.task.name}; choose one of {chosen.model.name} that "
-            "learned language_modeling."
-        )
-    mine = chosen.model.hyperparameters
-    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key not in FREE}
-    if other:
-        raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
-    writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)
-    tokens = {"tokens": theirs.task.tokens, "context": theirs.task.context}
-    if chosen.task.name == "text_classification":
-        tokens = {"unit": theirs.task.tokens, "vocabulary": len(writer.vocabulary), "length": theirs.task.context}
-    return chosen.model_copy(update={"task": chosen.task.model_copy(update=tokens)}), writer
+from src.tracking.server import WEIGHTS, asking, connected
 
 
 def same(chosen: Settings) -> str | None:

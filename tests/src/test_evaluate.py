@@ -81,21 +81,22 @@ def test_what_is_not_as_it_was_is_said(ran, here):
     assert re.search(r"val/loss: 12\.5 then, \S+ now, by \S+\n1 metric\(s\) differ\.", done.stdout)
 
 
-@pytest.mark.parametrize("module", ["evaluate", "reproduce"])
+@pytest.mark.parametrize("module", ["evaluate", "generate", "reproduce"])
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
         ([], "The setting 'run' is missing"),
         (["run=nonsense"], "run=nonsense names no finished run"),
         (["nonsense"], "'nonsense' cannot be read"),
-        (["runs=1"], "There is no setting 'runs'"),
+        (["run=1", "runs=1"], "There is no setting 'runs'"),
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence(here, module, words, answer):
-    done = start(module, *words)
+def test_a_mistake_is_answered_in_one_sentence_before_tensorflow_loads(here, module, words, answer):
+    done = start(module, *words, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
     assert answer in done.stderr
     assert "Traceback" not in done.stderr
+    assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
 
 
 def test_no_code_that_a_run_names_is_called(ran, here):

@@ -15,9 +15,9 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from src import datasets, journal, report, run, strategies, tasks, training
+from src import datasets, earlier, journal, report, run, strategies, tasks, training
 from src.errors import OutOfMemoryError, UserError
-from src.tracking import lifecycle, origin, status, stored
+from src.tracking import lifecycle, origin, status
 from src.tracking import record as recording
 from src.tracking.server import connected
 from tests.conftest import ROOT, environment
@@ -196,7 +196,7 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
     answer = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model").predict([text.decode() for text in texts.inputs])
     assert np.mean(answer["class"] == texts.targets) == pytest.approx(found.data.metrics["test/accuracy"])
 
-    chosen, writer = stored.pretrained(settings(*tuned))
+    chosen, writer = earlier.pretrained(settings(*tuned))
     training.prepare(chosen)
     task = tasks.create(chosen.task, datasets.load(chosen.dataset), pretrained=writer)
     model = training.build(chosen, task, strategies.create(chosen.strategy))
@@ -205,11 +205,11 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
         np.testing.assert_array_equal(one, two)
 
     with pytest.raises(UserError, match=r"has another size; type model.dimension=16 model.heads=2 model.blocks=1\.$"):
-        stored.pretrained(settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}"))
+        earlier.pretrained(settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}"))
     with pytest.raises(UserError, match=r"is a run of gpt that learned language_modeling; choose one of lstm that learned"):
-        stored.pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
+        earlier.pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
     with pytest.raises(UserError, match=r"is a run of gpt that learned text_classification; choose one of gpt"):
-        stored.pretrained(settings(*tuned[:-1], f"model.pretrained={found.info.run_id}"))
+        earlier.pretrained(settings(*tuned[:-1], f"model.pretrained={found.info.run_id}"))
 
 
 @pytest.mark.parametrize(

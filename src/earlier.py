@@ -1,0 +1,61 @@
+"""What a run takes from earlier ones: who judges its images, the language model it begins with, the teacher it learns from."""
+
+from collections.abc import Callable
+
+import keras
+
+from src import compression, training
+from src.datasets import Data
+from src.errors import UserError
+from src.settings import Settings
+from src.tasks import Judge, LanguageModeling, Task, Writer
+from src.tracking.stored import Stored
+
+FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
+
+
+def judge(run_id: str, data: Data) -> Judge:
+    """The classifier of a run, which judges generated images.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    stored = Stored(run_id, "task.judge")
+    chosen = stored.settings
+    training.prepare(chosen)
+    return Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
+
+
+def teacher(chosen: Settings, task: Task) -> Callable[[], keras.Model]:
+    """What makes the model of the run `compression.teacher`, once it is called.
+
+    Raises:
+        UserError: there is no such run, or it kept no weights.
+    """
+    stored = Stored(chosen.compression.teacher, "compression.teacher")
+    return lambda: compression.teacher(stored.recorded, stored.weights, chosen, task)
+
+
+def pretrained(chosen: Settings) -> tuple[Settings, Writer]:
+    """The language model of the run `model.pretrained`, and the settings with its tokens, which go with its weights.
+
+    Raises:
+        UserError: there is no such run, or it is not one of a language model of the same recipe and size.
+    """
+    name = f"model.pretrained={chosen.model.pretrained}"
+    stored = Stored(chosen.model.pretrained, "model.pretrained")
+    theirs = stored.settings
+    if (theirs.task.name, theirs.model.target) != ("language_modeling", chosen.model.target):
+        raise UserError(
+            f"{name} is a run of {theirs.model.name} that learned {theirs.task.name}; choose one of {chosen.model.name} that "
+            "learned language_modeling."
+        )
+    mine = chosen.model.hyperparameters
+    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key not in FREE}
+    if other:
+        raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
+    writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)
+    tokens = {"tokens": theirs.task.tokens, "context": theirs.task.context}
+    if chosen.task.name == "text_classification":
+        tokens = {"unit": theirs.task.tokens, "vocabulary": len(writer.vocabulary), "length": theirs.task.context}
+    return chosen.model_copy(update={"task": chosen.task.model_copy(update=tokens)}), writer
