@@ -105,13 +105,13 @@ def generate(wish: Wish) -> list[str]:
     from src.tracking.stored import Stored
 
     stored = Stored(wish.run, "run")
+    chosen = stored.settings
     startup.load_tensorflow()
     from src import tasks
 
     other = UserError(
         f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
     )
-    chosen = stored.settings
     makers = {name: task for name, task in tasks.TASKS.items() if hasattr(task, "restored")}
     if chosen.task.name not in makers:
         raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {', '.join(makers)}.")

@@ -7,6 +7,8 @@ system      what a run costs its machine
 stored      what one earlier run has left, to go on with
 finished    all of them, to be compared
 server      what it takes to ask MLflow something
+
+The last three need no TensorFlow, so that a mistake is answered before it loads: this file imports no module of the package.
 """
 
 import logging

@@ -73,6 +73,6 @@ def _create(path: Path) -> None:
     if not path.exists():  # else another process has created it meanwhile
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(UNFINISHED)
-        unfinished.unlink(missing_ok=True)
+        unfinished.write_bytes(b"")  # left to find out that it cannot be written, MLflow would try for minutes
         mlflow.MlflowClient(f"sqlite:///{unfinished}")
         os.replace(unfinished, path)

@@ -71,6 +71,9 @@ def test_a_run_writes_afterwards_the_same_each_time(command, here):
     assert first.stderr == ""
     assert first.stdout.count("The") >= 2
     assert first.stdout == again.stdout != other.stdout
+    unknown = write("run=0123", "prompt=The")
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("run=0123 names no finished run;")
 
 
 def test_a_run_paints_afterwards_the_same_each_time(command, here):

@@ -261,10 +261,11 @@ def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew
     assert not unfinished.exists()
 
 
-def test_a_database_in_a_place_that_cannot_be_written_is_answered_in_a_sentence(here):
+@pytest.mark.parametrize("place", ["file", "/proc"])  # no folder, and one that takes no file, not even of root
+def test_a_database_in_a_place_that_cannot_be_written_is_answered_in_a_sentence(here, place):
     (here / "file").touch()
-    with pytest.raises(UserError, match=r"MLflow's database .*file/mlflow\.db cannot be created .* MLFLOW_TRACKING_URI"):
-        connected(f"sqlite:///{here / 'file' / 'mlflow.db'}")
+    with pytest.raises(UserError, match=rf"MLflow's database .*{place}/mlflow\.db cannot be created .* MLFLOW_TRACKING_URI"):
+        connected(f"sqlite:///{here / place / 'mlflow.db'}")
 
 
 def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
