@@ -33,6 +33,7 @@ Results of model=lightweight seed=0,1,2 on digits, on two CPU cores: the first s
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
     lightweight_fashion_mnist  accuracy 91.88 ± 0.18 % (logistic regression 83.74 %), 72,842 parameters, 619 s
+    lightweight_mnist          accuracy 99.26 ± 0.17 % (logistic regression 92.22 %), 72,842 parameters, 327 s
 """
 
 import math
