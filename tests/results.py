@@ -78,7 +78,7 @@ def write_head(group: groups.Group) -> None:
     """Into the file of the experiment: "The LSTM on MNIST: accuracy 99.02 ± 0.09 % …"."""
     file = config.CONF / "experiment" / f"{group.name}.yaml"
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
-    title = re.match(r"# (.+?)(?:: .*|\.)$", line)[1]
+    title = re.match(r"# ([^.:]+)", line)[1]
     what, cost = said(group)
     line = f"# {title}: {what}, mean ± sd of three seeds; {cost} a run on one CPU core."
     file.write_text("\n".join([first, line, *rest, ""]), encoding="utf-8")

@@ -14,7 +14,7 @@ from tests.results import MEAN, NUMBER, READMES
 
 HEADS = {name: (config.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8") for name in EXPERIMENTS}
 FOR_CPUS = [name for name in EXPERIMENTS if "Not run here" not in HEADS[name]]
-MEASURED = re.compile(r"^# .+?: (\S.*), mean ± sd of three seeds; (.*) a run on one CPU core\.$", re.MULTILINE)
+MEASURED = re.compile(r"^# [^.:]+: (\S.*), mean ± sd of three seeds; (.*) a run on one CPU core\.$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
