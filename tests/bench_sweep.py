@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import psutil
 
-from tests.conftest import environment
+from tests.commands import environment
 
 JOBS = 40
 WORDS = ("model=cnn", "model.filters=[8]", "training.epochs=2", f"seed=range({JOBS})")

@@ -1,9 +1,9 @@
 """What tests share: one folder of prepared data, settings composed as the command line would, and the command line itself."""
 
+import functools
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -17,10 +17,11 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 
 from src import config, datasets, strategies  # noqa: E402
 from src.settings import Settings  # noqa: E402
+from src.tracking import server  # noqa: E402
+from tests import commands, database  # noqa: E402
 
 strategies.prepare_devices()  # logical CPU devices: they cannot be made any more once TensorFlow has used one
 
-ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of the catalogue, prepared or downloaded
 
 
@@ -50,6 +51,13 @@ def load(settings) -> Callable[[str], datasets.Data]:
     return lambda name: datasets.load(settings(f"model={recipe.get(name, 'lstm')}", f"dataset={name}").dataset)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def database_template(tmp_path_factory) -> None:
+    """The empty database of MLflow's that commands and tests begin with."""
+    database.make_template(tmp_path_factory.mktemp("database") / "mlflow.db")
+    database.copy_from_now_on()
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """An empty working directory, in which MLflow keeps its default places."""
@@ -64,25 +72,13 @@ def store(here, monkeypatch) -> mlflow.MlflowClient:
     """An MLflow store of its own: within one process MLflow remembers where `mlflow.db` was."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
-    return mlflow.MlflowClient()
-
-
-def environment(**more: str) -> dict[str, str]:
-    """The environment of a command started elsewhere than in the project's folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    return server.connected()
 
 
 @pytest.fixture
 def command(here) -> Callable[..., subprocess.CompletedProcess]:
-    """command("model=lstm"): runs `python -m src.run model=lstm` in an empty working directory."""
-
-    def run(*arguments: str, env: Sequence[tuple[str, str]] = (), timeout: float = 180) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "src.run", *arguments],
-            cwd=here, env=environment(**dict(env)), capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-
-    return run
+    """command("model=lstm"): `python -m src.run model=lstm` in an empty working directory."""
+    return functools.partial(commands.run, here)
 
 
 @pytest.fixture

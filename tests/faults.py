@@ -28,9 +28,9 @@ import h5py
 import mlflow
 import numpy as np
 
+from tests import commands, database
 from tests.victim import EPOCHS, FAULTS, PROGRESS
 
-ROOT = Path(__file__).resolve().parent.parent
 EVERY = 5  # steps between two checkpoints
 TIMES = ("seconds", "milliseconds_per_sample", "examples_per_second")  # metrics that are no consequence of the settings
 IMAGES = ["model.width=8", "dataset.limit=640", "task.samples=20", "task.judge=rnn"]
@@ -81,11 +81,7 @@ def arguments(recipe: str, strategy: str = "single") -> list[str]:
 
 def start(folder: Path, words: Sequence[str], fault: str = "none", at: int = -1, **variables: str) -> subprocess.Popen:
     """A process that runs in a folder, until a fault comes at a step or it ends by itself."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.victim", fault, str(at), *words],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    return commands.start(folder, fault, str(at), *words, module="tests.victim", own_session=True, **variables)
 
 
 def alone(words: Sequence[str], folder: Path) -> Outcome:
@@ -200,6 +196,8 @@ class Server:
 
     def start(self) -> None:
         """Returns when it answers."""
+        if database.TEMPLATE in os.environ:
+            database.copy(self.folder / "server.db")
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
@@ -227,10 +225,7 @@ class Server:
 
 def send(folder: Path, uri: str, **variables: str) -> subprocess.CompletedProcess:
     """Tells MLflow what runs have left untold."""
-    return subprocess.run(
-        [sys.executable, "-m", "src.send"], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, **variables},
-    )  # fmt: skip
+    return commands.run(folder, module="src.send", MLFLOW_TRACKING_URI=uri, **variables)
 
 
 def served(words: Sequence[str], folder: Path, at: int) -> Outcome:

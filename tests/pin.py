@@ -6,7 +6,7 @@ python -m tests.pin
 from typing import Any
 
 from src import config
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 PINNED = ROOT / "tests" / "experiments"
 EXPERIMENTS = sorted(path.stem for path in (config.CONF / "experiment").glob("*.yaml"))

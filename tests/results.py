@@ -16,7 +16,7 @@ from src import config
 from src.comparison import groups, tables
 from src.tracking.finished import finished
 from tests.browser import browser
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.pin import EXPERIMENTS, settings_of
 
 SEEDS = 3

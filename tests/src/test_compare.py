@@ -17,7 +17,7 @@ from src.comparison.groups import Group
 from src.errors import UserError
 from src.tracking.finished import Finished
 from tests.bench_compare import fill
-from tests.conftest import environment
+from tests.commands import environment
 
 
 def finished(recipe="cnn", seed=0, start=0, tested_on="a", metrics=None, task="image_classification", **settings):

@@ -14,6 +14,7 @@ from src.errors import UserError
 from src.settings import Single
 
 SMALL = ("dataset=digits", "dataset.limit=512", "training.epochs=4")
+SAMPLE = (("adam", "single"), ("sgd", "mirrored"))  # of optimizers and strategies; all of them are slow
 CNN = ("model=cnn", "model.filters=[8,16]", "model.augmentation=0")
 
 
@@ -37,8 +38,14 @@ def run(settings, load):
     return train
 
 
-@pytest.mark.parametrize("strategy", ["single", "mirrored"])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize(
+    ("optimizer", "strategy"),
+    [
+        pytest.param(optimizer, strategy, marks=[] if (optimizer, strategy) in SAMPLE else pytest.mark.slow)
+        for optimizer in ("adam", "adamw", "sgd", "rmsprop")
+        for strategy in ("single", "mirrored")
+    ],
+)
 def test_pruned_weights_stay_pruned_under_any_optimizer_and_strategy(run, optimizer, strategy, monkeypatch):
     seen = []
     note = compression.Prune.on_train_batch_end

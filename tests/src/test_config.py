@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from src import config, settings
 from src.errors import UserError
-from tests.conftest import environment
+from tests.commands import environment
 
 MISTAKES = [
     ("epochs=3", "no setting 'epochs'; did you mean training.epochs?"),

@@ -1,28 +1,15 @@
 """Scoring a finished run's model again, and running it again: what comes out is what was logged."""
 
 import re
-import subprocess
-import sys
 
-import mlflow
 import pytest
 import yaml
 
 from src import evaluate, run
 from tests import faults
-from tests.conftest import environment
+from tests.stored import client, runs
 
 SHORT = ("training.epochs=1", "dataset.limit=256", "tracking.log_model=false")
-
-
-def start(module, *words, **more):
-    return subprocess.run(
-        [sys.executable, "-m", f"src.{module}", *words], env=environment(**more), capture_output=True, text=True, check=False
-    )
-
-
-def local(here):
-    return mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
 
 
 @pytest.fixture
@@ -37,7 +24,9 @@ def ran(here, command):
     return id_of
 
 
-@pytest.mark.parametrize("recipe", sorted(faults.SMALL))
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("diffusion", "gan"))) for name in sorted(faults.SMALL)]
+)
 def test_it_gets_the_very_numbers_that_were_logged(store, settings, recipe):
     done = run.run(settings(*faults.arguments(recipe), "training.epochs=1"), quiet=True)
     assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
@@ -49,33 +38,33 @@ def test_numbers_that_are_not_those_that_were_logged_are_named(store, settings):
     assert re.search(r"\nNot as logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
 
 
-def test_other_data_has_to_be_of_the_same_kind(ran):
+def test_other_data_has_to_be_of_the_same_kind(ran, command):
     finished = ran("model=cnn", *SHORT)
     for other, answer in (("co2", "has other classes than digits"), ("nonsense", "dataset")):
-        done = start("evaluate", f"run={finished}", f"dataset={other}")
+        done = command(f"run={finished}", f"dataset={other}", module="src.evaluate")
         assert done.returncode == 2
         assert answer in done.stderr
         assert "Traceback" not in done.stderr
-    done = start("evaluate", f"run={finished}", "dataset=digits")
+    done = command(f"run={finished}", "dataset=digits", module="src.evaluate")
     assert done.returncode == 0, done.stderr
     assert "cnn on digits" in done.stdout
 
 
-def test_a_run_is_reproduced(ran, here):
+def test_a_run_is_reproduced(ran, here, command):
     finished = ran("model=cnn", *SHORT)
-    done = start("reproduce", f"run={finished}")
+    done = command(f"run={finished}", module="src.reproduce")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing has changed since" in done.stdout
     assert re.search(r"All \d+ metrics are identical, at every step\.", done.stdout)
-    assert len(local(here).search_runs(["1"])) == 2
+    assert len(runs(here, "digits")) == 2
 
 
-def test_what_is_not_as_it_was_is_said(ran, here):
+def test_what_is_not_as_it_was_is_said(ran, here, command):
     finished = ran("model=cnn", *SHORT)
-    client = local(here)
-    client.set_tag(finished, "version.keras", "3.0.0")
-    client.log_metric(finished, "val/loss", 12.5, step=1, timestamp=2**41)
-    done = start("reproduce", f"run={finished}")
+    store = client(here)
+    store.set_tag(finished, "version.keras", "3.0.0")
+    store.log_metric(finished, "val/loss", 12.5, step=1, timestamp=2**41)
+    done = command(f"run={finished}", module="src.reproduce")
     assert done.returncode == 1, done.stderr
     assert re.search(r"Not as it was:\n  version\.keras: 3\.0\.0 then, \S+ now", done.stdout)
     assert re.search(r"val/loss: 12\.5 then, \S+ now, by \S+\n1 metric\(s\) differ\.", done.stdout)
@@ -91,26 +80,26 @@ def test_what_is_not_as_it_was_is_said(ran, here):
         (["run=1", "runs=1"], "There is no setting 'runs'"),
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence_before_tensorflow_loads(here, module, words, answer):
-    done = start(module, *words, PYTHONPROFILEIMPORTTIME="1")
+def test_a_mistake_is_answered_in_one_sentence_before_tensorflow_loads(command, module, words, answer):
+    done = command(*words, module=f"src.{module}", fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
     assert answer in done.stderr
     assert "Traceback" not in done.stderr
     assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
 
 
-def test_no_code_that_a_run_names_is_called(ran, here):
+def test_no_code_that_a_run_names_is_called(ran, here, command):
     finished = ran("model=cnn", *SHORT)
     config = here / "mlruns/1" / finished / "artifacts/config.yaml"
     recorded = yaml.safe_load(config.read_text())
     recorded["model"] = {"name": "evil", "_target_": "os.system", "command": f"touch {here / 'owned'}", "pretrained": None}
     config.write_text(yaml.safe_dump(recorded))
-    for words in (
+    for module, *words in (
         ["evaluate", f"run={finished}"],
         ["reproduce", f"run={finished}"],
         ["run", "model=cnn", f"compression.teacher={finished}"],
     ):
-        done = start(*words)
+        done = command(*words, module=f"src.{module}")
         assert done.returncode == 2, done.stdout
         assert f"={finished} was made by os.system, which is no recipe in conf/model" in done.stderr
     assert not (here / "owned").exists()

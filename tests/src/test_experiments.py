@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from src import config, datasets, tasks, training
-from tests.conftest import ROOT
+from tests.commands import ROOT
 from tests.pin import EXPERIMENTS, PINNED, resolved, settings_of
 from tests.results import MEAN, NUMBER, READMES
 

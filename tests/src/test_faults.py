@@ -16,8 +16,9 @@ from src import checkpoint
 from src.journal import Journal
 from src.tracking import status
 from tests import faults
-from tests.conftest import ROOT, environment
+from tests.commands import ROOT, environment, start, until
 from tests.faults import Server
+from tests.stored import client, runs, steps, unfinished
 
 LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", "tracking.log_model=false")
 PASSWORD = "open sesame, please"
@@ -39,39 +40,6 @@ run.main()
 """
 
 
-def start(here, *arguments, **more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "src.run", *arguments],
-        cwd=here, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def until(process, sentence):
-    """What a process says up to a line in which the sentence stands."""
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if sentence in line:
-            return said
-    raise AssertionError("".join(said))
-
-
-def local(here):
-    return mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-
-
-def runs(client):
-    return client.search_runs([found.experiment_id for found in client.search_experiments()])
-
-
-def unfinished(here):
-    return [path for path in (here / "mlruns/unfinished").glob("*") if path.is_dir()]
-
-
-def steps(client, run, name="val/loss"):
-    return [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
-
-
 @pytest.fixture
 def server(tmp_path_factory):
     there = Server(tmp_path_factory.mktemp("server"))
@@ -80,37 +48,36 @@ def server(tmp_path_factory):
 
 
 def test_a_killed_run_is_closed_by_the_next_command_and_goes_on_when_it_is_typed_again(here, command):
-    process = start(here, *LSTM, "training.epochs=200")
+    process = start(here, *LSTM, "training.epochs=200", fresh=True)
     until(process, "epoch 3/200")
     process.kill()
     process.wait()
-    (run,) = runs(local(here))
+    (run,) = runs(client(here))
     assert run.info.status == "RUNNING"
 
     assert command("model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32").returncode == 0
-    run = local(here).get_run(run.info.run_id)
+    run = client(here).get_run(run.info.run_id)
     assert run.info.status == "KILLED"
     assert "without a word" in run.data.tags["failure"]
 
     process = start(here, *LSTM, "training.epochs=200")
-    said = until(process, "epoch 5/200")
-    assert "goes on from epoch" in "".join(said)
+    assert "goes on from epoch" in until(process, "epoch 5/200")
     process.send_signal(signal.SIGTERM)
     process.wait()
-    found = [other for other in runs(local(here)) if other.data.tags["model"] == "lstm"]
+    found = [other for other in runs(client(here)) if other.data.tags["model"] == "lstm"]
     assert [other.info.run_id for other in found] == [run.info.run_id]
     assert found[0].info.status == "KILLED"
     kept = here / "mlruns/1" / run.info.run_id / "artifacts"
     assert "epoch 2/200" in (kept / "run.log").read_text()
     assert "goes on from epoch" in (kept / "run-2.log").read_text()
-    history = steps(local(here), found[0])
+    history = steps(client(here), found[0])
     assert history == list(range(1, len(history) + 1))  # each epoch once
 
 
 def test_what_has_finished_is_not_gone_on_with(here, command):
     for _ in range(2):
         assert command(*LSTM, "training.epochs=1").returncode == 0
-    assert [run.info.status for run in runs(local(here))] == ["FINISHED", "FINISHED"]
+    assert [run.info.status for run in runs(client(here))] == ["FINISHED", "FINISHED"]
     assert not unfinished(here)
 
 
@@ -119,15 +86,15 @@ def test_never_begins_afresh_and_an_id_names_the_run(here, command):
     until(process, "epoch 2/6")
     process.kill()
     process.wait()
-    (cut,) = runs(local(here))
+    (cut,) = runs(client(here))
     assert command(*LSTM, "training.epochs=6", "resume=never").returncode == 0
-    assert len(runs(local(here))) == 2
+    assert len(runs(client(here))) == 2
     done = command(*LSTM, "training.epochs=5", f"resume={cut.info.run_id}")
     assert done.returncode == 2
     assert "is a run with other settings; it was: python -m src.run model=lstm model.units=8" in done.stderr
     done = command(*LSTM, "training.epochs=6", f"resume={cut.info.run_id}")
     assert done.returncode == 0, done.stderr
-    assert local(here).get_run(cut.info.run_id).info.status == "FINISHED"
+    assert client(here).get_run(cut.info.run_id).info.status == "FINISHED"
     done = command(*LSTM, "training.epochs=6", "resume=nonsense")
     assert done.returncode == 2
     assert "resume=nonsense names no run" in done.stderr
@@ -138,31 +105,28 @@ def test_it_goes_on_where_the_local_files_are_gone(here, command):
     until(process, "epoch 8/30")
     process.send_signal(signal.SIGINT)
     process.wait()
-    (cut,) = runs(local(here))
+    (cut,) = runs(client(here))
     (folder,) = unfinished(here)
     folder.rename(here / "lost")
     done = command(*LSTM, "training.epochs=30")
     assert done.returncode == 0, done.stderr
     assert re.search(r"goes on from epoch [2-9], ", done.stdout)
-    (run,) = runs(local(here))
+    (run,) = runs(client(here))
     assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
-    assert steps(local(here), run) == list(range(1, 31))
+    assert steps(client(here), run) == list(range(1, 31))
 
 
 def test_a_server_that_is_away_at_the_start_gets_everything_later(here, server, command):
-    done = command(*LSTM, "training.epochs=3", env=[("MLFLOW_TRACKING_URI", server.uri)])
+    done = command(*LSTM, "training.epochs=3", MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 0, done.stderr
     assert "does not answer" in done.stdout + done.stderr
     assert len(unfinished(here)) == 1
     server.start()
-    sent = subprocess.run(
-        [sys.executable, "-m", "src.send"], cwd=here, env=environment(MLFLOW_TRACKING_URI=server.uri), check=False
-    )
-    assert sent.returncode == 0
-    client = mlflow.MlflowClient(server.uri)
-    (run,) = runs(client)
+    assert command(module="src.send", MLFLOW_TRACKING_URI=server.uri).returncode == 0
+    remote = mlflow.MlflowClient(server.uri)
+    (run,) = runs(remote)
     assert run.info.status == "FINISHED"
-    assert steps(client, run) == [1, 2, 3]
+    assert steps(remote, run) == [1, 2, 3]
     assert "test/mae" in run.data.metrics
     assert not unfinished(here)
 
@@ -178,14 +142,15 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(here, server):
     process.send_signal(signal.SIGCONT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    client = mlflow.MlflowClient(server.uri)
-    (run,) = runs(client)
+    remote = mlflow.MlflowClient(server.uri)
+    (run,) = runs(remote)
     assert run.info.status == "FINISHED"
-    assert steps(client, run) == list(range(1, 41))
-    assert not client.list_artifacts(run.info.run_id, "checkpoints")  # of no use any more
+    assert steps(remote, run) == list(range(1, 41))
+    assert not remote.list_artifacts(run.info.run_id, "checkpoints")  # of no use any more
     assert not unfinished(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "strategy"), [("lstm", "single"), ("cnn", "mirrored")])
 def test_killed_at_random_moments_it_ends_the_same(recipe, strategy):
     words = faults.arguments(recipe, strategy)
@@ -215,7 +180,7 @@ def test_what_a_full_disk_does_not_take_is_said_and_the_training_goes_on(here):
     )  # fmt: skip
     assert "A checkpoint could not be written ([Errno 27] File too large); the one before it stands." in done.stdout
     assert "epoch 1/1" in done.stdout
-    (run,) = runs(local(here))
+    (run,) = runs(client(here))
     assert "File too large" in run.data.tags["checkpoint.failure"]
 
 
@@ -225,15 +190,15 @@ def test_a_run_that_a_full_disk_ends_goes_on_once_there_is_room(here, command):
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("No space is left on the disk of mlruns")
     assert done.stderr.count("\n") == 1
-    (cut,) = runs(local(here))
+    (cut,) = runs(client(here))
     assert cut.info.status == "FAILED"
     assert cut.data.tags["failure"].startswith("DiskFullError: No space is left")
     done = command(*words)
     assert done.returncode == 0, done.stderr
     assert "it goes on from epoch 3, step 20" in done.stdout
-    (run,) = runs(local(here))
+    (run,) = runs(client(here))
     assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
-    assert steps(local(here), run) == [1, 2, 3, 4]
+    assert steps(client(here), run) == [1, 2, 3, 4]
 
 
 def test_eight_processes_on_one_file_lose_nothing(here):
@@ -241,11 +206,11 @@ def test_eight_processes_on_one_file_lose_nothing(here):
     for process in processes:
         said, _ = process.communicate()
         assert process.returncode == 0, said
-    found = runs(local(here))
+    found = runs(client(here))
     assert sorted(run.data.params["seed"] for run in found) == [str(seed) for seed in range(8)]
     for run in found:
         assert run.info.status == "FINISHED"
-        assert steps(local(here), run) == [1, 2, 3]
+        assert steps(client(here), run) == [1, 2, 3]
         assert "test/mae" in run.data.metrics
     assert not unfinished(here)
 
@@ -285,16 +250,16 @@ def test_a_slow_server_does_not_hold_up_the_training(here, server):
     process = start(here, *LSTM, "training.epochs=30", MLFLOW_TRACKING_URI=slow.uri)
     until(process, "epoch 30/30")
     process.send_signal(signal.SIGSTOP)
-    client = mlflow.MlflowClient(server.uri)
-    known = [steps(client, run) for run in runs(client)]
+    remote = mlflow.MlflowClient(server.uri)
+    known = [steps(remote, run) for run in runs(remote)]
     process.send_signal(signal.SIGCONT)
     assert len(known) < 1 or len(known[0]) < 30  # the training was not waiting for it
     said, _ = process.communicate()
     slow.listening.close()
     assert process.returncode == 0, said
-    (run,) = runs(client)
+    (run,) = runs(remote)
     assert run.info.status == "FINISHED"
-    assert steps(client, run) == list(range(1, 31))
+    assert steps(remote, run) == list(range(1, 31))
 
 
 def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_factory, command):
@@ -310,8 +275,8 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_f
     )  # fmt: skip
     server.start()
     try:
-        account = [("MLFLOW_TRACKING_URI", server.uri), ("MLFLOW_TRACKING_USERNAME", "admin")]
-        wrong = command(*LSTM, "training.epochs=1", env=[*account, ("MLFLOW_TRACKING_PASSWORD", "a wrong one")])
+        account = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_TRACKING_USERNAME": "admin"}
+        wrong = command(*LSTM, "training.epochs=1", **account, MLFLOW_TRACKING_PASSWORD="a wrong one")
         assert wrong.returncode == 0, wrong.stderr
         assert "does not answer" in wrong.stdout
         assert "You are not authenticated" in wrong.stdout
@@ -319,7 +284,7 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_f
         # A name that holds the password: somebody's mistake, and still it is not kept.
         right = command(
             *LSTM, "training.epochs=2", f"tracking.run_name='with {PASSWORD}'",
-            env=[*account, ("MLFLOW_TRACKING_PASSWORD", PASSWORD)],
+            **account, MLFLOW_TRACKING_PASSWORD=PASSWORD,
         )  # fmt: skip
         assert right.returncode == 0, right.stderr
         found = faults.send(here, server.uri, MLFLOW_TRACKING_USERNAME="admin", MLFLOW_TRACKING_PASSWORD=PASSWORD)
@@ -334,15 +299,15 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_f
 
 
 def test_what_needs_an_earlier_run_says_so_where_the_server_is_away(here, server, command):
-    done = command("model=gan", env=[("MLFLOW_TRACKING_URI", server.uri)])
+    done = command("model=gan", MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 2
     assert f"MLflow at {server.uri} does not answer" in done.stderr
     assert "earlier run that is needed here" in done.stderr
 
 
 def test_a_deleted_experiment_is_answered_in_one_sentence(here, command):
-    client = local(here)
-    client.delete_experiment(client.create_experiment("co2"))
+    store = client(here)
+    store.delete_experiment(store.create_experiment("co2"))
     done = command(*LSTM, "training.epochs=1")
     assert done.returncode == 2
     assert "The experiment 'co2' was deleted in MLflow; type mlflow experiments restore --experiment-id" in done.stderr

@@ -1,16 +1,12 @@
 """What a finished run's model writes, asked for on the command line."""
 
-import subprocess
-import sys
-
-import mlflow
 import pytest
 from matplotlib import image
 
 from src import generate
 from src.errors import UserError
 from src.tracking import stored
-from tests.conftest import environment
+from tests.stored import client, runs
 
 SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.bpe_vocabulary=300", "task.context=16")
 SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("train", 0), ("validation", 50), ("test", 100))]
@@ -54,16 +50,14 @@ def test_a_run_writes_afterwards_the_same_each_time(command, here):
     done = command("model=gpt", *SLICES, *SMALL, "training.epochs=1", "training.steps_per_epoch=3", "tracking.log_model=false")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("docstrings").experiment_id])
+    (run,) = runs(here, "docstrings")
     assert run.data.metrics["test/bits_per_character"] > 0
     assert run.data.params["task.name"] == "language_modeling"
-    kept = [found.path for found in client.list_artifacts(run.info.run_id)]
+    kept = [found.path for found in client(here).list_artifacts(run.info.run_id)]
     assert {"vocabulary.json", "model.weights.h5"} <= set(kept)
 
     def write(*arguments):
-        words = [sys.executable, "-m", "src.generate", *arguments]
-        return subprocess.run(words, cwd=here, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+        return command(*arguments, module="src.generate")
 
     wish = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
     first, again, other = write(*wish), write(*wish), write(*wish, "seed=1")
@@ -81,13 +75,12 @@ def test_a_run_paints_afterwards_the_same_each_time(command, here):
     done = command("model=diffusion", *few, "model.timesteps=20", "tracking.log_model=false")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
-    made, judge = (next(run.info.run_id for run in runs if run.data.tags["model"] == name) for name in ("diffusion", "cnn"))
+    made, judge = (
+        next(run.info.run_id for run in runs(here, "digits") if run.data.tags["model"] == name) for name in ("diffusion", "cnn")
+    )
 
     def paint(folder, *arguments):
-        words = [sys.executable, "-m", "src.generate", f"run={made}", f"to={folder}", *arguments]
-        return subprocess.run(words, cwd=here, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+        return command(f"run={made}", f"to={folder}", *arguments, module="src.generate")
 
     done = paint("first", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2")
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.conftest import environment
+from tests.commands import environment
 
 PROGRAM = """
 import os, signal

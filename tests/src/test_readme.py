@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from src import config
-from tests.conftest import ROOT, environment
+from tests.commands import ROOT, environment
 
 README, CHINESE, *PAGES = (
     (ROOT / name).read_text(encoding="utf-8")

@@ -4,26 +4,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
-import mlflow
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.commands import ROOT, start, until
+from tests.stored import client, runs
 
 SMALL = ("training.epochs=1", "dataset.limit=64", "training.batch_size=32")
 
 
-def runs(here, experiment=None):
-    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-    names = [experiment] if experiment else [found.name for found in client.search_experiments()]
-    ids = [client.get_experiment_by_name(name).experiment_id for name in names]
-    return client.search_runs(ids)
-
-
 def test_one_command_trains_records_and_sums_up(command, here):
-    done = command("model=lstm", "training.epochs=2", "model.units=8")
+    done = command("model=lstm", "training.epochs=2", "model.units=8", fresh=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run,) = runs(here, "co2")
@@ -75,7 +67,7 @@ def test_debug_modes(command, here, debug):
 
 
 def test_a_mistake_leaves_nothing_behind(command, here):
-    done = command("model=lstm", "training.epoch=3")
+    done = command("model=lstm", "training.epoch=3", fresh=True)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
@@ -105,28 +97,24 @@ def test_a_loss_that_is_no_number_fails_the_run(command, here):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_run_that_is_stopped_is_marked_killed_and_keeps_what_it_logged(here, number):
-    arguments = ["-m", "src.run", "model=lstm", "training.epochs=1000", "model.units=4"]
-    with subprocess.Popen(
-        [sys.executable, *arguments], cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while "epoch 2/1000" not in process.stdout.readline():
-            assert process.poll() is None
+    words = ("model=lstm", "training.epochs=1000", "model.units=4")
+    with start(here, *words, errors=subprocess.PIPE, fresh=number == signal.SIGINT) as process:
+        until(process, "epoch 2/1000")
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == "Stopped. What was logged up to now is kept, and the run is marked KILLED.\n"
     (run,) = runs(here)
     assert run.info.status == "KILLED"
-    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-    assert len(client.get_metric_history(run.info.run_id, "train/loss")) >= 2
-    assert "run.log" in [found.path for found in client.list_artifacts(run.info.run_id)]
+    store = client(here)
+    assert len(store.get_metric_history(run.info.run_id, "train/loss")) >= 2
+    assert "run.log" in [found.path for found in store.list_artifacts(run.info.run_id)]
 
 
 def test_the_progress_bar_is_shown_on_a_terminal(here):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
-    arguments = ["-m", "src.run", "model=cnn", *SMALL, "tracking.log_model=false"]
-    with subprocess.Popen([sys.executable, *arguments], cwd=here, env=environment(), stdout=theirs, stderr=theirs) as process:
+    with start(here, "model=cnn", *SMALL, "tracking.log_model=false", output=theirs, errors=theirs) as process:
         os.close(theirs)
         shown = b""
         until = time.monotonic() + 120
@@ -159,7 +147,7 @@ def test_hydras_own_options_still_work(command):
 
 
 def test_it_runs_where_git_is_not_installed(command, here):
-    done = command("model=cnn", *SMALL, env=[("PATH", str(here))])
+    done = command("model=cnn", *SMALL, fresh=True, PATH=str(here))  # fresh, since git is looked for at the start
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run,) = runs(here)

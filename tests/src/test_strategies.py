@@ -71,7 +71,10 @@ def draw_equal_noise(monkeypatch):
     monkeypatch.setattr(keras.random, "uniform", lambda shape, **how: tf.fill(shape, 0.4))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [recipe if recipe in ("cnn", "lstm", "rnn") else pytest.param(recipe, marks=pytest.mark.slow) for recipe in RECIPES],
+)
 def test_single_and_mirrored_have_the_same_loss_curve(settings, monkeypatch, recipe):
     if recipe in ("gan", "diffusion"):
         draw_equal_noise(monkeypatch)
@@ -95,8 +98,13 @@ def test_clipping_bounds_the_gradient_of_the_whole_batch(settings):
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["single", "mirrored"])
-@pytest.mark.parametrize("recipe", ["cnn", "lstm"])
+@pytest.mark.parametrize(
+    ("recipe", "strategy"),
+    [
+        ("cnn", "single"), ("lstm", "mirrored"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("cnn", "mirrored"), ("lstm", "single"))),
+    ],
+)  # fmt: skip
 def test_the_same_seed_gives_the_same_run_to_the_last_bit(settings, recipe, strategy):
     dataset = RECIPES[recipe][1]
     common = (f"model={recipe}", dataset, "model.dropout=0.2", "training.epochs=2", "dataset.limit=256", f"strategy={strategy}")

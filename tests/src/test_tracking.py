@@ -20,17 +20,13 @@ from src.errors import OutOfMemoryError, UserError
 from src.tracking import lifecycle, origin, status
 from src.tracking import record as recording
 from src.tracking.server import connected
-from tests.conftest import ROOT, environment
+from tests.commands import ROOT, environment
+from tests.stored import artifacts, runs
 
 
 def only_run(client, experiment):
-    (found,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    (found,) = runs(client, experiment)
     return found
-
-
-def artifacts(client, run_id, path=None):
-    for found in client.list_artifacts(run_id, path):
-        yield from artifacts(client, run_id, found.path) if found.is_dir else [found.path]
 
 
 @pytest.fixture
@@ -286,14 +282,14 @@ def test_with_other_code_a_run_is_a_new_one_unless_it_is_named(store, settings, 
             raise KeyboardInterrupt
 
     def number():
-        return len(store.search_runs([store.get_experiment_by_name("digits").experiment_id]))
+        return len(runs(store, "digits"))
 
-    for code, runs in (("as it was", 1), ("as it was", 1), ("changed", 2)):
+    for code, wanted in (("as it was", 1), ("as it was", 1), ("changed", 2)):
         monkeypatch.setattr(lifecycle, "code", lambda code=code: code)
         with pytest.raises(KeyboardInterrupt):
             cut_short()
-        assert number() == runs
-    newest, first = store.search_runs([store.get_experiment_by_name("digits").experiment_id])
+        assert number() == wanted
+    newest, first = runs(store, "digits")
     assert newest.info.start_time > first.info.start_time
     with pytest.raises(KeyboardInterrupt):
         cut_short(f"resume={first.info.run_id}")
@@ -305,7 +301,7 @@ def test_what_may_go_well_another_time_can_go_on(store, settings, load):
         with pytest.raises(type(error)), lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
         assert len(list(journal.ROOT.glob("*"))) == goes_on
-    found = store.search_runs([store.get_experiment_by_name("digits").experiment_id])
+    found = runs(store, "digits")
     assert {one.data.tags["failure"] for one in found} == {"UserError: wrong", "OutOfMemoryError: too little"}
 
 

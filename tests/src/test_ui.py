@@ -7,11 +7,11 @@ import sys
 import time
 import urllib.request
 
-import mlflow
 import pytest
 
 from tests.browser import CHROMIUM, DRIVER, browser
-from tests.conftest import environment
+from tests.commands import environment
+from tests.stored import runs
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with chromedriver on this machine")
 
@@ -54,36 +54,35 @@ def swept(command, here, request):
     """The address of an MLflow UI over a sweep of two jobs; the run of the sweep, and those of its jobs."""
     done = command("-m", "model=lstm", "training.epochs=2", "dataset.limit=64", "model.units=4", "seed=0,1")
     assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("co2").experiment_id])
-    (parent,) = (run for run in runs if run.data.tags.get("kind") == "sweep")
-    return request.getfixturevalue("ui"), parent, [run for run in runs if run is not parent]
+    found = runs(here, "co2")
+    (parent,) = (run for run in found if run.data.tags.get("kind") == "sweep")
+    return request.getfixturevalue("ui"), parent, [run for run in found if run is not parent]
 
 
 def test_runs_a_sweep_metrics_and_figures_are_shown(swept, browser):
     address, parent, jobs = swept
-    runs = f"{address}/#/experiments/{parent.info.experiment_id}/runs"
-    shown(browser, runs, "sweep-2-jobs", "co2")
+    listed = f"{address}/#/experiments/{parent.info.experiment_id}/runs"
+    shown(browser, listed, "sweep-2-jobs", "co2")
     screenshot(browser, "runs")
 
     found = jobs[0]
     number = f"{found.data.metrics['test/mae']:.2f}"[:4]
-    shown(browser, f"{runs}/{found.info.run_id}", number, "test/mae", found.info.run_name, "Finished", "sweep-2-jobs")
+    shown(browser, f"{listed}/{found.info.run_id}", number, "test/mae", found.info.run_name, "Finished", "sweep-2-jobs")
     screenshot(browser, "run")
-    figure(browser, f"{runs}/{found.info.run_id}/artifacts/figures/forecast.png")
+    figure(browser, f"{listed}/{found.info.run_id}/artifacts/figures/forecast.png")
     screenshot(browser, "figure")
 
-    shown(browser, f"{runs}/{parent.info.run_id}", "best/objective", "jobs/finished", *(job.info.run_name for job in jobs))
+    shown(browser, f"{listed}/{parent.info.run_id}", "best/objective", "jobs/finished", *(job.info.run_name for job in jobs))
     screenshot(browser, "sweep")
-    figure(browser, f"{runs}/{parent.info.run_id}/artifacts/figures/effects.png")
+    figure(browser, f"{listed}/{parent.info.run_id}/artifacts/figures/effects.png")
     screenshot(browser, "effects")
 
 
+@pytest.mark.slow
 def test_a_comparison_is_a_page_that_needs_nothing_from_elsewhere(command, here, browser):
     done = command("-m", "model=lstm,rnn", "dataset=co2", "training.epochs=2", "model.units=4", "seed=0,1")
     assert done.returncode == 0, done.stderr
-    compare = [sys.executable, "-m", "src.compare", "to=page.html"]
-    subprocess.run(compare, cwd=here, env=environment(), check=True, capture_output=True)
+    assert command("to=page.html", module="src.compare").returncode == 0
     shown(browser, (here / "page.html").as_uri(), "co2, forecasting: test/mae, lower is better", "lstm", "rnn")
     screenshot(browser, "comparison")
     assert browser.execute_script("return document.querySelector('svg').getBoundingClientRect().width") > 400

@@ -10,7 +10,7 @@ import pytest
 
 from src import datasets
 from src.errors import UserError
-from tests.conftest import environment
+from tests.commands import environment
 
 
 def test_parts_are_apart_and_complete(load):

@@ -1,22 +1,16 @@
 """Sweeps as a user types them, and what they leave in MLflow."""
 
-import subprocess
-import sys
-
 import mlflow
 
-from tests.conftest import environment
+from tests import commands, stored
 
 TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_epoch=5", "tracking.log_model=false")
 TIMES = ("seconds", "joules", "examples_per_second")
 
 
-def start(here, *words, **env):
+def start(here, *words, **more):
     """A sweep as a process, in a session of its own, as a terminal's is."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "src.run", "-m", *words], cwd=here, env=environment(**env),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    return commands.start(here, "-m", *words, own_session=True, **more)
 
 
 def killed_after(here, jobs, number, *words):
@@ -38,8 +32,8 @@ class Left:
     """What a sweep has left in the store of a folder."""
 
     def __init__(self, here):
-        self.client = mlflow.MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
-        self.runs = self.client.search_runs([found.experiment_id for found in self.client.search_experiments()])
+        self.client = stored.client(here)
+        self.runs = stored.runs(self.client)
         self.parents = [run for run in self.runs if run.data.tags.get("kind") == "sweep"]
         self.children = [run for run in self.runs if run.data.tags.get("mlflow.parentRunId")]
 

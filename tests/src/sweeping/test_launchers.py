@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import environment
+from tests.commands import environment
 from tests.src.sweeping.sweeps import TINY, Left, start
 
 # --- what each launcher makes of the same jobs -----------------------------------------------------------------------
@@ -26,7 +26,8 @@ def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, here):
         pytest.importorskip(launcher.partition("_")[0])
     seeds = ",".join(map(str, range(number)))
     data = str(here / "data")  # not prepared yet
-    process = start(here, f"hydra/launcher={launcher}", processes, *TINY, f"seed={seeds}", HOME=str(here), TFDS_DATA_DIR=data)
+    launched = (f"hydra/launcher={launcher}", processes)
+    process = start(here, *launched, *TINY, f"seed={seeds}", fresh=True, HOME=str(here), TFDS_DATA_DIR=data)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     left = Left(here)
@@ -46,6 +47,7 @@ def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, here):
     assert not list((here / "mlruns/unfinished").glob("*/"))
 
 
+@pytest.mark.slow
 def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
     words = (
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY[:2], "training.epochs=40", "tracking.log_model=false",

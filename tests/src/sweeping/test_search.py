@@ -254,6 +254,7 @@ SHORT = {  # a training that takes seconds, in which the recipe's own learning r
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", SHORT)
 def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, here, command):
     words = (*SHORT[recipe], "tracking.log_model=false")

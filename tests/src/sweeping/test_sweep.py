@@ -34,6 +34,7 @@ def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
     assert not list((here / "mlruns/unfinished").glob("*/"))
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_as_one_that_was_not(tmp_path):
     words = [*TINY, "seed=0,1,2,3", "optimizer.learning_rate=1e-3,3e-3,1e-2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -1,0 +1,32 @@
+"""MLflow's database, which takes MLflow over a second to create: made once, and copied wherever a new one is wanted."""
+
+import os
+import shutil
+from pathlib import Path
+
+import mlflow
+
+from src.journal import UNFINISHED
+from src.tracking import server
+
+TEMPLATE = "MLFLOW_DATABASE_TEMPLATE"  # environment variable: the path of an empty one
+
+
+def make_template(path: Path) -> None:
+    """Makes the database that is copied, by this process and by those that it starts through tests/forkserver.py."""
+    mlflow.MlflowClient(f"sqlite:///{path}")
+    os.environ[TEMPLATE] = str(path)
+
+
+def copy_from_now_on() -> None:
+    """Makes this process copy the template where it would create a database; all else is as `server.connected` does it."""
+    server._create = copy
+
+
+def copy(path: Path) -> None:
+    """A new database at a path, unless there is one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(UNFINISHED)
+        shutil.copy(os.environ[TEMPLATE], unfinished)
+        os.replace(unfinished, path)
