@@ -6,12 +6,12 @@ average of pre-trained word vectors and three layers on top have 89.4 % of IMDb 
 """
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
-from recipes.kinds import Classes, Continuation, Forecast, Image, Series, Tokens
+from recipes.kinds import Classes, Continuation, Forecast, Image, NextTokens, Series, Tokens
 
 
-def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
+def entry(inputs: Image | Tokens | Series) -> KerasTensor:
     """The `keras.Input` for a kind of input, with its batch dimension free."""
     match inputs:
         case Image(height, width, channels):
@@ -24,9 +24,9 @@ def entry(inputs: Image | Tokens | Series) -> keras.KerasTensor:
 
 
 def as_sequence(
-    x: keras.KerasTensor, inputs: Image | Tokens | Series, embedding: int,
+    x: KerasTensor, inputs: Image | Tokens | Series, embedding: int,
     token_dropout: float = 0.0, patch: int | None = None, masked: bool = True,
-) -> keras.KerasTensor:  # fmt: skip
+) -> KerasTensor:  # fmt: skip
     """An input as the sequence that a sequence model reads: (batch, steps, features).
 
     An image becomes its rows, top to bottom (one step a row, width · channels features), or its patches, row by row; tokens
@@ -56,7 +56,7 @@ def as_sequence(
             return x
 
 
-def answer(features: keras.KerasTensor, outputs: Classes | Forecast | Continuation) -> keras.KerasTensor:
+def answer(features: KerasTensor, outputs: Classes | Forecast | Continuation | NextTokens) -> KerasTensor:
     """The output layer: features (batch, d) to logits (batch, count) or a forecast (batch, horizon, features); features of each
     step (batch, T, d) to the logits of the next token (batch, T, vocabulary).
 

@@ -39,10 +39,10 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     attention_trec           accuracy 86.53 ± 1.80 % (bag of words 91.20 %), 596,038 parameters, 40 s
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes import hard_attention
 from recipes.adapters import answer, as_sequence, entry
@@ -120,12 +120,12 @@ class SoftAttention(layers.Layer):
         units: entries of v, where the score is additive.
     """
 
-    def __init__(self, score: str, units: int, **kwargs):
+    def __init__(self, score: str, units: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.score, self.units = score, units
         self.supports_masking = True
 
-    def build(self, queries_shape, features_shape):
+    def build(self, queries_shape: tuple[int | None, ...], features_shape: tuple[int | None, ...]) -> None:
         asked, d = queries_shape[-1], features_shape[-1]
         if self.score == "additive":
             self.w = self.add_weight(shape=(asked, self.units), name="w")
@@ -134,7 +134,9 @@ class SoftAttention(layers.Layer):
         else:
             self.w = self.add_weight(shape=(asked, d), name="w")
 
-    def call(self, queries, features, real=None):
+    def call(
+        self, queries: KerasTensor, features: KerasTensor, real: KerasTensor | None = None
+    ) -> tuple[KerasTensor, KerasTensor]:
         """`real` (batch, S) is false where features are padding."""
         if self.score == "additive":
             hidden = ops.matmul(queries, self.w)[:, :, None] + ops.matmul(features, self.u)[:, None]  # (batch, T, S, units)
@@ -147,7 +149,7 @@ class SoftAttention(layers.Layer):
         weights = ops.softmax(scores, axis=-1)
         return ops.einsum("bts,bsd->btd", ops.cast(weights, features.dtype), features), weights
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "score": self.score, "units": self.units}
 
 
@@ -162,7 +164,7 @@ class EncoderDecoder(keras.Model):
 
     def __init__(
         self, source_vocabulary: int, target_vocabulary: int, *,
-        score: str, units: int, embedding: int, dropout: float, name: str = "attention", **kwargs,
+        score: str, units: int, embedding: int, dropout: float, name: str = "attention", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
         self.config = {
@@ -178,14 +180,14 @@ class EncoderDecoder(keras.Model):
         self.logits = layers.Dense(target_vocabulary, dtype="float32", name="logits")
         self.dropout = layers.Dropout(dropout)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> KerasTensor:
         return self.read(inputs, training)[0]
 
-    def alignments(self, inputs):
+    def alignments(self, inputs: dict[str, KerasTensor]) -> KerasTensor:
         """How much each target position looks at each of the source: (batch, T, S)."""
         return self.read(inputs, training=False)[1]
 
-    def read(self, inputs, training=None):
+    def read(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> tuple[KerasTensor, KerasTensor]:
         """The logits (batch, T, target_vocabulary) and the weights (batch, T, S)."""
         real = ops.not_equal(inputs["source"], PADDING)
         features, state = self.encode(inputs["source"], real, training)
@@ -193,28 +195,32 @@ class EncoderDecoder(keras.Model):
         d = self.decoder(x, initial_state=state, training=training)  # (batch, T, 2 · units)
         return self._tell(d, features, real, training)
 
-    def encode(self, source, real, training=None):
+    def encode(
+        self, source: KerasTensor, real: KerasTensor, training: bool | None = None
+    ) -> tuple[KerasTensor, list[KerasTensor]]:
         """Source (batch, S) to features (batch, S, 2 · units), and the state [output, cell] that the decoder starts from."""
         x = self.dropout(self.source_embedding(source), training=training)
         features, *states = self.encoder(x, mask=real, training=training)  # forward output and cell, backward output and cell
         return features, [ops.concatenate(states[0::2], axis=-1), ops.concatenate(states[1::2], axis=-1)]
 
-    def _tell(self, d, features, real, training=None):
+    def _tell(
+        self, d: KerasTensor, features: KerasTensor, real: KerasTensor, training: bool | None = None
+    ) -> tuple[KerasTensor, KerasTensor]:
         context, weights = self.attention(d, features, real=real)
         joined = self.joined(ops.concatenate([context, d], axis=-1))
         return self.logits(self.dropout(joined, training=training)), weights
 
-    def begin(self, source, length: int):
+    def begin(self, source: KerasTensor, length: int) -> dict[str, Any]:
         """What writing begins with: source (batch, S) to the state that `step` takes."""
         real = ops.not_equal(source, PADDING)
         features, state = self.encode(source, real)
         return {"real": real, "features": features, "decoder": state}
 
-    def step(self, token, index, state):
+    def step(self, token: KerasTensor, index: KerasTensor, state: dict[str, Any]) -> tuple[KerasTensor, dict[str, Any]]:
         """The token (batch,) written last to the logits (batch, target_vocabulary) of the next one, and the state."""
         d, decoder = self.decoder.cell(self.target_embedding(token), state["decoder"])
         logits, _ = self._tell(d[:, None], state["features"], state["real"])
         return logits[:, 0], {**state, "decoder": decoder}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}

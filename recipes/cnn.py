@@ -52,7 +52,7 @@ def build(
     inputs: Image | Tokens | Series,
     outputs: Classes | Forecast,
     *,
-    filters: list[Count] = (32, 64, 128),
+    filters: list[Count] = (32, 64, 128),  # type: ignore[assignment]  # a tuple, since a default must not change
     kernel_size: Count = 3,
     convolutions: Count = 1,
     normalization: bool = True,

@@ -5,8 +5,10 @@ the batch as first axis; a language model, which answers nothing, has `begin(bat
 the tokens (batch,) at position `index` and gives the logits (batch, vocabulary) of those that follow, and the new state.
 """
 
+from typing import Any
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from recipes.kinds import END, PADDING, START
 
@@ -14,7 +16,7 @@ LENGTH_PENALTY = 0.6  # α of Wu et al. 2016: 0 prefers short answers, 1 compare
 NEVER = -1e9
 
 
-def greedy(model: keras.Model, source, length: int):
+def greedy(model: keras.Model, source: KerasTensor, length: int) -> KerasTensor:
     """The likeliest token at each step.
 
     Args:
@@ -27,10 +29,14 @@ def greedy(model: keras.Model, source, length: int):
     """
     batch = ops.shape(source)[0]
 
-    def unfinished(index, last, finished, written, state):
+    def unfinished(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any
+    ) -> KerasTensor:
         return ops.logical_and(index < length, ops.logical_not(ops.all(finished)))
 
-    def write(index, last, finished, written, state):
+    def write(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any
+    ) -> tuple[KerasTensor, ...]:
         logits, state = model.step(last, index, state)
         token = ops.where(finished, PADDING, ops.cast(ops.argmax(_allowed(logits), axis=-1), "int32"))
         written = ops.where(ops.arange(length)[None] == index, token[:, None], written)
@@ -42,7 +48,7 @@ def greedy(model: keras.Model, source, length: int):
     return ops.while_loop(unfinished, write, first)[3]
 
 
-def beam_search(model: keras.Model, source, length: int, beams: int):
+def beam_search(model: keras.Model, source: KerasTensor, length: int, beams: int) -> KerasTensor:
     """The likeliest of the answers that `beams` partial answers, kept at each step, lead to.
 
     An answer's log-probability is divided by ((5 + tokens) / 6)^α, so that long ones are not at a disadvantage (Wu et al.:
@@ -60,10 +66,14 @@ def beam_search(model: keras.Model, source, length: int, beams: int):
     batch = ops.shape(source)[0]
     state = keras.tree.map_structure(lambda x: ops.repeat(x, beams, axis=0), model.begin(source, length))
 
-    def unfinished(index, last, finished, written, scores, state):
+    def unfinished(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, scores: KerasTensor, state: Any
+    ) -> KerasTensor:
         return ops.logical_and(index < length, ops.logical_not(ops.all(finished)))
 
-    def write(index, last, finished, written, scores, state):
+    def write(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, scores: KerasTensor, state: Any
+    ) -> tuple[KerasTensor, ...]:
         logits, state = model.step(ops.reshape(last, (-1,)), index, state)
         vocabulary = logits.shape[-1]
         logs = ops.reshape(ops.log_softmax(_allowed(ops.cast(logits, "float32")), axis=-1), (-1, beams, vocabulary))
@@ -90,9 +100,9 @@ def beam_search(model: keras.Model, source, length: int, beams: int):
 
 
 def sample(
-    model: keras.Model, prompt, length: int, *, seed: keras.random.SeedGenerator | int,
+    model: keras.Model, prompt: KerasTensor, length: int, *, seed: keras.random.SeedGenerator | int,
     temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0, allowed: tuple[int, int | None] = (END, None),
-):  # fmt: skip
+) -> KerasTensor:  # fmt: skip
     """Goes on from a prompt, each token drawn from what the model thinks comes next.
 
     Args:
@@ -115,10 +125,10 @@ def sample(
     batch, given = ops.shape(prompt)
     prompt = ops.cast(prompt, "int32")
 
-    def unfinished(index, finished, written, state):
+    def unfinished(index: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any) -> KerasTensor:
         return ops.logical_and(index < length - 1, ops.logical_not(ops.all(finished)))
 
-    def write(index, finished, written, state):
+    def write(index: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any) -> tuple[KerasTensor, ...]:
         logits, state = model.step(ops.take(written, index, axis=1), index, state)
         token = draw(_allowed(ops.cast(logits, "float32"), *allowed), seed, temperature, top_k, top_p)
         token = ops.where(finished, PADDING, token)
@@ -142,17 +152,23 @@ class Rereading:
     def __init__(self, model: keras.Model):
         self.model = model
 
-    def begin(self, batch, length: int):
+    def begin(self, batch: int | KerasTensor, length: int) -> KerasTensor:
         """Nothing is written yet."""
         return ops.full((batch, length), PADDING, dtype="int32")
 
-    def step(self, token, index, state):
+    def step(self, token: KerasTensor, index: KerasTensor, state: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
         """The token (batch,) at position `index` to the next one's logits, and all tokens up to now."""
         state = ops.where(ops.arange(state.shape[1])[None] == index, token[:, None], state)
         return ops.take(self.model(state, training=False), index, axis=1), state
 
 
-def draw(logits, seed, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
+def draw(
+    logits: KerasTensor,
+    seed: keras.random.SeedGenerator | int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> KerasTensor:
     """Tokens int32 (batch,) drawn from logits (batch, vocabulary); arguments as in `sample`."""
     if temperature == 0:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
@@ -169,7 +185,7 @@ def draw(logits, seed, temperature: float = 1.0, top_k: int | None = None, top_p
     return ops.cast(keras.random.categorical(logits, 1, seed=seed)[:, 0], "int32")
 
 
-def _allowed(logits, first: int = END, end: int | None = None):
+def _allowed(logits: KerasTensor, first: int = END, end: int | None = None) -> KerasTensor:
     """Logits that rule out all tokens but those from `first` up to `end`: with none given, what no answer holds."""
     ids = ops.arange(logits.shape[-1])
     outside = ops.logical_or(ids < first, ids >= (logits.shape[-1] if end is None else end))

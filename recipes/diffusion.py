@@ -47,10 +47,10 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
 
 import itertools
 import math
-from typing import Literal
+from typing import Any, Literal, Self
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes.kinds import Count, LabelledImage, NotNegative, Rate, Samples
 
@@ -111,8 +111,9 @@ def build(
     if 2 * width % heads:
         raise ValueError(f"{heads} heads cannot share {2 * width} channels; 2 · width must be a multiple of heads")
     network = unet(shape, width, levels, blocks, heads, dropout, classes if conditional else 0)
-    how = {"timesteps": timesteps, "schedule": schedule, "prediction": prediction}
-    return Diffusion(network, **how, unlabelled=unlabelled, guidance=guidance)
+    return Diffusion(
+        network, timesteps=timesteps, schedule=schedule, prediction=prediction, unlabelled=unlabelled, guidance=guidance
+    )
 
 
 # --- the process ----------------------------------------------------------------------------------------------------
@@ -133,17 +134,17 @@ def alpha_bars(schedule: str, timesteps: int) -> list[float]:
     return bars
 
 
-def noised(image, noise, alpha_bar):
+def noised(image: KerasTensor, noise: KerasTensor, alpha_bar: KerasTensor) -> KerasTensor:
     """x_t of x_0 and ε; all three of one shape, or such that they broadcast."""
     return ops.sqrt(alpha_bar) * image + ops.sqrt(1 - alpha_bar) * noise
 
 
-def velocity(image, noise, alpha_bar):
+def velocity(image: KerasTensor, noise: KerasTensor, alpha_bar: KerasTensor) -> KerasTensor:
     """What v is, of x_0 and ε."""
     return ops.sqrt(alpha_bar) * noise - ops.sqrt(1 - alpha_bar) * image
 
 
-def implied(x, predicted, alpha_bar, prediction: str):
+def implied(x: KerasTensor, predicted: KerasTensor, alpha_bar: KerasTensor, prediction: str) -> tuple[KerasTensor, KerasTensor]:
     """x̂_0, kept within −1..1, and the ε̂ that x_t then holds, from what the network says of x_t."""
     if prediction == "noise":
         image = (x - ops.sqrt(1 - alpha_bar) * predicted) / ops.sqrt(alpha_bar)
@@ -153,7 +154,9 @@ def implied(x, predicted, alpha_bar, prediction: str):
     return image, (x - ops.sqrt(alpha_bar) * image) / ops.sqrt(1 - alpha_bar)
 
 
-def earlier(image, noise, alpha_bar, alpha_bar_then, eta: float, drawn):
+def earlier(
+    image: KerasTensor, noise: KerasTensor, alpha_bar: KerasTensor, alpha_bar_then: KerasTensor, eta: float, drawn: KerasTensor
+) -> KerasTensor:
     """The DDIM step: x_s of x̂_0 and ε̂.
 
     Args:
@@ -219,7 +222,7 @@ def unet(
     return keras.Model([image, time, label] if classes else [image, time], x, name="unet")
 
 
-def residual(x, told, filters: int, dropout: float, name: str):
+def residual(x: KerasTensor, told: KerasTensor, filters: int, dropout: float, name: str) -> KerasTensor:
     """What is x + f(x, told): two convolutions after normalisation and activation; `told` (batch, d) is added in between."""
     y = layers.Activation("silu", name=f"{name}_activation1")(normalized(x, f"{name}_1"))
     y = layers.Conv2D(filters, 3, padding="same", name=f"{name}_convolution1")(y)
@@ -233,7 +236,7 @@ def residual(x, told, filters: int, dropout: float, name: str):
     return layers.Add(name=name)([x, y])
 
 
-def attend(x, heads: int, name: str):
+def attend(x: KerasTensor, heads: int, name: str) -> KerasTensor:
     """What is x + attention of all positions to each other."""
     _, height, width, filters = x.shape
     y = layers.Reshape((height * width, filters), name=f"{name}_positions")(normalized(x, f"{name}_attention"))
@@ -242,7 +245,7 @@ def attend(x, heads: int, name: str):
     return layers.Add(name=f"{name}_attended")([x, y])
 
 
-def normalized(x, name: str):
+def normalized(x: KerasTensor, name: str) -> KerasTensor:
     """Normalised over groups of channels: of 4 or more, since normalised alone a channel forgets what was added to it."""
     groups = next((groups for groups in (8, 4, 2) if x.shape[-1] % groups == 0 and x.shape[-1] >= 4 * groups), 1)
     return layers.GroupNormalization(groups, name=f"{name}_normalization")(x)
@@ -261,20 +264,20 @@ class Sines(layers.Layer):
         features: how many, of both together; even.
     """
 
-    def __init__(self, features: int, **kwargs):
+    def __init__(self, features: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.features = features
 
-    def call(self, time):
+    def call(self, time: KerasTensor) -> KerasTensor:
         half = max(self.features // 2, 1)
         rates = ops.exp(-math.log(10_000) / half * ops.arange(half, dtype="float32"))
         angles = ops.cast(time, "float32")[:, None] * rates
         return ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=1), self.compute_dtype)
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (shape[0], 2 * max(self.features // 2, 1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "features": self.features}
 
 
@@ -291,16 +294,16 @@ class Diffusion(keras.Model):
 
     def __init__(
         self, network: keras.Model, *, timesteps: int, schedule: str, prediction: str, unlabelled: float, guidance: float,
-        name: str = "diffusion", **kwargs,
+        name: str = "diffusion", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
         self.network, self.image_shape = network, network.inputs[0].shape[1:]
-        self.config = {
+        self.config: dict[str, Any] = {
             "timesteps": timesteps, "schedule": schedule, "prediction": prediction, "unlabelled": unlabelled,
             "guidance": guidance,
         }  # fmt: skip
         self.timesteps, self.alpha_bars = timesteps, alpha_bars(schedule, timesteps)
-        self.how = {"steps": min(STEPS, timesteps), "eta": 0.0, "guidance": guidance}
+        self.how: dict[str, Any] = {"steps": min(STEPS, timesteps), "eta": 0.0, "guidance": guidance}
         self.classes = network.get_layer("class").input_dim - 1 if self.conditional else 0
         self.seed = keras.random.SeedGenerator()
 
@@ -309,7 +312,7 @@ class Diffusion(keras.Model):
         """Whether it is told the class."""
         return len(self.network.inputs) == 3
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> KerasTensor:
         image, label = 2.0 * ops.cast(inputs["image"], "float32") - 1.0, ops.cast(inputs["label"], "int32")
         number, timesteps = ops.shape(image)[0], self.timesteps
         if training:
@@ -326,12 +329,12 @@ class Diffusion(keras.Model):
         wanted = noise if self.config["prediction"] == "noise" else velocity(image, noise, alpha_bar)
         return ops.mean(ops.square(wanted - predicted), axis=(1, 2, 3))[:, None]  # (batch, 1)
 
-    def _predict(self, x, index, label, training=False):
+    def _predict(self, x: KerasTensor, index: KerasTensor, label: KerasTensor, training: bool | None = False) -> KerasTensor:
         if not self.conditional:
             return self.network([x, index], training=training)
         return self.network([x, index, ops.where(label < 0, self.classes, label)], training=training)
 
-    def _guided(self, x, index, label, guidance: float):
+    def _guided(self, x: KerasTensor, index: KerasTensor, label: KerasTensor, guidance: float) -> KerasTensor:
         """What the network says of x_t, moved away from what it says of images of any class."""
         if guidance == 1 or not self.conditional:
             return self._predict(x, index, label)
@@ -341,7 +344,14 @@ class Diffusion(keras.Model):
         told, untold = ops.split(both, 2, axis=0)
         return untold + guidance * (told - untold)
 
-    def generate(self, labels, seed, steps: int | None = None, eta: float = 0.0, guidance: float | None = None):
+    def generate(
+        self,
+        labels: KerasTensor,
+        seed: keras.random.SeedGenerator,
+        steps: int | None = None,
+        eta: float = 0.0,
+        guidance: float | None = None,
+    ) -> KerasTensor:
         """Images made of noise.
 
         Args:
@@ -357,7 +367,8 @@ class Diffusion(keras.Model):
         Raises:
             ValueError: `steps` is more than there are times, or `eta` is not in 0..1.
         """
-        timesteps, steps = self.timesteps, self.how["steps"] if steps is None else steps
+        timesteps = self.timesteps
+        steps = self.how["steps"] if steps is None else steps
         guidance = self.how["guidance"] if guidance is None else guidance
         if not 1 <= steps <= timesteps:
             raise ValueError(f"steps={steps} must be 1 to {timesteps}, which is the number of times it was trained with")
@@ -369,7 +380,7 @@ class Diffusion(keras.Model):
         indices, bars = ops.convert_to_tensor(indices, "int32"), ops.convert_to_tensor(bars, "float32")
         shape = (ops.shape(labels)[0], *self.image_shape)
 
-        def walk(n, x):
+        def walk(n: KerasTensor, x: KerasTensor) -> KerasTensor:
             now, then = ops.take(bars, n), ops.take(bars, n + 1)
             index = ops.broadcast_to(ops.take(indices, n), ops.shape(labels))
             predicted = self._guided(x, index, labels, guidance)
@@ -380,10 +391,10 @@ class Diffusion(keras.Model):
         x = ops.fori_loop(0, steps, walk, keras.random.normal(shape, seed=seed))
         return ops.clip(0.5 * (x + 1.0), 0.0, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         network = keras.saving.serialize_keras_object(self.network)
         return {**super().get_config(), **self.config, "network": network}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(keras.saving.deserialize_keras_object(config.pop("network")), **config)

@@ -41,10 +41,10 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     gan_mnist          FID 1.169 ± 0.280 (training images 0.1918), 1,207,746 parameters, 601 s
 """
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes.kinds import Count, LabelledImage, NotNegative, Positive, Samples
 
@@ -136,7 +136,7 @@ def _groups(channels: int) -> int:
 def discriminator(shape: tuple[int, int, int], width: int, halvings: int, classes: int, spectral: bool) -> keras.Model:
     """An image (batch, H, W, C) of −1..1, and a label (batch,) if there are classes, to a logit (batch,): is it real?"""
 
-    def normalized(layer):
+    def normalized(layer: keras.layers.Layer) -> keras.layers.Layer:
         return layers.SpectralNormalization(layer, name=f"spectral_{layer.name}") if spectral else layer
 
     image = keras.Input(shape, name="image")
@@ -166,15 +166,19 @@ class GAN(keras.Model):
     """
 
     terms = ("discriminator_loss", "generator_loss", "gradient_penalty")
-    how = {}
+    how: dict[str, Any] = {}
 
     def __init__(
         self, generator: keras.Model, discriminator: keras.Model, *,
-        loss: str, gradient_penalty: float, discriminator_rate: float, name: str = "gan", **kwargs,
+        loss: str, gradient_penalty: float, discriminator_rate: float, name: str = "gan", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
         self.generator, self.discriminator = generator, discriminator
-        self.config = {"loss": loss, "gradient_penalty": gradient_penalty, "discriminator_rate": discriminator_rate}
+        self.config: dict[str, Any] = {
+            "loss": loss,
+            "gradient_penalty": gradient_penalty,
+            "discriminator_rate": discriminator_rate,
+        }
         self.discriminator.learning_rate_factor = discriminator_rate  # for an optimizer that looks for it
         self.classes = self.generator.get_layer("class").input_dim if self.conditional else 0
         self.latent = self.generator.get_layer("noise").output.shape[-1]
@@ -185,7 +189,7 @@ class GAN(keras.Model):
         """Whether it is told the class."""
         return len(self.generator.inputs) == 2
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> KerasTensor:
         real, label = 2.0 * ops.cast(inputs["image"], "float32") - 1.0, inputs["label"]
         number = ops.shape(real)[0]
         first, second = (self.seed, self.seed) if training else (UNTRAINED, UNTRAINED + 1)
@@ -207,16 +211,16 @@ class GAN(keras.Model):
                 generating = ops.softplus(-to_fool)
         return ops.stack([discriminating, generating, penalty], axis=1)  # (batch, 3)
 
-    def _told(self, x, label):
+    def _told(self, x: KerasTensor, label: KerasTensor) -> KerasTensor | list[KerasTensor]:
         return [x, label] if self.conditional else x
 
-    def _forge(self, noise, label, training):
+    def _forge(self, noise: KerasTensor, label: KerasTensor, training: bool | None) -> KerasTensor:
         return self.generator(self._told(noise, label), training=training)
 
-    def _judge(self, images, label, training):
+    def _judge(self, images: KerasTensor, label: KerasTensor, training: bool | None) -> KerasTensor:
         return self.discriminator(self._told(images, label), training=training)
 
-    def generate(self, labels, seed):
+    def generate(self, labels: KerasTensor, seed: keras.random.SeedGenerator) -> KerasTensor:
         """Images (batch, H, W, C) of 0..1, one for each label (batch,), of which -1 is any; `seed` is a SeedGenerator."""
         labels, number = ops.convert_to_tensor(labels, "int32"), ops.shape(labels)[0]
         noise = keras.random.normal((number, self.latent), seed=seed)
@@ -225,13 +229,13 @@ class GAN(keras.Model):
             labels = ops.where(labels < 0, ops.cast(any_class, "int32"), labels)
         return 0.5 * (self._forge(noise, labels, training=False) + 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         parts = {name: keras.saving.serialize_keras_object(network) for name, network in networks.items()}
         return {**super().get_config(), **self.config, **parts}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         for name in ("generator", "discriminator"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)

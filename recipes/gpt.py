@@ -42,13 +42,13 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     gpt_trec          accuracy 84.13 ± 2.93 % (bag of words 91.20 %), 614,022 parameters, 37 s
 """
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes.kinds import PADDING, Classes, Continuation, Count, Rate, Tokens
-from recipes.transformer import Block, Positions
+from recipes.transformer import Block, Cache, Positions
 
 SPREAD = 0.02  # standard deviation of the first weights
 
@@ -85,7 +85,7 @@ def build(
             f"{heads} heads cannot share dimension={dimension} in even parts; it must be a multiple of {2 * heads}"
         )
     match inputs:
-        case Tokens(length, vocabulary):
+        case Tokens(int(length), vocabulary):
             pass
         case _:
             raise TypeError(f"{inputs!r} is not a kind of input that GPT reads: use Tokens")
@@ -123,10 +123,10 @@ class Trunk(layers.Layer):
 
     def __init__(
         self, vocabulary: int, length: int, *,
-        dimension: int, heads: int, blocks: int, positions: str, dropout: float, **kwargs,
+        dimension: int, heads: int, blocks: int, positions: str, dropout: float, **kwargs: Any,
     ):  # fmt: skip
         super().__init__(**kwargs)
-        self.config = {
+        self.config: dict[str, Any] = {
             "vocabulary": vocabulary, "length": length, "dimension": dimension, "heads": heads, "blocks": blocks,
             "positions": positions, "dropout": dropout,
         }  # fmt: skip
@@ -144,19 +144,19 @@ class Trunk(layers.Layer):
         ]  # fmt: skip
         self.normalization = layers.LayerNormalization(name="normalization", **shared)
 
-    def build(self, shape):
+    def build(self, shape: tuple[int | None, ...]) -> None:
         vectors = (None, self.config["length"], self.config["dimension"])
         self.embedding.build(shape)
         for layer in (self.positions, *self.blocks, self.normalization):
             layer.build(vectors)
 
-    def call(self, tokens, training=None):
+    def call(self, tokens: KerasTensor, training: bool | None = None) -> KerasTensor:
         x = self.dropout(self.positions(self.embedding(tokens)), training=training)
         for block in self.blocks:
             x, _ = block(x, training=training)
         return self.normalization(x)
 
-    def step(self, token, index, caches):
+    def step(self, token: KerasTensor, index: KerasTensor, caches: list[Cache]) -> tuple[KerasTensor, list[Cache]]:
         """The token (batch,) at position `index` to its vector (batch, dimension), and the caches with what it offers."""
         x = self.positions(self.embedding(token[:, None]), first=index)
         kept = []
@@ -165,7 +165,7 @@ class Trunk(layers.Layer):
             kept.append(cache)
         return self.normalization(x)[:, 0], kept
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
@@ -177,29 +177,29 @@ class LanguageModel(keras.Model):
         trunk: what reads.
     """
 
-    def __init__(self, trunk: Trunk, name: str = "gpt", **kwargs):
+    def __init__(self, trunk: Trunk, name: str = "gpt", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.trunk = trunk
 
-    def call(self, tokens, training=None):
+    def call(self, tokens: KerasTensor, training: bool | None = None) -> KerasTensor:
         return self._logits(self.trunk(tokens, training=training))
 
-    def _logits(self, x):
+    def _logits(self, x: KerasTensor) -> KerasTensor:
         table = ops.cast(self.trunk.embedding.embeddings, "float32")  # a softmax over many tokens in 16 bits loses too much
         return ops.matmul(ops.cast(x, "float32"), ops.transpose(table))
 
-    def begin(self, batch, length: int):
+    def begin(self, batch: int | KerasTensor, length: int) -> list[Cache]:
         """The state that `step` takes, for `batch` sequences of at most `length` tokens."""
         return [block.empty_cache(batch, length) for block in self.trunk.blocks]
 
-    def step(self, token, index, state):
+    def step(self, token: KerasTensor, index: KerasTensor, state: list[Cache]) -> tuple[KerasTensor, list[Cache]]:
         """The token (batch,) at position `index` to the next one's logits (batch, vocabulary), and the state."""
         x, state = self.trunk.step(token, index, state)
         return self._logits(x), state
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trunk": keras.saving.serialize_keras_object(self.trunk)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(keras.saving.deserialize_keras_object(config.pop("trunk")), **config)

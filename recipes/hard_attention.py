@@ -39,9 +39,10 @@ Results, on two CPU cores, 209,431 parameters:
 """
 
 import math
+from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes.adapters import answer
 from recipes.kinds import Classes, Image
@@ -84,7 +85,9 @@ class Glimpses(layers.Layer):
 
     ablations = ("random", "center")  # what a trained network can be made to do instead: `ablation` is its number, from 1
 
-    def __init__(self, glimpses: int, size: int, scales: int, units: int, deviation: float, policy: str = "learned", **kwargs):
+    def __init__(
+        self, glimpses: int, size: int, scales: int, units: int, deviation: float, policy: str = "learned", **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.config = {
             "glimpses": glimpses, "size": size, "scales": scales, "units": units, "deviation": deviation, "policy": policy,
@@ -103,7 +106,7 @@ class Glimpses(layers.Layer):
         self.expect = layers.Dense(1, name="expect", dtype="float32")  # β
         self.seed_generator = keras.random.SeedGenerator()
 
-    def build(self, shape):
+    def build(self, shape: tuple[int, ...]) -> None:
         self.ablation = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="ablation")
         self.what.build((None, self.scales * self.size**2 * shape[-1]))
         self.where.build((None, 2))
@@ -114,7 +117,9 @@ class Glimpses(layers.Layer):
         anywhere = keras.initializers.RandomUniform(-START, START)
         self.start = self.add_weight(shape=(self.glimpses, 2), initializer=anywhere, dtype="float32", name="start")  # c
 
-    def call(self, image, training=None):
+    def call(
+        self, image: KerasTensor, training: bool | None = None
+    ) -> tuple[KerasTensor, KerasTensor, KerasTensor, KerasTensor]:
         batch = ops.shape(image)[0]
         h = ops.zeros((batch, self.units), self.compute_dtype)
         mean = ops.zeros((batch, 2))
@@ -136,12 +141,12 @@ class Glimpses(layers.Layer):
         stack = [ops.stack(found, axis=1) for found in (places, means, rewards)]
         return h, *stack
 
-    def _near(self, mean):
+    def _near(self, mean: KerasTensor) -> KerasTensor:
         """Places (batch, 2) drawn around proposals."""
         noise = keras.random.normal(ops.shape(mean), stddev=self.deviation, seed=self.seed_generator)
         return ops.stop_gradient(ops.clip(mean + noise, -1.0, 1.0))
 
-    def _choose(self, mean, learned):
+    def _choose(self, mean: KerasTensor, learned: KerasTensor) -> KerasTensor:
         """Places (batch, 2): the learned ones, or those of another policy."""
         random = keras.random.uniform(ops.shape(mean), -1.0, 1.0, seed=self.seed_generator)
         chosen = {"learned": learned, "random": random, "center": ops.zeros_like(mean)}
@@ -150,11 +155,11 @@ class Glimpses(layers.Layer):
             place = ops.where(ops.equal(self.ablation, number), chosen[policy], place)
         return place
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
-def look(image, place, size: int, scales: int):
+def look(image: KerasTensor, place: KerasTensor, size: int, scales: int) -> KerasTensor:
     """ρ: patches (batch, scales, size, size, C) of images (batch, H, W, C) around places (batch, 2); black outside the image.
 
     A pixel of a patch is the mean of the image around its own place, weighed by a triangle twice as wide as the pixel: bilinear
@@ -171,7 +176,7 @@ def look(image, place, size: int, scales: int):
     return ops.stack(patches, axis=1)
 
 
-def _triangles(place, extent: int, size: int, zoom: int, dtype):
+def _triangles(place: KerasTensor, extent: int, size: int, zoom: int, dtype: str) -> KerasTensor:
     """Weights (batch, size, extent) of an image's rows for each row of a patch around `place` (batch,), −1 to 1."""
     center = (ops.cast(place, "float32")[:, None] + 1) / 2 * (extent - 1)  # pixels
     wanted = center + (ops.arange(size, dtype="float32") - (size - 1) / 2) * zoom  # (batch, size)
@@ -187,21 +192,31 @@ class Reinforce(layers.Layer):
         deviation: σ.
     """
 
-    def __init__(self, deviation: float, **kwargs):
+    def __init__(self, deviation: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.deviation = deviation
 
-    def call(self, logits, places, means, expected, label, training=None):
+    def call(
+        self,
+        logits: KerasTensor,
+        places: KerasTensor,
+        means: KerasTensor,
+        expected: KerasTensor,
+        label: KerasTensor,
+        training: bool | None = None,
+    ) -> KerasTensor:
         if training:
             right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ops.cast(label, "int32"))
             self.add_loss(reinforce(places, means, expected, ops.cast(right, "float32"), self.deviation))
         return logits
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "deviation": self.deviation}
 
 
-def reinforce(places, means, expected, reward, deviation: float):
+def reinforce(
+    places: KerasTensor, means: KerasTensor, expected: KerasTensor, reward: KerasTensor, deviation: float
+) -> KerasTensor:
     """The second and third term of the loss, the mean over examples.
 
     Args:

@@ -1,7 +1,7 @@
 """What networks for images share: random distortion in training, and batch normalisation."""
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 
 def batch_normalization(name: str) -> layers.BatchNormalization:
@@ -14,7 +14,7 @@ def batch_normalization(name: str) -> layers.BatchNormalization:
     return layers.BatchNormalization(momentum=0.9, synchronized=keras.config.backend() == "tensorflow", name=name)
 
 
-def augment(image: keras.KerasTensor, strength: float = 0.0, *, flip: bool = False, shift: int = 0) -> keras.KerasTensor:
+def augment(image: KerasTensor, strength: float = 0.0, *, flip: bool = False, shift: int = 0) -> KerasTensor:
     """Small random distortions, in training only; what comes in from outside the image is black.
 
     Args:

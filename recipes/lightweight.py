@@ -41,7 +41,7 @@ import math
 from typing import Literal
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from recipes.adapters import answer, entry
 from recipes.images import augment, batch_normalization
@@ -119,14 +119,14 @@ class Network:
         self.halvings = min(HALVINGS, int(math.log2(max(extent / SMALLEST, 2))))
         self.met = 0  # strides of 2 up to now
 
-    def mobilenet_v1(self, x):
+    def mobilenet_v1(self, x: KerasTensor) -> KerasTensor:
         x = self._convolution(x, divisible(32 * self.width), 3, self._strides(2), "stem")
         for number, (filters, strides) in enumerate(V1[: self.blocks], 1):
             x = self._depthwise(x, 3, self._strides(strides), f"block{number}_depthwise")
             x = self._convolution(x, divisible(filters * self.width), 1, 1, f"block{number}_pointwise")
         return self._mean(x)
 
-    def mobilenet_v2(self, x):
+    def mobilenet_v2(self, x: KerasTensor) -> KerasTensor:
         x = self._convolution(x, divisible(32 * self.width), 3, self._strides(2), "stem")
         rows = [(w, filters, s if n == 0 else 1) for w, filters, repeats, s in V2 for n in range(repeats)]
         for number, (widening, filters, strides) in enumerate(rows[: self.blocks], 1):
@@ -135,7 +135,7 @@ class Network:
         last = self.last or divisible(1280 * max(self.width, 1.0))
         return self._mean(self._convolution(x, last, 1, 1, "last"))
 
-    def mobilenet_v3_small(self, x):
+    def mobilenet_v3_small(self, x: KerasTensor) -> KerasTensor:
         x = self._convolution(x, divisible(16 * self.width), 3, self._strides(2), "stem", "hard_silu")
         for number, (kernel, wide, filters, weigh, swish, strides) in enumerate(V3_SMALL[: self.blocks], 1):
             wide, filters = divisible(wide * self.width), divisible(filters * self.width)
@@ -145,7 +145,7 @@ class Network:
         wide = divisible(1024 * max(self.width, 1.0)) if self.last is None else 2 * self.last
         return layers.Activation("hard_silu", name="head_activation")(layers.Dense(wide, name="head")(x))
 
-    def shufflenet_v2(self, x):
+    def shufflenet_v2(self, x: KerasTensor) -> KerasTensor:
         stages = SHUFFLE.get(self.width) or tuple(divisible(filters * self.width, 4) for filters in SHUFFLE[1.0])
         x = self._convolution(x, 24, 3, self._strides(2), "stem", "relu")
         x = layers.MaxPooling2D(3, self._strides(2), padding="same", name="stem_pooling")(x)
@@ -161,7 +161,17 @@ class Network:
         self.met += 1
         return 2 if self.halvings == HALVINGS or 1 < self.met <= self.halvings + 1 else 1
 
-    def _inverted(self, x, wide, filters, kernel, strides, name, activation="relu6", weigh=False):
+    def _inverted(
+        self,
+        x: KerasTensor,
+        wide: int,
+        filters: int,
+        kernel: int,
+        strides: int,
+        name: str,
+        activation: str | None = "relu6",
+        weigh: bool = False,
+    ) -> KerasTensor:
         """An inverted residual block: widen to `wide` channels, look around, narrow to `filters`."""
         y = x
         if wide != x.shape[-1]:
@@ -171,7 +181,7 @@ class Network:
         y = self._convolution(y, filters, 1, 1, f"{name}_narrow", None)
         return layers.Add(name=f"{name}_sum")([x, y]) if strides == 1 and x.shape[-1] == filters else y
 
-    def _weighed(self, x, name):
+    def _weighed(self, x: KerasTensor, name: str) -> KerasTensor:
         """Squeeze and excite: each channel times a number from 0 to 1 that depends on the mean of them all."""
         channels = x.shape[-1]
         s = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
@@ -179,7 +189,7 @@ class Network:
         s = layers.Conv2D(channels, 1, activation="hard_sigmoid", name=f"{name}_excite")(s)
         return layers.Multiply(name=name)([x, s])
 
-    def _shuffled(self, x, filters, strides, first, name):
+    def _shuffled(self, x: KerasTensor, filters: int, strides: int, first: bool, name: str) -> KerasTensor:
         """A block of ShuffleNet v2; the first of a stage changes the number of channels."""
         half = filters // 2
         if first:
@@ -197,17 +207,19 @@ class Network:
         x = layers.Permute((1, 2, 4, 3), name=f"{name}_shuffle")(x)
         return layers.Reshape((height, width, filters), name=f"{name}_shuffled")(x)
 
-    def _convolution(self, x, filters, kernel, strides, name, activation="relu6"):
+    def _convolution(
+        self, x: KerasTensor, filters: int, kernel: int, strides: int, name: str, activation: str | None = "relu6"
+    ) -> KerasTensor:
         x = layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False, name=name)(x)
         return self._normalised(x, name, activation)
 
-    def _depthwise(self, x, kernel, strides, name, activation="relu6"):
+    def _depthwise(self, x: KerasTensor, kernel: int, strides: int, name: str, activation: str | None = "relu6") -> KerasTensor:
         x = layers.DepthwiseConv2D(kernel, strides, padding="same", use_bias=False, name=name)(x)
         return self._normalised(x, name, activation)
 
-    def _normalised(self, x, name, activation):
+    def _normalised(self, x: KerasTensor, name: str, activation: str | None) -> KerasTensor:
         x = batch_normalization(name=f"{name}_normalization")(x)
         return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x
 
-    def _mean(self, x):
+    def _mean(self, x: KerasTensor) -> KerasTensor:
         return layers.GlobalAveragePooling2D(name="global_pooling")(x)

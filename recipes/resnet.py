@@ -42,7 +42,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
 from typing import Literal
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes.adapters import answer, entry
 from recipes.images import augment, batch_normalization
@@ -92,7 +92,7 @@ def build(
     Raises:
         ValueError: there is no such network.
     """
-    block, stages = _stages(depth, stem, block)
+    kind, stages = _stages(depth, stem, block)
     convolve = Convolutions(preactivation)
     source = entry(inputs)
     x = augment(source, augmentation, flip=flip, shift=shift)
@@ -109,7 +109,7 @@ def build(
             number += 1
             strides = 2 if stage > 1 and index == 1 else 1
             name = f"stage{stage}_block{index}"
-            change = convolve.block(x, block, filters, strides, name)  # F(x)
+            change = convolve.block(x, kind, filters, strides, name)  # F(x)
             if residual:
                 if stochastic_depth:  # all of F(x) or none of it, drawn for each example
                     rate = stochastic_depth * number / blocks
@@ -139,7 +139,7 @@ def _stages(depth: int, stem: str, block: str) -> tuple[str, tuple[int, ...]]:
     return block, (n, n, n)
 
 
-def shortcut(x: keras.KerasTensor, change: keras.KerasTensor, strides: int, stem: str, name: str) -> keras.KerasTensor:
+def shortcut(x: KerasTensor, change: KerasTensor, strides: int, stem: str, name: str) -> KerasTensor:
     """S(x), in the shape of F(x)."""
     channels, wanted = x.shape[-1], change.shape[-1]
     if strides == 1 and channels == wanted:
@@ -161,7 +161,7 @@ class Convolutions:
     def __init__(self, preactivation: bool):
         self.preactivation = preactivation
 
-    def block(self, x: keras.KerasTensor, kind: str, filters: int, strides: int, name: str) -> keras.KerasTensor:
+    def block(self, x: KerasTensor, kind: str, filters: int, strides: int, name: str) -> KerasTensor:
         """F(x): two 3 × 3 convolutions (basic), or 1 × 1, 3 × 3, 1 × 1 (bottleneck)."""
         if kind == "basic":
             x = self(x, filters, 3, strides=strides, name=f"{name}_1")
@@ -172,7 +172,7 @@ class Convolutions:
 
     def __call__(
         self,
-        x: keras.KerasTensor,
+        x: KerasTensor,
         filters: int,
         size: int,
         *,
@@ -180,7 +180,7 @@ class Convolutions:
         name: str,
         first: bool = False,
         last: bool = False,
-    ) -> keras.KerasTensor:
+    ) -> KerasTensor:
         """A convolution with its normalisation and activation; (batch, H, W, C) to (batch, H / strides, W / strides, filters).
 
         Args:

@@ -87,7 +87,10 @@ def build(
     every_step = isinstance(outputs, Continuation)
     if every_step and bidirectional:
         raise ValueError("a network that tells the next token must not read backwards; type model.bidirectional=false")
-    source = entry(Tokens(None, inputs.vocabulary) if every_step else inputs)  # to write, it reads texts of any length
+    read = inputs
+    if every_step and isinstance(inputs, Tokens):
+        read = Tokens(None, inputs.vocabulary)  # to write, it reads texts of any length
+    source = entry(read)
     x = as_sequence(source, inputs, embedding, token_dropout, masked=not every_step)  # (batch, T, F)
     for layer in range(1, layers + 1):
         rnn = keras_layers.SimpleRNN(

@@ -56,10 +56,10 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from recipes.adapters import answer, as_sequence, entry
 from recipes.images import augment
@@ -79,6 +79,8 @@ from recipes.kinds import (
 )
 
 LONGEST_PERIOD = 10_000  # of the sinusoids, in steps, over 2π
+
+Cache = dict[str, KerasTensor]  # what the earlier positions of a block offer, and its memory, where it has one
 
 
 def build(
@@ -121,7 +123,7 @@ def build(
         raise ValueError(
             f"{heads} heads cannot share dimension={dimension} in even parts; it must be a multiple of {2 * heads}"
         )
-    size = {"dimension": dimension, "heads": heads, "feedforward": feedforward, "dropout": dropout}
+    size: dict[str, Any] = {"dimension": dimension, "heads": heads, "feedforward": feedforward, "dropout": dropout}
     rotary = positions == "rotary"
     if isinstance(inputs, SourceTarget):
         return EncoderDecoder(
@@ -156,17 +158,17 @@ class Positions(layers.Layer):
         spread: standard deviation of what they start from.
     """
 
-    def __init__(self, kind: str, length: int, spread: float = 0.03, **kwargs):
+    def __init__(self, kind: str, length: int, spread: float = 0.03, **kwargs: Any):
         super().__init__(**kwargs)
         self.kind, self.length, self.spread = kind, length, spread
         self.supports_masking = True
 
-    def build(self, shape):
+    def build(self, shape: tuple[int | None, ...]) -> None:
         if self.kind == "learned":
             start = keras.initializers.RandomNormal(stddev=self.spread)
             self.table = self.add_weight(shape=(self.length, shape[-1]), initializer=start, name="table")
 
-    def call(self, x, first=0):
+    def call(self, x: KerasTensor, first: int | KerasTensor = 0) -> KerasTensor:
         """x: (batch, T, d), of which the first step is number `first` of the whole sequence.
 
         Raises:
@@ -185,17 +187,17 @@ class Positions(layers.Layer):
         angles = angles_of(first + ops.arange(steps), entries)  # (T, d / 2)
         return x + ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kind": self.kind, "length": self.length, "spread": self.spread}
 
 
-def angles_of(positions, entries: int):
+def angles_of(positions: KerasTensor, entries: int) -> KerasTensor:
     """Angles t ω_k, float32 (T, entries / 2), for positions t (T,)."""
     frequencies = LONGEST_PERIOD ** (-ops.arange(0, entries, 2, dtype="float32") / entries)
     return ops.cast(positions, "float32")[:, None] * frequencies
 
 
-def turn(x, first=0):
+def turn(x: KerasTensor, first: int | KerasTensor = 0) -> KerasTensor:
     """Turns each pair (k, k + d/2) of (batch, T, heads, d) by the angle of its position; step 0 is number `first`."""
     half = x.shape[3] // 2
     angles = angles_of(first + ops.arange(x.shape[1]), x.shape[3])[:, None]  # (T, 1, d / 2)
@@ -218,7 +220,7 @@ class MultiHeadAttention(layers.Layer):
 
     def __init__(
         self, dimension: int, heads: int, dropout: float = 0.0, rotary: bool = False,
-        start: tuple[float, float] | None = None, **kwargs,
+        start: tuple[float, float] | None = None, **kwargs: Any,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.dimension, self.heads, self.rate, self.rotary, self.start = dimension, heads, dropout, rotary, start
@@ -231,12 +233,19 @@ class MultiHeadAttention(layers.Layer):
         self.output_projection = layers.Dense(dimension, kernel_initializer=first_weights(start, 1), name="output", **shared)
         self.dropout = layers.Dropout(dropout, **shared)
 
-    def build(self, x_shape, y_shape=None):
+    def build(self, x_shape: tuple[int | None, ...], y_shape: tuple[int | None, ...] | None = None) -> None:
         for projection in (self.query, self.key, self.value):
             projection.build((None, None, (x_shape if projection is self.query else y_shape or x_shape)[-1]))
         self.output_projection.build((None, None, self.dimension))
 
-    def call(self, x, y=None, real=None, causal=False, training=None):
+    def call(
+        self,
+        x: KerasTensor,
+        y: KerasTensor | None = None,
+        real: KerasTensor | None = None,
+        causal: bool = False,
+        training: bool | None = None,
+    ) -> tuple[KerasTensor, KerasTensor]:
         """X: (batch, T, …) asks; Y: (batch, S, …), or X itself, offers.
 
         Args:
@@ -254,12 +263,20 @@ class MultiHeadAttention(layers.Layer):
             allowed = earlier if allowed is None else ops.logical_and(allowed, earlier)
         return self.take(x, keys, values, allowed, training=training)
 
-    def offer(self, y, first=0):
+    def offer(self, y: KerasTensor, first: int | KerasTensor = 0) -> tuple[KerasTensor, KerasTensor]:
         """Keys and values of Y (batch, S, …), (batch, S, heads, d) each; its first step is number `first`."""
         keys, values = self._split(self.key(y)), self._split(self.value(y))
         return (turn(keys, first) if self.rotary else keys), values
 
-    def take(self, x, keys, values, allowed, first=0, training=None):
+    def take(
+        self,
+        x: KerasTensor,
+        keys: KerasTensor,
+        values: KerasTensor,
+        allowed: KerasTensor | None,
+        first: int | KerasTensor = 0,
+        training: bool | None = None,
+    ) -> tuple[KerasTensor, KerasTensor]:
         """What the queries of X take: the answer and the weights. `allowed` is to broadcast to (batch, heads, T, S)."""
         queries = self._split(self.query(x))
         queries = turn(queries, first) if self.rotary else queries
@@ -272,10 +289,10 @@ class MultiHeadAttention(layers.Layer):
         taken = ops.einsum("bhts,bshd->bthd", dropped, values)
         return self.output_projection(ops.reshape(taken, (-1, *taken.shape[1:2], self.dimension))), weights
 
-    def _split(self, x):
+    def _split(self, x: KerasTensor) -> KerasTensor:
         return ops.reshape(x, (-1, x.shape[1], self.heads, self.dimension // self.heads))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"dimension": self.dimension, "heads": self.heads, "dropout": self.rate, "rotary": self.rotary}
         return {**super().get_config(), **own, "start": self.start}
 
@@ -305,10 +322,10 @@ class Block(layers.Layer):
     def __init__(
         self, dimension: int, heads: int, feedforward: int, dropout: float, rotary: bool = False, *,
         causal: bool = False, memory: bool = False, activation: str = "relu", start: tuple[float, float] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):  # fmt: skip
         super().__init__(**kwargs)
-        self.config = {
+        self.config: dict[str, Any] = {
             "dimension": dimension, "heads": heads, "feedforward": feedforward, "dropout": dropout, "rotary": rotary,
             "causal": causal, "memory": memory, "activation": activation, "start": start,
         }  # fmt: skip
@@ -326,7 +343,7 @@ class Block(layers.Layer):
         self.outer = layers.Dense(dimension, kernel_initializer=first_weights(start, 1), name="outer", **shared)
         self.dropout = layers.Dropout(dropout, **shared)
 
-    def build(self, x_shape, memory_shape=None):
+    def build(self, x_shape: tuple[int | None, ...], memory_shape: tuple[int | None, ...] | None = None) -> None:
         vectors = (None, None, self.dimension)
         for norm in self.norms:
             norm.build(vectors)
@@ -336,7 +353,9 @@ class Block(layers.Layer):
         self.inner.build(vectors)
         self.outer.build((None, None, self.feedforward))
 
-    def call(self, x, memory=None, real=None, training=None):
+    def call(
+        self, x: KerasTensor, memory: KerasTensor | None = None, real: KerasTensor | None = None, training: bool | None = None
+    ) -> tuple[KerasTensor, KerasTensor]:
         """x: (batch, T, dimension); memory: (batch, S, dimension); real: false where the memory, or else x, is padding."""
         own = None if self.causal else real  # padding comes last, where no real position looks
         taken, weights = self.attention(self.norms[0](x), real=own, causal=self.causal, training=training)
@@ -346,10 +365,12 @@ class Block(layers.Layer):
             x = x + self.dropout(taken, training=training)
         return self._feed_forward(x, training), weights
 
-    def _feed_forward(self, x, training=None):
+    def _feed_forward(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:
         return x + self.dropout(self.outer(self.inner(self.norms[-1](x))), training=training)
 
-    def step(self, x, index, cache, real=None):
+    def step(
+        self, x: KerasTensor, index: KerasTensor, cache: Cache, real: KerasTensor | None = None
+    ) -> tuple[KerasTensor, Cache]:
         """Position number `index` of a causal block: x (batch, 1, dimension) to the same, and the cache with what it offers.
 
         Args:
@@ -368,13 +389,12 @@ class Block(layers.Layer):
         taken, _ = self.attention.take(self.norms[0](x), cache["keys"], cache["values"], written, first=index)
         x = x + taken
         if self.memory:
-            taken, _ = self.memory_attention.take(
-                self.norms[1](x), cache["memory_keys"], cache["memory_values"], real[:, None, None, :]
-            )
+            there = None if real is None else real[:, None, None, :]
+            taken, _ = self.memory_attention.take(self.norms[1](x), cache["memory_keys"], cache["memory_values"], there)
             x = x + taken
         return self._feed_forward(x), cache
 
-    def empty_cache(self, batch, length: int, memory=None):
+    def empty_cache(self, batch: int | KerasTensor, length: int, memory: KerasTensor | None = None) -> Cache:
         """What `step` begins with: room for `length` positions, and what the memory (batch, S, dimension) offers."""
         shape = (batch, length, self.attention.heads, self.dimension // self.attention.heads)
         room = ops.zeros(shape, self.compute_dtype)
@@ -383,7 +403,7 @@ class Block(layers.Layer):
             cache["memory_keys"], cache["memory_values"] = self.memory_attention.offer(memory)
         return cache
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
@@ -400,14 +420,14 @@ class EncoderDecoder(keras.Model):
     def __init__(
         self, source_vocabulary: int, target_vocabulary: int, length: int, *,
         blocks: int, dimension: int, heads: int, feedforward: int, positions: str, dropout: float,
-        name: str = "transformer", **kwargs,
+        name: str = "transformer", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
-        self.config = {
+        self.config: dict[str, Any] = {
             "source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary, "length": length, "blocks": blocks,
             "dimension": dimension, "heads": heads, "feedforward": feedforward, "positions": positions, "dropout": dropout,
         }  # fmt: skip
-        size = {"dimension": dimension, "heads": heads, "feedforward": feedforward, "dropout": dropout}
+        size: dict[str, Any] = {"dimension": dimension, "heads": heads, "feedforward": feedforward, "dropout": dropout}
         size["rotary"] = positions == "rotary"
         # Small enough that the logits, products with the same matrix, start near 0.
         start = keras.initializers.RandomNormal(stddev=dimension**-0.5)
@@ -421,14 +441,14 @@ class EncoderDecoder(keras.Model):
         self.decoder_normalization = layers.LayerNormalization(name="decoder_normalization")
         self.dropout = layers.Dropout(dropout)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> KerasTensor:
         return self.read(inputs, training)[0]
 
-    def alignments(self, inputs):
+    def alignments(self, inputs: dict[str, KerasTensor]) -> KerasTensor:
         """How much each target position looks at each of the source: (batch, T, S), the mean over the last block's heads."""
         return ops.mean(self.read(inputs, training=False)[1], axis=1)
 
-    def read(self, inputs, training=None):
+    def read(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> tuple[KerasTensor, KerasTensor]:
         """The logits, and the last block's weights (batch, heads, T, S)."""
         real = ops.not_equal(inputs["source"], PADDING)
         memory = self.encode(inputs["source"], real, training)
@@ -437,29 +457,36 @@ class EncoderDecoder(keras.Model):
             x, weights = block(x, memory, real=real, training=training)
         return self._logits(x), weights
 
-    def encode(self, source, real, training=None):
+    def encode(self, source: KerasTensor, real: KerasTensor, training: bool | None = None) -> KerasTensor:
         """Source (batch, S) to memory (batch, S, dimension)."""
         x = self._embed(self.source_embedding, self.source_positions, source, 0, training)
         for block in self.encoder:
             x, _ = block(x, real=real, training=training)
         return self.encoder_normalization(x)
 
-    def _embed(self, embedding, positions, tokens, first, training=None):
+    def _embed(
+        self,
+        embedding: layers.Embedding,
+        positions: Positions,
+        tokens: KerasTensor,
+        first: int | KerasTensor,
+        training: bool | None = None,
+    ) -> KerasTensor:
         x = embedding(tokens) * math.sqrt(self.config["dimension"])
         return self.dropout(positions(x, first=first), training=training)
 
-    def _logits(self, x):
+    def _logits(self, x: KerasTensor) -> KerasTensor:
         x = ops.cast(self.decoder_normalization(x), "float32")
         return ops.matmul(x, ops.transpose(ops.cast(self.target_embedding.embeddings, "float32")))
 
-    def begin(self, source, length: int):
+    def begin(self, source: KerasTensor, length: int) -> dict[str, Any]:
         """What writing begins with: source (batch, S) to the state that `step` takes, for at most `length` tokens."""
         real = ops.not_equal(source, PADDING)
         memory = self.encode(source, real)
         caches = [block.empty_cache(ops.shape(source)[0], length, memory) for block in self.decoder]
         return {"real": real, "caches": caches}
 
-    def step(self, token, index, state):
+    def step(self, token: KerasTensor, index: KerasTensor, state: dict[str, Any]) -> tuple[KerasTensor, dict[str, Any]]:
         """The token (batch,) written at position `index` to the next one's logits (batch, target_vocabulary), and the state."""
         x = self._embed(self.target_embedding, self.target_positions, token[:, None], index)
         caches = []
@@ -468,5 +495,5 @@ class EncoderDecoder(keras.Model):
             caches.append(cache)
         return self._logits(x)[:, 0], {**state, "caches": caches}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}

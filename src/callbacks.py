@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from src import interruption, settings
 from src.errors import UserError
+from src.metrics import Logs
 from src.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ class KeepBest(keras.callbacks.EarlyStopping):
 
     MEMORY = ("wait", "stopped_epoch", "best", "best_epoch")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Passes over epochs that have no such metric, as those have whose samples nobody judges."""
         if self.monitor in logs:
             super().on_epoch_end(epoch, logs)
@@ -51,10 +53,10 @@ class FailOnNaN(keras.callbacks.Callback):
         super().__init__()
         self.inputs = inputs
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """The loss here is the mean over the epoch up to now, so the first step that is not finite shows at once."""
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         gradients, loss = optimizer.not_finite(), logs["loss"]
@@ -75,9 +77,10 @@ class FailOnNaN(keras.callbacks.Callback):
 
 def first_not_finite(model: keras.Model, inputs: object) -> str | None:
     """The path of the layer that is the first to make, of finite weights or not, an output that is not finite."""
-    call, found = keras.layers.Layer.__call__, []
+    call = keras.layers.Layer.__call__
+    found: list[str] = []
 
-    def watched(layer, *args, **kwargs):
+    def watched(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         output = call(layer, *args, **kwargs)
         numbers = [np.asarray(part, np.float32) for part in keras.tree.flatten(output) if _floating(part)]
         if not found and not all(np.isfinite(part).all() for part in numbers):
@@ -92,17 +95,17 @@ def first_not_finite(model: keras.Model, inputs: object) -> str | None:
     return found[0] if found else None
 
 
-def _floating(part: object) -> bool:
+def _floating(part: Any) -> bool:
     return keras.ops.is_tensor(part) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(part.dtype))
 
 
 class StopWhenAsked(keras.callbacks.Callback):
     """Ends a run that was asked to stop: in an epoch after the step that runs, so that it can be saved, elsewhere at once."""
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         interruption.put_off(until_checked=True)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if batch + 1 == self.params["steps"]:
             interruption.put_off(until_checked=False)
         interruption.check()
@@ -111,11 +114,11 @@ class StopWhenAsked(keras.callbacks.Callback):
 class GradientNorm(keras.callbacks.Callback):
     """Adds to an epoch's metrics what an optimizer that `MeasuresGradient` has measured in it."""
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if self.model.optimizer.built:
             self.model.optimizer.forget_norms()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         logs.update(self.model.optimizer.norms())
 
 
@@ -133,7 +136,7 @@ class Glance(keras.callbacks.Callback):
         self.task, self.log_metrics, self.log_figures = task, log_metrics, log_figures
         self.epochs = set(np.linspace(0, training.epochs, training.glances + 1).round().astype(int)[1:].tolist())
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Shows it, in the epochs that are due."""
         if epoch + 1 not in self.epochs:
             return
@@ -156,7 +159,7 @@ class Report(keras.callbacks.Callback):
         super().__init__()
         self.monitor, self.report = monitor, report
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.monitor in logs and epoch + 1 < self.params["epochs"]:
             self.report(float(logs[self.monitor]), epoch + 1)
 
@@ -177,16 +180,16 @@ class EpochLog(keras.callbacks.Callback):
         self.log_metrics, self.training, self.steps, self.passed_over = log_metrics, training, steps, passed_over
         self.level = logging.INFO if quiet else logging.DEBUG  # the progress bar has shown it already
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Starts the clock."""
         self.began = time.perf_counter()
-        self.seconds = None
+        self.seconds: float | None = None
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Logs | None = None) -> None:
         """Stops the clock: validation is no training."""
         self.seconds = time.perf_counter() - self.began
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Passes on the metrics: `val_loss` as val/loss, `loss` as train/loss."""
         seconds = self.seconds or time.perf_counter() - self.began
         named = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}

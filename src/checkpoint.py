@@ -23,6 +23,7 @@ import numpy as np
 
 from src import interruption, settings, strategies
 from src.errors import ResumableError
+from src.metrics import Logs
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class State:
 
 def capture(model: keras.Model, callbacks: Sequence[Remembers], epoch: int, step: int, seconds: float = 0.0) -> State:
     """The state of a training after `step` steps of an epoch, which has taken so many seconds."""
-    arrays, facts = {}, {"epoch": epoch, "step": step, "seconds": seconds, "variables": [], "callbacks": []}
+    arrays: dict[str, np.ndarray] = {}
+    facts: dict[str, Any] = {"epoch": epoch, "step": step, "seconds": seconds, "variables": [], "callbacks": []}
     for number, variable in enumerate(_variables(model)):
         parts = strategies.copies(variable)
         facts["variables"].append(_kind(variable))
@@ -127,7 +129,7 @@ def write(state: State, folder: Path) -> Path:
         left.unlink()
     try:
         with open(unfinished, "wb") as file:
-            np.savez(file, **state.arrays, **{FACTS: facts})
+            np.savez(file, **{**state.arrays, FACTS: facts})  # type: ignore[arg-type]  # no array is named allow_pickle
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -147,9 +149,9 @@ def read(folder: Path) -> State | None:
         with _may_be_broken(path), np.load(path, allow_pickle=False) as file:
             facts = json.loads(file[FACTS].tobytes())
             known.append(((facts["epoch"], facts["step"]), str(path), facts))
-    for (epoch, step), path, facts in sorted(known, key=lambda found: found[:2], reverse=True):
-        with _may_be_broken(path), np.load(path, allow_pickle=False) as file:
-            return State(epoch, step, {name: file[name] for name in file.files if name != FACTS}, facts)
+    for (epoch, step), name, facts in sorted(known, key=lambda found: found[:2], reverse=True):
+        with _may_be_broken(name), np.load(name, allow_pickle=False) as file:
+            return State(epoch, step, {array: file[array] for array in file.files if array != FACTS}, facts)
     return None
 
 
@@ -208,19 +210,19 @@ class Checkpoints(keras.callbacks.Callback):
         self.keeper, self.chosen, self.callbacks, self.resumed = keeper, chosen, callbacks, keeper.resumed
         self.writer: threading.Thread | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Starts the clock."""
         self.began = time.monotonic() - self.keeper.spent
         self.last_time, self.steps, self.writing = time.monotonic(), 0, 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Of a training that goes on, the steps that are done are passed over."""
         self.epoch = epoch
         if self.resumed is not None:
             self.train_function, logs = self.model.train_function, self.model.get_metrics_result()
             self.model.train_function = lambda iterator: logs
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Saves the state, if that is due; after the last step that is passed over goes into the one that was saved."""
         if self.resumed is not None:
             if batch + 1 == self.resumed.step:
@@ -233,7 +235,7 @@ class Checkpoints(keras.callbacks.Callback):
         if self.chosen.every is not None and (since >= self.chosen.every or interruption.asked()):
             self.save(batch + 1)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         """Leaves no file half written."""
         self.wait()
 

@@ -58,7 +58,8 @@ def compare(words: Sequence[str]) -> str:
 
 def _read(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The options, and the values of settings that are asked for."""
-    options, wanted = {}, {}
+    options: dict[str, str] = {}
+    wanted: dict[str, str] = {}
     for word in words:
         name, is_pair, value = word.partition("=")
         if not is_pair or not value:
@@ -105,7 +106,7 @@ def _select(runs: Sequence, wanted: Mapping[str, str]) -> list:
     selected = [run for run in runs if all(_is(run.settings.get(name), values) for name, values in wanted.items())]
     if not selected:
         asked = " ".join(f"{name}={value}" for name, value in wanted.items())
-        counts = {}
+        counts: dict[str, int] = {}
         for run in runs:
             counts[run.settings["dataset.name"]] = counts.get(run.settings["dataset.name"], 0) + 1
         there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))

@@ -1,11 +1,15 @@
 """What a model costs: parameters, and multiply–accumulate operations (MACs) for one example."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks
+
+from src.datasets.loading import Arrays
 
 
 def parameters(model: keras.Model) -> int:
@@ -13,7 +17,7 @@ def parameters(model: keras.Model) -> int:
     return int(sum(np.prod(weight.shape) for weight in model.trainable_weights))
 
 
-def macs(model: keras.Model, example) -> int:
+def macs(model: keras.Model, example: Arrays) -> int:
     """Multiply–accumulate operations of matrix products and convolutions, for one example (a batch of one).
 
     The model answers one example op by op, and every op that multiplies and adds is counted as it runs: also inside layers
@@ -22,7 +26,14 @@ def macs(model: keras.Model, example) -> int:
     """
     total = 0
 
-    def count(op_type, inputs, attrs, outputs, op_name=None, graph=None):
+    def count(
+        op_type: str | bytes,
+        inputs: Sequence[tf.Tensor],
+        attrs: Sequence[Any],
+        outputs: Sequence[tf.Tensor],
+        op_name: str | None = None,
+        graph: tf.Graph | None = None,
+    ) -> None:
         nonlocal total
         total += _macs_of(op_type.decode() if isinstance(op_type, bytes) else op_type, inputs, attrs, outputs)
 
@@ -40,7 +51,7 @@ def macs(model: keras.Model, example) -> int:
     return total
 
 
-def _macs_of(op_type: str, inputs, attrs, outputs) -> int:
+def _macs_of(op_type: str, inputs: Sequence[tf.Tensor], attrs: Sequence[Any], outputs: Sequence[tf.Tensor]) -> int:
     match op_type:
         case "MatMul" | "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3":
             transposed = _attribute(attrs, "transpose_a") or _attribute(attrs, "adj_x")
@@ -55,13 +66,13 @@ def _macs_of(op_type: str, inputs, attrs, outputs) -> int:
         case "Einsum":
             equation = _attribute(attrs, "equation")
             equation = equation.decode() if isinstance(equation, bytes) else equation
-            extents = {}
+            extents: dict[str, int] = {}
             for labels, tensor in zip(equation.split("->")[0].split(","), inputs):
                 extents |= dict(zip(labels, tensor.shape))
             return math.prod(extents.values())
     return 0
 
 
-def _attribute(attrs, name: str):
+def _attribute(attrs: Sequence[Any], name: str) -> Any:
     """An attribute of an op run eagerly: attrs are a flat sequence name, value, name, value, …"""
     return dict(zip(attrs[::2], attrs[1::2])).get(name)

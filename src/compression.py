@@ -10,12 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from keras import KerasTensor
 from tensorflow.lite.tools import flatbuffer_utils
 
 from src import settings, startup
 from src.datasets import Part
 from src.errors import UserError
-from src.tasks import ImageClassification
+from src.metrics import Logs
+from src.tasks import ImageClassification, Task
 from src.tasks.task import Metrics
 
 WARM_UP, CALLS = 20, 200  # of the interpreter, when latency is measured
@@ -27,6 +29,13 @@ def check(model: keras.Model, chosen: settings.Compression) -> None:
     asked = [name for name in ("teacher", "export") if getattr(chosen, name)]
     if asked and isinstance(model.input, dict):
         raise UserError(f"compression.{asked[0]} does not work for a recipe that learns by reward; type compression=none.")
+
+
+def _of_images(task: Task) -> ImageClassification:
+    """The task as the one that checked settings say it is."""
+    if not isinstance(task, ImageClassification):
+        raise TypeError(f"Only ImageClassification has a teacher or becomes a file, not {type(task).__name__}.")
+    return task
 
 
 # --- pruning --------------------------------------------------------------------------------------------------------
@@ -42,7 +51,7 @@ class Mask(keras.constraints.Constraint):
     def __init__(self, kernel: keras.Variable):
         self.mask = keras.Variable(np.ones(kernel.shape, np.float32), trainable=False, name="mask")
 
-    def __call__(self, weights):
+    def __call__(self, weights: KerasTensor) -> KerasTensor:
         return weights * keras.ops.cast(self.mask, weights.dtype)
 
 
@@ -65,14 +74,14 @@ class Prune(keras.callbacks.Callback):
         for kernel in self.kernels:
             kernel.constraint = Mask(kernel)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Prunes a little more, every few steps."""
         self.done += 1
         begin, end = self.chosen.begin * self.steps, self.chosen.end * self.steps
         if begin <= self.done <= end and (self.done % self.chosen.every == 0 or self.done + 1 > end):
             self._prune(self.chosen.sparsity * (1 - (1 - (self.done - begin) / max(end - begin, 1)) ** 3))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         """Prunes what an average of weights, or the weights of an earlier epoch, hold besides."""
         self._prune(self.chosen.sparsity)
 
@@ -114,7 +123,14 @@ def sparsity(model: keras.Model) -> float:
 class Distiller(keras.distillation.Distiller):
     """Keras's distiller; but it is validated with the student's own loss: what the teacher thinks is no measure."""
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: KerasTensor | None = None,
+        y: KerasTensor | None = None,
+        y_pred: KerasTensor | None = None,
+        sample_weight: KerasTensor | None = None,
+        training: bool = True,
+    ) -> KerasTensor:
         if training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         return self._student_loss(y, y_pred, sample_weight)
@@ -129,7 +145,7 @@ def distiller(student: keras.Model, teacher: keras.Model, chosen: settings.Compr
     return Distiller(teacher, student, learned, student_loss_weight=1 - chosen.teacher_weight, name="distiller")
 
 
-def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: ImageClassification) -> keras.Model:
+def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Task) -> keras.Model:
     """A finished run's model, from its recorded settings and weights.
 
     Raises:
@@ -142,6 +158,7 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
             f"dataset={chosen.dataset.name}; choose a run on the same data."
         )
     model = settings.Model.model_validate(recorded["model"])
+    task = _of_images(task)
     made = task.model(hydra.utils.get_method(model.target), model.hyperparameters)
     if task.label_goes_in:
         raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
@@ -158,12 +175,13 @@ def teacher(recorded: dict, weights: str, chosen: settings.Settings, task: Image
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def export(model: keras.Model, task: ImageClassification, chosen: settings.Compression, folder: str) -> dict[str, Metrics]:
+def export(model: keras.Model, task: Task, chosen: settings.Compression, folder: str) -> dict[str, Metrics]:
     """Writes model_float.tflite and model_int8.tflite, and measures both on the test part: {"float": …, "int8": …}.
 
     The float file takes an image (1, H, W, C) of 0..1; the int8 file, whose weights and activations are 8-bit integers, takes
     its bytes, 0..255. Both give logits (1, classes).
     """
+    task = _of_images(task)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
     calibration = task.train.first(chosen.calibration).raw
@@ -176,19 +194,19 @@ def export(model: keras.Model, task: ImageClassification, chosen: settings.Compr
     return found
 
 
-def _function(network: keras.Model, shape: tuple[int, ...]):
+def _function(network: keras.Model, shape: tuple[int, ...]) -> tf.types.experimental.PolymorphicFunction:
     specification = tf.TensorSpec((1, *shape), tf.float32, name="image")
     function = tf.function(lambda image: {"logits": network(image, training=False)}, input_signature=[specification])
     function.network = network  # the converter finds its variables through weak references
     return function
 
 
-def to_float(function) -> bytes:
+def to_float(function: tf.types.experimental.PolymorphicFunction) -> bytes:
     """A LiteRT file of 32-bit floating-point numbers."""
     return _converter(function).convert()
 
 
-def to_int8(function, calibration: np.ndarray, per_channel: bool) -> bytes:
+def to_int8(function: tf.types.experimental.PolymorphicFunction, calibration: np.ndarray, per_channel: bool) -> bytes:
     """A LiteRT file of 8-bit integers, weights and activations.
 
     Args:
@@ -206,7 +224,7 @@ def to_int8(function, calibration: np.ndarray, per_channel: bool) -> bytes:
     return converter.convert()
 
 
-def _converter(function) -> tf.lite.TFLiteConverter:
+def _converter(function: tf.types.experimental.PolymorphicFunction) -> tf.lite.TFLiteConverter:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function.network)
     converter.experimental_lower_to_saved_model = False  # else variables stay variables, and are empty when it calibrates
     return converter

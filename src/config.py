@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic_core import ErrorDetails
 
 from src import signature
 from src.errors import UserError
@@ -103,7 +104,7 @@ def checked(config: DictConfig) -> Settings:
         UserError: a value is of the wrong type or out of range, or values do not go together.
     """
     try:
-        raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        raw = plain(config, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"The configuration cannot be read: {str(error).splitlines()[0]}.") from None
     try:
@@ -133,14 +134,15 @@ def judge(chosen: Settings) -> Settings:
     Raises:
         UserError: there is no such recipe, or it is no classifier.
     """
+    recipe = chosen.task_as(Generated).judge
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
-        overrides = [f"model={chosen.task.judge}", "dataset=digits", f"training.epochs={chosen.dataset.passes}"]
-        raw = OmegaConf.to_container(_compose("config", overrides), resolve=True)
+        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={chosen.dataset.passes}"]
+        raw = plain(_compose("config", overrides))
     raw["dataset"] = chosen.dataset.model_copy(update={"limit": None}).model_dump()
     raw["task"] = {"name": "image_classification"}
-    raw["tracking"] = {**chosen.tracking.model_dump(), "run_name": f"judge-{chosen.task.judge}", "log_model": False}
+    raw["tracking"] = {**chosen.tracking.model_dump(), "run_name": f"judge-{recipe}", "log_model": False}
     return checked(OmegaConf.create(raw))
 
 
@@ -248,7 +250,15 @@ def dataset(name: str) -> Dataset:
         UserError: there is none.
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return Dataset.model_validate(OmegaConf.to_container(_compose("config", [f"dataset={name}"]), resolve=True)["dataset"])
+        return Dataset.model_validate(plain(_compose("config", [f"dataset={name}"]))["dataset"])
+
+
+def plain(config: Any, *, resolve: bool = True, throw_on_missing: bool = False) -> dict[str, Any]:
+    """A section of Hydra's as mappings, lists and values."""
+    found = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=throw_on_missing)
+    if not isinstance(found, dict):
+        raise TypeError(f"{config!r} is no section.")
+    return {str(key): value for key, value in found.items()}
 
 
 # --- composing ------------------------------------------------------------------------------------------------------
@@ -261,7 +271,7 @@ def _overrides(overrides: list[str], multirun: bool) -> tuple[list[Override], li
     if swept and not multirun:
         first = swept[0].input_line
         raise UserError(f"{first} names several values; add -m to run them one after the other.")
-    return swept, [override.input_line for override in parsed if not override.is_sweep_override()]
+    return swept, [space.typed(override) for override in parsed if not override.is_sweep_override()]
 
 
 def _for_hydra(arguments: Sequence[str], swept: Sequence[Override]) -> list[str]:
@@ -328,7 +338,7 @@ def _search(composed: DictConfig) -> Search:
     Raises:
         UserError: a setting of it is wrong.
     """
-    hydra = {name: OmegaConf.to_container(composed.hydra[name], resolve=True) for name in ("sweeper", "launcher")}
+    hydra = {name: plain(composed.hydra[name]) for name in ("sweeper", "launcher")}
     try:
         return Search.of(hydra, composed.training.monitor)
     except pydantic.ValidationError as error:
@@ -382,7 +392,7 @@ def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
         return message.splitlines()[0]
     chosen = [other for other in overrides if other.partition("=")[0] in groups]
     try:
-        known = [key for key, _ in leaves(OmegaConf.to_container(compose(name, chosen), resolve=False))]
+        known = [key for key, _ in leaves(plain(compose(name, chosen), resolve=False))]
     except HydraException:
         known = []
     near = _near(key, known + groups)
@@ -393,7 +403,7 @@ def _near(word: str, known: Sequence[str]) -> list[str]:
     """The known words that `word` most likely stands for, best first: same last part, then alike."""
     last = word.rpartition(".")[2]
     same = [key for key in known if key.rpartition(".")[2] == last]
-    by_last_part = {}
+    by_last_part: dict[str, str] = {}
     for key in known:
         by_last_part.setdefault(key.rpartition(".")[2], key)
     alike = difflib.get_close_matches(word, known, n=2, cutoff=0.85)
@@ -405,9 +415,10 @@ def _did_you_mean(near: Sequence[str]) -> str:
     return f"did you mean {' or '.join(near)}? " if near else ""
 
 
-def _sentence(error: dict[str, Any], section: tuple[str, ...], raw: dict[str, Any]) -> str:
+def _sentence(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any]) -> str:
     """One of pydantic's errors as a sentence that names the setting as it is typed."""
-    place, here = [], raw
+    place: list[str | int] = []
+    here: Any = raw
     for part in section + error["loc"]:
         if isinstance(here, dict) and part not in here and here.get("name") == part:
             continue  # the chosen member of a union ("adam"), which is no part of a setting's name
@@ -430,7 +441,7 @@ def _sentence(error: dict[str, Any], section: tuple[str, ...], raw: dict[str, An
             return must_be(key, error)
 
 
-def must_be(key: str, error: dict[str, Any]) -> str:
+def must_be(key: str, error: ErrorDetails) -> str:
     """What pydantic says of a value that is none, of the setting `key`."""
     wanted = error["msg"].removeprefix("Input should be ")
     return f"{key} must be {wanted}, not {error['input']!r}."

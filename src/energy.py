@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.sweeping import gpu
 
@@ -75,7 +75,7 @@ def _gpus() -> list[Counter]:
             by = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
             handle = by(int(name) if name.isdigit() else name)
 
-            def read(handle=handle) -> float:
+            def read(handle: Any = handle) -> float:
                 return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3  # millijoules
 
             read()

@@ -23,7 +23,7 @@ class OutOfMemoryError(ResumableError):
 class DiskFullError(ResumableError):
     """No space is left on a disk."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             "No space is left on the disk of mlruns, or on that of temporary files; make some, and type the same again: the "
             "run goes on from its last checkpoint."

@@ -2,9 +2,13 @@
 
 import dataclasses
 import sys
+from typing import TYPE_CHECKING
 
 from src import config, startup
 from src.errors import UserError
+
+if TYPE_CHECKING:
+    from src.datasets import Data
 
 
 def main() -> int:
@@ -52,7 +56,7 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     return f"{report.table(model_on_data, found, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
 
 
-def _tested_on(data, other):
+def _tested_on(data: "Data", other: "Data") -> "Data":
     """A data set with the test part of another one, which has to be alike."""
     if other.classes != data.classes:
         raise UserError(f"dataset={other.name} has other classes than {data.name}, which the run learned.")

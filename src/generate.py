@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 import yaml
@@ -14,6 +14,9 @@ from recipes.kinds import Count, Positive
 from src import config, startup
 from src.errors import UserError
 from src.settings import Section
+
+if TYPE_CHECKING:
+    from src.tasks.image_generation import Painter
 
 LETTERS = ("run", "prompt", "label", "to")  # settings that are taken letter by letter
 FOLDER = Path("mlruns/generated")  # of pictures
@@ -112,21 +115,21 @@ def generate(wish: Wish) -> list[str]:
     other = UserError(
         f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
     )
-    makers = {name: task for name, task in tasks.TASKS.items() if hasattr(task, "restored")}
-    if chosen.task.name not in makers:
-        raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {', '.join(makers)}.")
-    task = makers[chosen.task.name]
+    task = tasks.MAKERS.get(chosen.task.name)
+    if task is None:
+        makers = ", ".join(tasks.MAKERS)
+        raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {makers}.")
     try:
         maker = task.restored(chosen, stored.text(task.KEPT), stored.weights)
     except (TypeError, ValueError) as error:  # a recipe with other hyperparameters, or with other weights
         raise other from error
-    if hasattr(maker, "write"):
+    if isinstance(maker, tasks.Writer):
         how = wish.options(maker.how, ["prompt", "length"])
         return maker.write(wish.prompt or "", wish.number or 1, wish.length or 300, wish.seed, **how)
     return _pictures(wish, maker)
 
 
-def _pictures(wish: Wish, painter) -> list[str]:
+def _pictures(wish: Wish, painter: "Painter") -> list[str]:
     """Writes each image, and one that shows them all; their paths."""
     import numpy as np
     from matplotlib import image

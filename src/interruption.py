@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 import psutil
 
@@ -46,7 +47,7 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def _interrupt(number: int, frame) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     again = asked()
     _asked.set()
     if _others.is_set() and not again:

@@ -18,6 +18,8 @@ COMPARED = {
     "pixel_generation": ("image generation", "fid"),
 }
 
+Logs = dict[str, float]  # what Keras tells a callback: {metric: value}
+
 
 def lower_is_better(name: str) -> bool:
     """Whether less of a metric is better, of which `name` may be the path in MLflow, test/nll, or Keras's val_nll."""

@@ -1,6 +1,7 @@
 """Optimizers with their learning-rate schedule, and what they measure and look out for on their way."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -31,19 +32,19 @@ def create(chosen: settings.Optimizer, training: settings.Training, steps: int) 
     )
 
 
-class StopsAtNaN:
+class StopsAtNaN(keras.optimizers.Optimizer):
     """Makes an optimizer take no step from the first gradient on that is not finite, and note whose it was.
 
     The weights stay those that the gradient went wrong with, so that it can be found out where.
     """
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Makes room for a note on each weight."""
         super().build(variables)
         notes = {"shape": (len(variables),), "dtype": "float32", "aggregation": "only_first_replica"}
         self._not_finite = self.add_variable(**notes, name="not_finite")
 
-    def _backend_apply_gradients(self, gradients, variables):
+    def _backend_apply_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         found = [tf.reduce_any(~tf.math.is_finite(_values(gradient))) for gradient in gradients]
         rows = [[self._get_variable_index(variable)] for variable in variables]
         found = tf.scatter_nd(rows, tf.cast(tf.stack(found), tf.float32), self._not_finite.shape)
@@ -71,7 +72,7 @@ def _or_none(healthy: tf.Tensor, gradient: tf.Tensor | tf.IndexedSlices) -> tf.T
     return values
 
 
-class ScalesLearningRates:
+class ScalesLearningRates(keras.optimizers.Optimizer):
     """Makes an optimizer multiply the learning rate of some weights.
 
     A layer, or a model within a model, asks for that by its attribute `learning_rate_factor`; see `factors`.
@@ -79,7 +80,7 @@ class ScalesLearningRates:
 
     factors: dict[int, float] = {}  # {id of a variable: factor}
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Keras's own, at the variable's own rate."""
         whole = self._trainable_variables[self._get_variable_index(variable)]  # `variable` can be a replica's part of it
         super().update_step(gradient, variable, learning_rate * self.factors.get(id(whole), 1.0))
@@ -91,18 +92,18 @@ def factors(model: keras.Model) -> dict[int, float]:
     return {id(variable): layer.learning_rate_factor for layer in asking for variable in layer.trainable_variables}
 
 
-class MeasuresGradient:
+class MeasuresGradient(keras.optimizers.Optimizer):
     """Makes an optimizer measure the norm of the gradient of the batch, all weights together, before it is clipped.
 
     `gradient_norm` and `gradient_norm_max` are the mean and the largest of the norms since `forget_norms`.
     """
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
         scalar = {"shape": (), "dtype": "float32", "aggregation": "only_first_replica"}
         self._norms = {name: self.add_variable(**scalar, name=f"norm_{name}") for name in ("sum", "max", "count")}
 
-    def _clip_gradients(self, gradients):
+    def _clip_gradients(self, gradients: list[Any]) -> list[Any]:
         there = [tf.convert_to_tensor(g) for g in strategies.of_the_whole_batch(gradients) if g is not None]
         norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in there])
         self._norms["sum"].assign_add(norm)
@@ -110,7 +111,7 @@ class MeasuresGradient:
         self._norms["count"].assign_add(1.0)
         return super()._clip_gradients(gradients)
 
-    def forget_norms(self):
+    def forget_norms(self) -> None:
         """Begins anew."""
         for variable in self._norms.values():
             variable.assign(0.0)
@@ -141,7 +142,7 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.schedule, self.steps = peak, schedule, steps
         self.warmup, self.final_fraction = warmup, final_fraction
 
-    def __call__(self, step):
+    def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
         """The learning rate of step number `step`, counted from 0."""
         ops = keras.ops
         step = ops.cast(step, "float32")
@@ -159,7 +160,7 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
                 share = ops.exp(math.log(last) * done)
         return self.peak * share * ops.minimum(1.0, (step + 1) / max(rising, 1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments it was made with."""
         names = ("peak", "schedule", "steps", "warmup", "final_fraction")
         return {name: getattr(self, name) for name in names}

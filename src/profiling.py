@@ -7,6 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
+from src.metrics import Logs
+
 CONTAINERS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf"}  # of other ops
 
 
@@ -23,16 +25,16 @@ class Profile(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.tracing = Path(folder), False
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         if batch == self.FIRST and not self.tracing:
             tf.profiler.experimental.start(str(self.folder))
             self.tracing = True
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if batch == self.LAST:
             self._stop()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         self._stop()  # where an epoch was shorter than that
 
     def _stop(self) -> None:
@@ -44,7 +46,8 @@ class Profile(keras.callbacks.Callback):
 
 def table(folder: Path, slowest: int = 20) -> str:
     """The ops of the traces under a folder: their number, milliseconds in all, and share of the time of all ops."""
-    kinds, names = defaultdict(list), defaultdict(list)
+    kinds: dict[str, list[float]] = defaultdict(list)
+    names: dict[str, list[float]] = defaultdict(list)
     for path in folder.rglob("*.xplane.pb"):
         space = XSpace()
         space.ParseFromString(path.read_bytes())

@@ -33,7 +33,7 @@ def bare(address: str) -> str:
 class HidesSecrets(logging.Formatter):
     """The format of log lines."""
 
-    def format(self, record):
+    def format(self, record: logging.LogRecord) -> str:
         """The line."""
         return redacted(super().format(record))
 

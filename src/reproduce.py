@@ -50,9 +50,9 @@ def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:
         if name.startswith("system/") or name.rpartition("/")[2] in COSTS or then.get(name) == now.get(name):
             continue
         different += 1
-        last = [history[name][-1][1] if name in history else None for history in (then, now)]
-        by = f", by {abs(last[1] - last[0]):.3g}" if None not in last else ""
-        print(f"  {name}: {last[0]} then, {last[1]} now{by}")
+        before, after = (history[name][-1][1] if name in history else None for history in (then, now))
+        by = "" if before is None or after is None else f", by {abs(after - before):.3g}"
+        print(f"  {name}: {before} then, {after} now{by}")
     print(f"{different} metric(s) differ." if different else f"All {len(then)} metrics are identical, at every step.")
     return different
 

@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src import config, interruption, startup
 from src.errors import PrunedError, UserError
@@ -21,6 +22,14 @@ from src.journal import one_at_a_time
 from src.settings import Generated, Search, Settings, side_by_side
 from src.sweeping import gpu
 from src.sweeping.jobs import Job, Jobs
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from src.datasets import Data
+    from src.sweeping.search import Trial
+    from src.tasks import Judge, Task
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +97,11 @@ def _prepare_data(jobs: Sequence[Settings]) -> None:
             datasets.prepare(chosen)
 
 
-def _in_a_process_of_its_own(chosen: Settings, log_file: str, hydra_config: DictConfig) -> float:
+def _in_a_process_of_its_own(chosen: Settings, log_file: str, hydra_config: HydraConf) -> float:
     """A job that runs beside others."""
     interruption.listen()
     startup.begin_lines_with(f"#{hydra_config.job.num}  ")
-    gpu.take(Jobs.current().folder, side_by_side(hydra_config.launcher))
+    gpu.take(Jobs.joined().folder, side_by_side(hydra_config.launcher))
     try:
         interruption.check()  # while an earlier job ran in this process
         return _job_of_a_sweep(chosen, log_file, hydra_config)
@@ -100,9 +109,9 @@ def _in_a_process_of_its_own(chosen: Settings, log_file: str, hydra_config: Dict
         raise UserError("Stopped.") from None  # the interruption of a process would be the end of the others
 
 
-def _job_of_a_sweep(chosen: Settings, log_file: str, hydra_config: DictConfig) -> float:
+def _job_of_a_sweep(chosen: Settings, log_file: str, hydra_config: HydraConf) -> float:
     """Unless it has finished before. What becomes of it is noted for the sweep; Hydra runs the other jobs whatever that is."""
-    jobs, fingerprint = Jobs.current(), chosen.fingerprint()
+    jobs, fingerprint = Jobs.joined(), chosen.fingerprint()
     asked = dict(override.partition("=")[::2] for override in hydra_config.overrides.task)
     with jobs.alone(fingerprint):
         if (known := jobs.finished(fingerprint)) is not None:
@@ -125,13 +134,13 @@ def _job_of_a_sweep(chosen: Settings, log_file: str, hydra_config: DictConfig) -
     return done.objective
 
 
-def _trial(chosen: Settings, jobs: Jobs, asked: dict[str, str], hydra_config: DictConfig):
+def _trial(chosen: Settings, jobs: Jobs, asked: dict[str, str], hydra_config: HydraConf) -> "Trial | None":
     """What a job is to the search (`search.Trial`), if it is a job of one."""
     if hydra_config.sweeper._target_ != config.SEARCH:
         return None
     from src.sweeping.search import Trial
 
-    search = Search.of(OmegaConf.to_container(hydra_config), chosen.training.monitor)
+    search = Search.of(config.plain(hydra_config, resolve=False), chosen.training.monitor)
     return Trial.current(search, jobs, asked, chosen.training.monitor)
 
 
@@ -150,8 +159,9 @@ class Outcome(NamedTuple):
 
 
 def run(
-    chosen: Settings, log_file: str | None = None, quiet: bool = False, sweep: dict[str, str] | None = None, trial=None
-) -> Outcome:
+    chosen: Settings, log_file: str | None = None, quiet: bool = False,
+    sweep: dict[str, str] | None = None, trial: "Trial | None" = None,
+) -> Outcome:  # fmt: skip
     """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
 
     Args:
@@ -234,7 +244,9 @@ def run(
     return Outcome(objective, metrics, record.run_id)
 
 
-def assemble(chosen: Settings, data, strategy, judge):
+def assemble(
+    chosen: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "Judge | None"
+) -> tuple[Settings, "Task", "keras.Model"]:
     """The task on a data set and the compiled model, before any training; and the settings, with what a language model brings.
 
     Args:
@@ -257,7 +269,7 @@ def assemble(chosen: Settings, data, strategy, judge):
     return chosen, task, model
 
 
-def _judge(chosen: Settings, data):
+def _judge(chosen: Settings, data: "Data") -> "Judge":
     """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
     from src import earlier
     from src.tracking.stored import same

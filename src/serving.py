@@ -60,7 +60,7 @@ class Served:
         if vocabulary.exists():
             self.encoder = Encoder(Vocabulary.from_json(vocabulary.read_text(encoding="utf-8")), self.inputs.shape[1])
 
-    def predict(self, inputs, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, inputs: Any, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
         """Named answers to raw inputs: an array, or texts in a list or in the first column of a DataFrame.
 
         Raises:

@@ -6,7 +6,7 @@ What each setting means stands beside its default in conf/. Checked without Tens
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
 
@@ -87,7 +87,7 @@ class Forecasting(Section):
     unit: str
 
     @pydantic.model_validator(mode="after")
-    def _season_is_seen(self):
+    def _season_is_seen(self) -> Self:
         if self.window < self.season:
             raise ValueError(
                 f"task.window={self.window} is shorter than task.season={self.season}, so the seasonal naive forecast "
@@ -99,12 +99,12 @@ class Forecasting(Section):
 class Texts(Section):
     """How texts become tokens."""
 
-    unit: Literal["word", "character"]
+    unit: Literal["word", "character", "byte", "bpe"]
     vocabulary: Annotated[int, pydantic.Field(ge=5)]  # numbers 0 to 3 are taken
     lowercase: bool
 
     @pydantic.model_validator(mode="after")
-    def _bytes_fit(self):
+    def _bytes_fit(self) -> Self:
         if self.unit == "bpe" and self.vocabulary < 260:
             raise ValueError(
                 f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
@@ -115,7 +115,6 @@ class Texts(Section):
 
 class TextClassification(Texts):
     name: Literal["text_classification"]
-    unit: Literal["word", "character", "byte", "bpe"]
     length: Count  # tokens of a text that are read
 
 
@@ -139,6 +138,7 @@ Task = Annotated[
     ImageClassification | ImageGeneration | PixelGeneration | TextClassification | LanguageModeling | Translation | Forecasting,
     pydantic.Field(discriminator="name"),
 ]
+AnyTask = TypeVar("AnyTask", bound=Section)
 TASKS = get_args(get_args(Task)[0])
 
 # What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
@@ -231,7 +231,7 @@ class Compression(Section):
     threads: Count
 
     @pydantic.model_validator(mode="after")
-    def _begins_before_it_ends(self):
+    def _begins_before_it_ends(self) -> Self:
         if self.begin >= self.end:
             raise ValueError(f"compression.begin={self.begin} must be less than compression.end={self.end}")
         return self
@@ -296,7 +296,7 @@ class Model(pydantic.BaseModel):
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        return dict(self.model_extra)
+        return dict(self.model_extra or {})
 
 
 class Settings(Section):
@@ -315,6 +315,12 @@ class Settings(Section):
     resume: str
     experiment: str | None = None  # runs of earlier versions have none
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+
+    def task_as(self, kind: type[AnyTask]) -> AnyTask:
+        """The task, where it is known to be of a kind."""
+        if not isinstance(self.task, kind):
+            raise TypeError(f"task.name={self.task.name} is not {kind.__name__}.")
+        return self.task
 
     def digest(self) -> str:
         """A fingerprint of all that what is learned depends on, but for rounding: 32 hexadecimal digits."""

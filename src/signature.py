@@ -34,11 +34,11 @@ def read(target: str) -> Signature:
     """
     module, _, function = target.rpartition(".")
     definition = _definition(module, function, target)
-    hints = {argument.arg: argument.annotation for argument in _arguments(definition)}
+    hints = {argument.arg: argument.annotation for argument in _arguments(definition) if argument.annotation is not None}
     for name in ("inputs", "outputs"):
-        if hints.get(name) is None:
+        if name not in hints:
             raise UserError(f"{target} must annotate its argument '{name}' with kinds from recipes/kinds.py.")
-    fields = {}
+    fields: dict[str, typing.Any] = {}
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         hint = _evaluate(argument.annotation, target, argument.arg) if argument.annotation else typing.Any
         value = ... if default is None else _default(default, target, argument.arg)

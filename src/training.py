@@ -76,7 +76,8 @@ def transfer(source: keras.Model, model: keras.Model) -> None:
     def layers(of: keras.Model) -> dict[str, keras.layers.Layer]:
         return {layer.name: layer for layer in of._flatten_layers(include_self=False, recursive=False) if layer.weights}
 
-    there, alike = layers(source), []
+    there = layers(source)
+    alike: list[str] = []
     for name, layer in layers(model).items():
         if name in there and [w.shape for w in there[name].weights] == [w.shape for w in layer.weights]:
             layer.set_weights(there[name].get_weights())

@@ -22,8 +22,7 @@ class Vocabulary:
     def __init__(self, inner: tokenizers.Tokenizer):
         self.inner = inner
         inner.encode_special_tokens = True  # a text in which such a name is written means those letters
-        tokens = [inner.id_to_token(number) for number in range(len(self))]
-        self.characters = np.array([0, 1, 0, 0, *map(self._characters, tokens[len(SPECIAL) :])])  # that begin in each token
+        self.characters = np.array([0, 1, 0, 0, *map(self._characters, self._tokens())])  # that begin in each token
 
     @classmethod
     def learned(cls, texts: Sequence[str], tokens: str, size: int, lowercase: bool = False) -> Self:
@@ -41,7 +40,7 @@ class Vocabulary:
             inner = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
             inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
             inner.decoder = decoders.Fuse()
-            trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, vocab_size=2**31, show_progress=False)
+            trainer: trainers.Trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, vocab_size=2**31, show_progress=False)
         else:
             inner = tokenizers.Tokenizer(models.BPE())
             inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=tokens == "bpe")
@@ -68,6 +67,16 @@ class Vocabulary:
     def __len__(self) -> int:
         return self.inner.get_vocab_size()
 
+    def _tokens(self) -> list[str]:
+        """Those behind the first four, in the order of their numbers."""
+        return [self._token(number) for number in range(len(SPECIAL), len(self))]
+
+    def _token(self, number: int) -> str:
+        token = self.inner.id_to_token(number)
+        if token is None:
+            raise ValueError(f"The vocabulary has no token of number {number}.")
+        return token
+
     def _characters(self, token: str) -> int:
         return sum(byte & 0b1100_0000 != 0b1000_0000 for byte in self._bytes(token))  # not the bytes that continue one
 
@@ -76,8 +85,7 @@ class Vocabulary:
 
     def pieces(self) -> list[bytes]:
         """What each number writes, in UTF-8; a pair of bytes may be half a character, and the first four write nothing."""
-        tokens = [self.inner.id_to_token(number) for number in range(len(SPECIAL), len(self))]
-        return [b""] * len(SPECIAL) + [self._bytes(token) for token in tokens]
+        return [b""] * len(SPECIAL) + [self._bytes(token) for token in self._tokens()]
 
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's tokens."""

@@ -19,7 +19,7 @@ COLUMNS = 3
 def ranked(jobs: Sequence[Job], objective: str) -> list[Job]:
     """Those that have finished, the best first."""
     finished = [job for job in jobs if job.objective is not None]
-    return sorted(finished, key=lambda job: job.objective, reverse=not lower_is_better(objective))
+    return sorted(finished, key=lambda job: job.reached, reverse=not lower_is_better(objective))
 
 
 def parameters(jobs: Sequence[Job]) -> list[str]:
@@ -78,7 +78,7 @@ def _effects(jobs: Sequence[Job], names: Sequence[str], objective: str) -> Figur
     rows = math.ceil(len(names) / COLUMNS)
     columns = min(len(names), COLUMNS)
     figure = Figure(figsize=(1.5 + 3.5 * columns, 0.5 + 3 * rows), layout="constrained")
-    values = np.array([job.objective for job in jobs])
+    values = np.array([job.reached for job in jobs])
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False, sharey=True).flat, names):
         places = _along(axes, [job.overrides.get(name, "") for job in jobs])
         axes.plot(places, values, "o", alpha=0.5)
@@ -98,9 +98,9 @@ def _pareto(jobs: Sequence[Job], objectives: Sequence[str], other: str) -> Figur
     """The first objective against another one, with the jobs of the front joined."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([job.value(other) for job in jobs], [job.objective for job in jobs], "o", color="0.6", label="all jobs")
+    axes.plot([job.value(other) for job in jobs], [job.reached for job in jobs], "o", color="0.6", label="all jobs")
     best = sorted(front(jobs, objectives), key=lambda job: job.value(other))
-    axes.plot([job.value(other) for job in best], [job.objective for job in best], "o-", color="C0", label="Pareto front")
+    axes.plot([job.value(other) for job in best], [job.reached for job in best], "o-", color="C0", label="Pareto front")
     if _wide(np.array([job.value(other) for job in jobs])):
         axes.set_xscale("log")
     axes.set(xlabel=other, ylabel=objectives[0])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import filelock
 import numpy as np
@@ -25,13 +26,13 @@ from src.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NO_NETWORK = sorted(
-    builder.name
-    for module in builders.MODULES
-    if not hasattr(module, "URL")
-    for builder in vars(module).values()
-    if isinstance(builder, type) and issubclass(builder, tfds.core.GeneratorBasedBuilder)
-)
+
+def _builders(module: ModuleType) -> list[type[tfds.core.GeneratorBasedBuilder]]:
+    base = tfds.core.GeneratorBasedBuilder
+    return [found for found in vars(module).values() if isinstance(found, type) and issubclass(found, base)]
+
+
+NO_NETWORK = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
 CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES = 4, 60, 1  # seconds, seconds, times: an answer within 15 s where there is no network
 
 
@@ -51,9 +52,21 @@ class Part:
         return len(self.targets)
 
     @property
+    def array(self) -> np.ndarray:
+        """The inputs, where they are those of a model with one input."""
+        if isinstance(self.inputs, dict):
+            raise TypeError(f"These inputs are several: {', '.join(self.inputs)}.")
+        return self.inputs
+
+    @property
     def raw(self) -> np.ndarray:
         """The inputs as a user has them."""
-        return self.inputs if self.source is None else self.source
+        return self.array if self.source is None else self.source
+
+    @property
+    def raw_targets(self) -> np.ndarray:
+        """The targets as a user has them."""
+        return self.targets if self.reference is None else self.reference
 
     def first(self, limit: int | None) -> "Part":
         """The first `limit` examples; all of them if that is None."""
@@ -64,7 +77,7 @@ class Part:
     def digest(self) -> str:
         """A fingerprint of every value, and of their order: 32 hexadecimal digits."""
         fingerprint = hashlib.blake2b(digest_size=16)
-        for array in (self.inputs, self.targets):
+        for array in (self.array, self.targets):
             fingerprint.update(str((array.shape, array.dtype)).encode())
             if array.dtype == object:  # texts
                 for text in array:

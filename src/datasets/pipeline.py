@@ -4,6 +4,8 @@ Whole batches are gathered from memory, which costs a fraction of reading and ba
 the same shape, and every batch can be shared evenly by replicas.
 """
 
+from typing import Any
+
 import tensorflow as tf
 from keras import tree
 
@@ -65,9 +67,9 @@ def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(AHEAD).with_options(options)
 
 
-def _tensors(part: Part):
+def _tensors(part: Part) -> Any:
     return tree.map_structure(tf.constant, (part.inputs, part.targets))
 
 
-def _gather(arrays, rows: tf.Tensor):
+def _gather(arrays: Any, rows: tf.Tensor) -> Any:
     return tree.map_structure(lambda array: tf.gather(array, rows), arrays)

@@ -33,9 +33,16 @@ class Job:
     failure: str | None = None
     pruned: str | None = None
 
+    @property
+    def reached(self) -> float:
+        """The monitored metric of a job that has finished."""
+        if self.objective is None:
+            raise ValueError(f"The job with {dict(self.overrides)} has not finished.")
+        return self.objective
+
     def value(self, objective: str) -> float:
         """Of the metric that is improved, or of what the run cost: parameters, macs, seconds."""
-        return self.metrics.get(objective, self.objective)
+        return self.metrics.get(objective, self.reached)
 
 
 class Jobs:
@@ -53,6 +60,14 @@ class Jobs:
         """Those of the sweep that this process runs a job of."""
         folder = os.environ.get(VARIABLE)
         return cls(Path(folder)) if folder else None
+
+    @classmethod
+    def joined(cls) -> "Jobs":
+        """As `current`, in a process that does run such a job."""
+        jobs = cls.current()
+        if jobs is None:
+            raise RuntimeError(f"This process runs no job of a sweep: {VARIABLE} is not set.")
+        return jobs
 
     def begin(self, command: str, again: bool = True) -> None:
         """Makes this the current sweep, typed as `command`; what has failed is tried again, unless a search knows better."""
@@ -86,6 +101,10 @@ class Jobs:
     def failed(self) -> list[Job]:
         """Those that have failed since the sweep was typed the last time."""
         return [job for job in self.all() if job.failure]
+
+    def failures(self) -> list[str]:
+        """Why they have failed."""
+        return [job.failure for job in self.all() if job.failure]
 
     def alone(self, fingerprint: str) -> filelock.BaseFileLock:
         """Held while a job runs: a process may have outlived the sweep that began it, when that is typed again."""

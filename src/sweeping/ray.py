@@ -14,8 +14,9 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
+from src.config import plain
 from src.sweeping.jobs import COMMAND, VARIABLE
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class RayLauncher(Launcher):
     """
 
     def __init__(self, init: DictConfig, remote: DictConfig):
-        self.init, self.remote = OmegaConf.to_container(init, resolve=True), OmegaConf.to_container(remote, resolve=True)
+        self.init, self.remote = plain(init), plain(remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -53,7 +54,8 @@ class RayLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if not ray.is_initialized():
-            alone = {} if self.init.get("address") else {"_node_ip_address": "127.0.0.1"}  # and nobody else is to reach it
+            # Nobody else is to reach one of its own.
+            alone: dict[str, Any] = {} if self.init.get("address") else {"_node_ip_address": "127.0.0.1"}
             ray.init(**alone, **self.init)
         environment = {name: value for name, value in os.environ.items() if name.startswith(TAKEN_ALONG)}
         run, pending = ray.remote(**self.remote)(_job), []

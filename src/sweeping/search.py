@@ -14,11 +14,13 @@ import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from src import interruption
@@ -38,6 +40,11 @@ OVERRIDES = "overrides"  # attribute of a trial: {setting: what is typed}
 class OptunaSweeper(Sweeper):
     """Hydra's plugin; its arguments stand in conf/hydra/sweeper/optuna.yaml."""
 
+    # Of Hydra's, which may be None until `setup`:
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
     def __init__(self, **chosen: Any):
         del chosen  # `setup` is told them too, with what they refer to
 
@@ -55,17 +62,18 @@ class OptunaSweeper(Sweeper):
         Raises:
             UserError: no job has finished; or one has failed, and `sweep.fail_fast` is set.
         """
-        jobs = Jobs.current()
+        jobs = Jobs.joined()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.search.params.items()), *arguments])
         swept = {space.name(override): override for override in overrides if override.is_sweep_override()}
         varied = {name: override for name, override in swept.items() if len(space.values(override)) > 1}
-        fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
+        fixed = [space.typed(override) for override in overrides if not override.is_sweep_override()]
         fixed += [f"{name}={space.values(override)[0]}" for name, override in swept.items() if name not in varied]
-        trials = number_of_trials(self.search, varied.values())
-        begun, launched = _cut_short(study(self.search, jobs, varied.values())), 0
+        searched = list(varied.values())
+        trials = number_of_trials(self.search, searched)
+        begun, launched = _cut_short(study(self.search, jobs, searched)), 0
         while True:
-            asking = study(self.search, jobs, varied.values())
+            asking = study(self.search, jobs, searched)
             while len(begun) < self.search.jobs and len(asking.get_trials(deepcopy=False)) < trials:
                 begun.append(_ask(asking, varied))
             if not begun:
@@ -82,8 +90,9 @@ class OptunaSweeper(Sweeper):
             raise UserError("No job of the search has finished.")
 
     def _stop_after_a_failure(self, jobs: Jobs) -> None:
-        if self.config.sweep.fail_fast and jobs.failed():
-            raise UserError(jobs.failed()[0].failure)
+        failures = jobs.failures()
+        if self.config.sweep.fail_fast and failures:
+            raise UserError(failures[0])
 
 
 def number_of_trials(search: Search, varied: Sequence[Override]) -> int:
@@ -103,7 +112,7 @@ def study(search: Search, jobs: Jobs, varied: Sequence[Override] = ()) -> optuna
     short goes on as it would have gone.
     """
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(jobs.study)))
-    directions = ["minimize" if lower_is_better(name) else "maximize" for name in search.objectives]
+    directions = [StudyDirection.MINIMIZE if lower_is_better(name) else StudyDirection.MAXIMIZE for name in search.objectives]
     found = optuna.create_study(study_name=STUDY, storage=storage, directions=directions, load_if_exists=True)
     found.sampler = _sampler(search, len(found.get_trials(deepcopy=False)), varied)
     found.pruner = _pruner(search)
@@ -136,9 +145,10 @@ def distribution(override: Override, sampler: str) -> BaseDistribution:
     """What Optuna draws the values of a setting from. A grid has listed them."""
     swept = override.value()
     if isinstance(swept, IntervalSweep):
-        whole = (isinstance(swept.start, int) and isinstance(swept.end, int)) or "int" in swept.tags
-        kind, number = (IntDistribution, int) if whole else (FloatDistribution, float)
-        return kind(number(swept.start), number(swept.end), log="log" in swept.tags)
+        low, high = space.ends(swept)
+        if (isinstance(low, int) and isinstance(high, int)) or "int" in swept.tags:
+            return IntDistribution(int(low), int(high), log="log" in swept.tags)
+        return FloatDistribution(float(low), float(high), log="log" in swept.tags)
     if isinstance(swept, RangeSweep) and sampler != "grid" and swept.step > 0:
         numbers = [float(value) for value in space.values(override)]  # Hydra's ranges end before their end
         if isinstance(swept.start, int) and isinstance(swept.step, int):

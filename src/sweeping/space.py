@@ -13,6 +13,13 @@ def name(override: Override) -> str:
     return override.get_key_element()
 
 
+def typed(override: Override) -> str:
+    """As it is typed. Hydra's type allows for nothing; its parser does not."""
+    if override.input_line is None:
+        raise TypeError(f"{override} was not typed.")
+    return override.input_line
+
+
 def is_interval(override: Override) -> bool:
     """Whether it has more values than can be listed."""
     return override.is_interval_sweep()
@@ -20,9 +27,9 @@ def is_interval(override: Override) -> bool:
 
 def check(override: Override) -> None:
     """Raises a UserError unless there is something in it."""
-    swept, written = override.value(), override.input_line
+    swept, written = override.value(), typed(override)
     if isinstance(swept, IntervalSweep):
-        low, high = swept.start, swept.end
+        low, high = ends(swept)
         if low > high:
             raise UserError(f"{written} begins above its end; type {name(override)}={_with_tags(swept, high, low)}.")
         if "log" in swept.tags and low <= 0:
@@ -37,8 +44,15 @@ def values(override: Override) -> list[str]:
     """Those that can be listed, as they are typed; of an interval its two ends."""
     swept = override.value()
     if isinstance(swept, IntervalSweep):
-        return [repr(swept.start), repr(swept.end)]
+        return [repr(end) for end in ends(swept)]
     return list(override.sweep_string_iterator())
+
+
+def ends(swept: IntervalSweep) -> tuple[float, float]:
+    """The two ends of an interval. Hydra's types allow for none; its grammar does not."""
+    if swept.start is None or swept.end is None:
+        raise TypeError(f"{swept} has no end.")
+    return swept.start, swept.end
 
 
 def _with_tags(swept: IntervalSweep, low: float, high: float) -> str:

@@ -1,5 +1,7 @@
 """What a data set asks of a model: one module for each task."""
 
+from collections.abc import Callable
+
 from src import settings
 from src.datasets import Data
 from src.tasks.forecasting import Forecasting
@@ -12,7 +14,7 @@ from src.tasks.task import Task
 from src.tasks.text_classification import TextClassification
 from src.tasks.translation import Translation
 
-TASKS: dict[str, type[Task]] = {
+TASKS: dict[str, Callable[..., Task]] = {
     "image_classification": ImageClassification,
     "image_generation": ImageGeneration,
     "pixel_generation": PixelGeneration,
@@ -20,6 +22,13 @@ TASKS: dict[str, type[Task]] = {
     "language_modeling": LanguageModeling,
     "translation": Translation,
     "forecasting": Forecasting,
+}
+
+# Those whose models make something; their `restored` gives what does, from what a run kept.
+MAKERS: dict[str, type[ImageGeneration] | type[PixelGeneration] | type[LanguageModeling]] = {
+    "image_generation": ImageGeneration,
+    "pixel_generation": PixelGeneration,
+    "language_modeling": LanguageModeling,
 }
 
 
@@ -41,6 +50,6 @@ def create(
     """
     task = TASKS[chosen.name](chosen, data, *([pretrained.vocabulary] if pretrained else []))
     task.train, task.validation, task.test = (part.first(limit) for part in (task.train, task.validation, task.test))
-    if isinstance(task, Generation):
+    if isinstance(task, Generation) and judge is not None:
         task.judge = judge
     return task

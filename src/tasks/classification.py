@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 from scipy.special import log_softmax
 
@@ -64,7 +64,7 @@ class Classification(Task):
     def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
         """Raw inputs to `probability` (batch, classes) and `class` (batch,), the number of the likeliest one."""
 
-        def answer(inputs) -> dict:
+        def answer(inputs: KerasTensor) -> dict:
             probability = ops.softmax(ops.cast(model(self.encode(inputs), training=False), "float32"))
             return {"probability": probability, "class": ops.argmax(probability, axis=-1)}
 
@@ -72,7 +72,7 @@ class Classification(Task):
 
     encoders: tuple = ()  # the layers that `encode` uses
 
-    def encode(self, inputs):
+    def encode(self, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
         """A batch of raw inputs, to what the model takes."""
         return inputs
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
@@ -27,20 +27,20 @@ class Forecasting(Task):
     """
 
     def __init__(self, chosen: settings.Forecasting, data: Data):
-        if not np.issubdtype(data.train.inputs.dtype, np.floating):
+        if not np.issubdtype(data.train.raw.dtype, np.floating):
             raise UserError(f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are not numbers.")
         self.chosen = chosen
         self.units = {"mae": chosen.unit, "rmse": chosen.unit}
-        self.series = {name: _complete(getattr(data, name).inputs) for name in ("train", "validation", "test")}
+        self.series = {name: _complete(getattr(data, name).raw) for name in ("train", "validation", "test")}
         if chosen.reach_back:
             self._reach_back()
         self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
-        features = self.train.inputs.shape[2]
+        features = self.train.array.shape[2]
         self.inputs = Series(chosen.window, features)
         self.outputs = Forecast(chosen.horizon, features)
         # Of the training part alone, (features,) each:
-        self.mean = self.train.inputs.mean(axis=(0, 1))
-        self.scale = np.maximum((self.train.inputs - self._center(self.train.inputs)).std(axis=(0, 1)), 1e-6)
+        self.mean = self.train.array.mean(axis=(0, 1))
+        self.scale = np.maximum((self.train.array - self._center(self.train.array)).std(axis=(0, 1)), 1e-6)
         # Mean error of the seasonal naive forecast, one season ahead, within the training part (Hyndman & Koehler 2006).
         train = self.series["train"]
         self.deviation = train.std(axis=0)  # (features,)
@@ -124,7 +124,7 @@ class Forecasting(Task):
     def _seasonal_naive(self, part: Part) -> np.ndarray:
         """What was a season ago comes again."""
         steps = np.arange(self.chosen.horizon) % self.chosen.season
-        return part.inputs[:, steps - self.chosen.season]
+        return part.array[:, steps - self.chosen.season]
 
     def _exponential_smoothing(self) -> np.ndarray:
         """Additive Holt–Winters, fitted on the training part; unlike a recipe it sees all that came before a window's end."""
@@ -160,7 +160,7 @@ class Forecasting(Task):
         chosen = np.unique(np.linspace(0, len(self.test) - 1, 3).astype(int))
         figure = Figure(figsize=(9, 2.8 * len(chosen)), layout="constrained")
         for axes, index in zip(figure.subplots(len(chosen), squeeze=False).flat, chosen):
-            axes.plot(before, self.test.inputs[index, :, 0], color="0.5", label="seen")
+            axes.plot(before, self.test.array[index, :, 0], color="0.5", label="seen")
             axes.plot(after, self.test.targets[index, :, 0], color="black", label="truth")
             axes.plot(after, naive[index, :, 0], color="tab:orange", linestyle=":", label="seasonal naive")
             axes.plot(after, predictions[index, :, 0], color="tab:blue", label="forecast")
@@ -186,15 +186,15 @@ class StandardizedSquaredError(keras.losses.Loss):
         scale: one number for each feature.
     """
 
-    def __init__(self, scale: list[float], name: str = "standardized_squared_error", **kwargs):
+    def __init__(self, scale: list[float], name: str = "standardized_squared_error", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.scale = scale
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """(batch, horizon, features) twice, to (batch,)."""
         return ops.mean(ops.square((y_true - y_pred) / ops.convert_to_tensor(self.scale, y_pred.dtype)), axis=(1, 2))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}
 
 

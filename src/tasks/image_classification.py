@@ -4,7 +4,7 @@ import warnings
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -31,11 +31,11 @@ class ImageClassification(Classification):
     label_goes_in = False  # whether the recipe learns by reward: it is told the right answer while it trains
 
     def __init__(self, chosen: settings.ImageClassification, data: Data):
-        if data.train.inputs.ndim != 4 or data.train.inputs.dtype != np.uint8:
+        if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: image_classification needs images, but the inputs are not images.")
         super().__init__(data)
         self.train, self.validation, self.test = data.train, data.validation, data.test
-        self.inputs = Image(*data.train.inputs.shape[1:])
+        self.inputs = Image(*data.train.raw.shape[1:])
 
     def around(self, network: keras.Model) -> keras.Model:
         pixels = keras.Input(self.train.raw.shape[1:], dtype="uint8", name="image")
@@ -49,11 +49,11 @@ class ImageClassification(Classification):
         return keras.Model({"image": pixels, "label": label}, network({"image": image, "label": label}), name=network.name)
 
     @staticmethod
-    def _labelled(part: Part, labels) -> Part:
+    def _labelled(part: Part, labels: np.ndarray | int) -> Part:
         labels = np.broadcast_to(np.asarray(labels, np.int32), len(part))
         return Part({"image": part.raw, "label": labels}, part.targets, source=part.raw)
 
-    def encode(self, inputs):
+    def encode(self, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
         if not self.label_goes_in:
             return inputs
         return {"image": inputs, "label": ops.full(ops.shape(inputs)[:1], UNKNOWN_LABEL, dtype="int32")}

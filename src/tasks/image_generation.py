@@ -12,7 +12,7 @@ import hydra.utils
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
 from recipes.kinds import LabelledImage, Samples
@@ -69,12 +69,12 @@ class Painter:
         batches = [compiled(tf.constant(filled[at : at + batch])).numpy() for at in range(0, len(filled), batch)]
         return np.concatenate(batches)[:number]
 
-    def images(self, labels, seed: keras.random.SeedGenerator, **how: Any):
+    def images(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **how: Any) -> KerasTensor:
         """As `paint`, of one batch, as tensors."""
         return to_bytes(self.model.generate(labels, seed, **how))
 
 
-def to_bytes(image):
+def to_bytes(image: KerasTensor) -> KerasTensor:
     """0..1 to 0..255."""
     return ops.cast(ops.round(255.0 * ops.clip(ops.cast(image, "float32"), 0.0, 1.0)), "uint8")
 
@@ -83,7 +83,7 @@ class Generation(Task):
     """Images to more of them: what is the same for every way of making them.
 
     Predictions are images uint8 (samples, H, W, C); how many does not depend on the part that they are compared with. Of a
-    part, `reference` holds the images, `source` the labels, which is what others ask with.
+    part, `raw` is the labels, which is what others ask with, and `raw_targets` the images.
 
     Attributes:
         judge: the classifier that tells how good images are; set before anything is measured.
@@ -95,9 +95,9 @@ class Generation(Task):
 
     def __init__(self, chosen: settings.ImageGeneration | settings.PixelGeneration, data: Data):
         self.chosen, self.classes = chosen, data.classes
-        if data.train.inputs.ndim != 4 or data.train.inputs.dtype != np.uint8:
+        if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: {chosen.name} needs images, but the inputs are not images.")
-        self.shape = data.train.inputs.shape[1:]
+        self.shape = data.train.raw.shape[1:]
         self.train, self.validation, self.test = (self.part(p) for p in (data.train, data.validation, data.test))
         self._painter: Painter | None = None
         self._diversity = 0.0  # when it was looked at last
@@ -118,13 +118,18 @@ class Generation(Task):
     def _labels(self, part: Part) -> np.ndarray:
         return part.targets.astype(np.int32) if self.classes else np.full(len(part), ANY, np.int32)
 
-    def _paint(self, model: keras.Model, number: int, seed: int = 0, **how: Any) -> np.ndarray:
-        """So many images; of a model that is told the class, with as many of each as training has."""
+    def _painter_of(self, model: keras.Model) -> Painter:
+        """The same one as long as it is the same model, since it remembers what it has compiled."""
         if self._painter is None or self._painter.model is not model:
             self._painter = self.painter(model)
-        drawn = np.random.default_rng(seed).choice(self.train.source, number)
+        return self._painter
+
+    def _paint(self, model: keras.Model, number: int, seed: int = 0, **how: Any) -> np.ndarray:
+        """So many images; of a model that is told the class, with as many of each as training has."""
+        painter = self._painter_of(model)
+        drawn = np.random.default_rng(seed).choice(self.train.raw, number)
         began = time.perf_counter()
-        images = self._painter.paint(drawn if self._painter.conditional else np.full(number, ANY), seed, **how)
+        images = painter.paint(drawn if painter.conditional else np.full(number, ANY), seed, **how)
         if not how:
             self._seconds = (time.perf_counter() - began) / number
         return images
@@ -150,8 +155,8 @@ class Generation(Task):
         precision, recall = precision_and_recall(fewer, made[0])
         count = made[1].shape[1]
         shares = [np.bincount(p.argmax(axis=1), minlength=count) / len(p) for p in (real[1], made[1])]
-        both = (predictions, part.reference[: len(fewer)])
-        distances = [np.median(nearest(images, self.train.reference)[1]) for images in both]
+        both = (predictions, part.raw_targets[: len(fewer)])
+        distances = [np.median(nearest(images, self.train.raw_targets)[1]) for images in both]
         return {
             "fid": frechet_distance(real[0], made[0]),
             "kid": kernel_distance(fewer, made[0]),
@@ -166,14 +171,14 @@ class Generation(Task):
 
     def _look(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         if id(part) not in self._seen:
-            self._seen[id(part)] = self.judge.look(part.reference)
+            self._seen[id(part)] = self.judge.look(part.raw_targets)
         return self._seen[id(part)]
 
     def baselines(self) -> dict[str, Metrics]:
         """The best that can be hoped for, other real images (as many, from the training part), and the worst, noise."""
         draw = np.random.default_rng(0)
         number = min(self.chosen.samples, len(self.train))
-        some = self.train.reference[np.sort(draw.choice(len(self.train), number, replace=False))]
+        some = self.train.raw_targets[np.sort(draw.choice(len(self.train), number, replace=False))]
         noise = draw.integers(0, 256, (number, *self.shape), dtype=np.uint8)
         return {"training_images": self.metrics(self.test, some), "noise": self.metrics(self.test, noise)}
 
@@ -196,8 +201,11 @@ class Generation(Task):
     # --- what is shown
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        found = {"samples.png": self._grid(predictions), "nearest_training_images.png": self._nearest(predictions)}
-        if "steps" in self._painter.how:
+        found: dict[str, Figure | str] = {
+            "samples.png": self._grid(predictions),
+            "nearest_training_images.png": self._nearest(predictions),
+        }
+        if "steps" in self._painter_of(model).how:
             found["quality_against_steps.png"] = self._quality(model)
         return found
 
@@ -212,13 +220,13 @@ class Generation(Task):
     def _nearest(self, images: np.ndarray) -> Figure:
         """Samples, and beside each the training image that is most alike: they should differ."""
         images = images[:NEIGHBOURS_SHOWN]
-        numbers, distances = nearest(images, self.train.reference)
+        numbers, distances = nearest(images, self.train.raw_targets)
         figure = Figure(figsize=(8, 5), layout="constrained")
         figure.suptitle("Left: generated. Right: the nearest training image, and its distance")
         for axes in figure.subplots(4, 4).flat:
             axes.axis("off")
         for axes, image, number, distance in zip(figure.axes, images, numbers, distances):
-            pair = grid(np.stack([image, self.train.reference[number]]), 2)
+            pair = grid(np.stack([image, self.train.raw_targets[number]]), 2)
             axes.imshow(pair.squeeze(), cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"{distance:.3f}", fontsize=9)
         return figure
@@ -244,7 +252,7 @@ class Generation(Task):
         painter, draws = self.painter(model), keras.layers.Layer(name="draws")
         draws.seed = keras.random.SeedGenerator(0)  # a layer keeps its state among its variables
 
-        def answer(labels) -> dict:
+        def answer(labels: KerasTensor) -> dict:
             return {"image": painter.images(labels, draws.seed)}
 
         return answer, [model, draws]
@@ -258,13 +266,13 @@ class ImageGeneration(Generation):
 
     def __init__(self, chosen: settings.ImageGeneration, data: Data):
         super().__init__(chosen, data)
-        self.inputs, self.outputs = LabelledImage(*self.shape, len(self.classes)), Samples(*self.shape)
+        self.inputs, self.outputs = kinds(self.shape, self.classes)
         self.terms: tuple[str, ...] = ()
 
     def part(self, raw: Part) -> Part:
         labels = self._labels(raw)
-        pixels = raw.inputs.astype(np.float32) / 255
-        return Part({"image": pixels, "label": labels}, labels, source=labels, reference=raw.inputs)
+        pixels = raw.array.astype(np.float32) / 255
+        return Part({"image": pixels, "label": labels}, labels, source=labels, reference=raw.array)
 
     def around(self, network: keras.Model) -> keras.Model:
         self.terms = network.terms
@@ -285,16 +293,22 @@ class ImageGeneration(Generation):
         known = json.loads(images)
         shape, classes = tuple(known["shape"]), tuple(known["classes"])
         recipe = hydra.utils.get_method(chosen.model.target)
-        model = recipe(LabelledImage(*shape, len(classes)), Samples(*shape), **chosen.model.hyperparameters)
+        model = recipe(*kinds(shape, classes), **chosen.model.hyperparameters)
         model({"image": np.zeros((1, *shape), np.float32), "label": np.zeros(1, np.int32)})
         model.load_weights(weights)
         return Painter(model, classes)
 
 
+def kinds(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, Samples]:
+    """What a recipe is asked to take and to give, of images of a shape (H, W, C)."""
+    height, width, channels = shape
+    return LabelledImage(height, width, channels, len(classes)), Samples(height, width, channels)
+
+
 class SumOfTerms(keras.losses.Loss):
     """The loss of a model that answers with the terms of its loss (batch, terms), whatever the targets."""
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         return ops.sum(ops.reshape(y_pred, (ops.shape(y_true)[0], -1)), axis=-1)  # Keras may have taken an axis of 1 away
 
 
@@ -310,7 +324,7 @@ class Term(keras.metrics.Mean):
         super().__init__(name=name)
         self.number = number
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
         return super().update_state(y_pred[:, self.number], sample_weight)
 
 

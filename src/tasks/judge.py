@@ -38,7 +38,7 @@ class Judge:
         Raises:
             UserError: its recipe has changed since.
         """
-        model = ImageClassification(chosen.task, data).model(
+        model = ImageClassification(chosen.task_as(settings.ImageClassification), data).model(
             hydra.utils.get_method(chosen.model.target), chosen.model.hyperparameters
         )
         try:
@@ -87,10 +87,10 @@ def kernel_distance(real: np.ndarray, made: np.ndarray) -> float:
         made: features (m, d).
     """
 
-    def kernel(x, y):
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-    def within(x):
+    def within(x: np.ndarray) -> float:
         values = kernel(x, x)
         return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
 
@@ -108,9 +108,9 @@ def precision_and_recall(real: np.ndarray, made: np.ndarray) -> tuple[float, flo
         made: features (m, d).
     """
 
-    def among(these, those):
-        reach = [np.partition(block, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for block in pairwise_distances_chunked(those)]
-        reach = np.concatenate(reach)  # the first neighbour is the point itself
+    def among(these: np.ndarray, those: np.ndarray) -> float:
+        distances = pairwise_distances_chunked(those)  # the first neighbour is the point itself
+        reach = np.concatenate([np.partition(block, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for block in distances])
         return float(np.mean(np.concatenate([(b <= reach).any(axis=1) for b in pairwise_distances_chunked(these, those)])))
 
     return among(made, real), among(real, made)

@@ -37,7 +37,7 @@ class LanguageModeling(Task):
     KEPT = VOCABULARY_FILE  # what, besides settings and weights, `restored` needs
 
     def __init__(self, chosen: settings.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
-        parts = {name: getattr(data, name).inputs for name in ("train", "validation", "test")}
+        parts = {name: getattr(data, name).raw for name in ("train", "validation", "test")}
         for name, texts in parts.items():
             check_texts(texts, f"the {name} part of dataset={data.name}")
         texts = {name: [text.decode() for text in found] for name, found in parts.items()}
@@ -61,7 +61,7 @@ class LanguageModeling(Task):
 
     def predict(self, model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
         @tf.function(reduce_retracing=True)
-        def told(inputs, targets):
+        def told(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             logs = ops.log_softmax(ops.cast(model(inputs, training=False), "float32"), axis=-1)
             truth = ops.take_along_axis(logs, ops.cast(targets, "int32")[..., None], axis=-1)[..., 0]
             return ops.where(ops.equal(targets, PADDING), 0.0, truth)
@@ -86,14 +86,14 @@ class LanguageModeling(Task):
         unigrams = np.bincount(self.train.targets.ravel(), minlength=size) + 1.0
         unigrams[PADDING] = 0
         unigrams /= unigrams.sum()
-        pairs, counts = np.unique(_pair(self.train.inputs, self.train.targets, size), return_counts=True)
+        pairs, counts = np.unique(_pair(self.train.array, self.train.targets, size), return_counts=True)
         before = np.bincount(pairs // size, counts, minlength=size)
 
         def bigram(part: Part, backing: float) -> np.ndarray:
-            wanted = _pair(part.inputs, part.targets, size)
+            wanted = _pair(part.array, part.targets, size)
             at = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
             seen = np.where(pairs[at] == wanted, counts[at], 0)
-            share = (seen + backing * unigrams[part.targets]) / (before[part.inputs] + backing)
+            share = (seen + backing * unigrams[part.targets]) / (before[part.array] + backing)
             return _logs(share, part)
 
         best = min(BACKING, key=lambda backing: -bigram(self.validation, backing).sum())
@@ -105,7 +105,7 @@ class LanguageModeling(Task):
     def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
         """Token numbers (batch, context) to `probability` (batch, vocabulary) of what follows the last one."""
 
-        def answer(tokens) -> dict:
+        def answer(tokens: tf.Tensor) -> dict:
             last = ops.maximum(ops.sum(ops.cast(ops.not_equal(tokens, PADDING), "int32"), axis=1) - 1, 0)
             logits = ops.take_along_axis(model(tokens, training=False), last[:, None, None], axis=1)[:, 0]
             return {"probability": ops.softmax(ops.cast(logits, "float32"))}
@@ -130,7 +130,7 @@ class LanguageModeling(Task):
     def restored(cls, chosen: settings.Settings, vocabulary: str, weights: str) -> "Writer":
         """What writes, from what a run kept: its settings, its vocabulary as JSON, the path of its weights."""
         known = Vocabulary.from_json(vocabulary)
-        context = chosen.task.context
+        context = chosen.task_as(settings.LanguageModeling).context
         recipe = hydra.utils.get_method(chosen.model.target)
         model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
         model(np.zeros((1, context), np.int32))

@@ -6,7 +6,7 @@ from typing import Any
 import hydra.utils
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from recipes import decoding
 from recipes.kinds import END, START, Continuation, Tokens
@@ -25,14 +25,14 @@ class PixelGeneration(Generation):
     """
 
     def __init__(self, chosen: settings.PixelGeneration, data: Data):
-        self.pixels = Pixels(data.train.inputs.shape[1:], data.classes, chosen.levels)
+        self.pixels = Pixels(data.train.raw.shape[1:], data.classes, chosen.levels)
         super().__init__(chosen, data)
         self.inputs, self.outputs = self.pixels.kinds()
 
     def part(self, raw: Part) -> Part:
         labels = self._labels(raw)
-        tokens = self.pixels.tokens(raw.inputs, labels)
-        return Part(tokens[:, :-1], tokens[:, 1:], source=labels, reference=raw.inputs)
+        tokens = self.pixels.tokens(raw.array, labels)
+        return Part(tokens[:, :-1], tokens[:, 1:], source=labels, reference=raw.array)
 
     def loss(self) -> keras.losses.Loss:
         return TokenCrossentropy(self.outputs.length)
@@ -44,7 +44,7 @@ class PixelGeneration(Generation):
         return PixelPainter(model, self.pixels)
 
     def artifacts(self) -> dict[str, str]:
-        known = {"shape": list(self.shape), "classes": list(self.classes), "levels": self.chosen.levels}
+        known = {"shape": list(self.shape), "classes": list(self.classes), "levels": self.pixels.levels}
         return {IMAGES_FILE: json.dumps(known)}
 
     @classmethod
@@ -54,7 +54,7 @@ class PixelGeneration(Generation):
         pixels = Pixels(tuple(known["shape"]), tuple(known["classes"]), known["levels"])
         inputs, outputs = pixels.kinds()
         model = hydra.utils.get_method(chosen.model.target)(inputs, outputs, **chosen.model.hyperparameters)
-        model(np.zeros((1, inputs.length), np.int32))
+        model(np.zeros((1, outputs.length), np.int32))
         model.load_weights(weights)
         return PixelPainter(model, pixels)
 
@@ -81,11 +81,11 @@ class Pixels:
         levels = np.rint(images.reshape(len(images), -1) / 255 * (self.levels - 1)).astype(np.int32)
         return np.concatenate([self.first(labels)[:, None], FIRST + levels], axis=1)
 
-    def first(self, labels):
+    def first(self, labels: KerasTensor) -> KerasTensor:
         """The token that an image of each label (n,) begins with."""
         return FIRST + self.levels + labels if self.classes else 0 * labels + START
 
-    def images(self, tokens):
+    def images(self, tokens: KerasTensor) -> KerasTensor:
         """Tokens (n, 1 + H W C) to images uint8 (n, H, W, C), as tensors."""
         levels = ops.cast(tokens[:, 1:] - FIRST, "float32")
         return ops.reshape(ops.cast(ops.round(levels * (255 / (self.levels - 1))), "uint8"), (-1, *self.shape))
@@ -105,7 +105,7 @@ class PixelPainter(Painter):
         self.how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
         self._compiled = {}
 
-    def images(self, labels, seed: keras.random.SeedGenerator, **how: Any):
+    def images(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **how: Any) -> KerasTensor:
         if self.conditional:
             any_class = keras.random.randint(ops.shape(labels), 0, len(self.classes), seed=seed)
             labels = ops.where(labels < 0, ops.cast(any_class, "int32"), labels)

@@ -33,12 +33,12 @@ class TextClassification(Classification):
     def __init__(self, chosen: settings.TextClassification, data: Data, vocabulary: Vocabulary | None = None):
         super().__init__(data)
         for name in ("train", "validation", "test"):
-            check_texts(getattr(data, name).inputs, f"the {name} part of dataset={data.name}")
+            check_texts(getattr(data, name).raw, f"the {name} part of dataset={data.name}")
         self.chosen = chosen
         unit = chosen.unit if chosen.unit in ("word", "character") else "word"
-        self.tokenizer = Tokenizer(data.train.inputs, unit, chosen.vocabulary, chosen.length, chosen.lowercase)
+        self.tokenizer = Tokenizer(data.train.raw, unit, chosen.vocabulary, chosen.length, chosen.lowercase)
         if vocabulary is not None or chosen.unit != unit:  # tokens that TensorFlow cannot find
-            texts = [text.decode() for text in data.train.inputs]
+            texts = [text.decode() for text in data.train.raw]
             vocabulary = vocabulary or Vocabulary.learned(texts, chosen.unit, chosen.vocabulary)
             self.encoder = Encoder(vocabulary, chosen.length)
         else:
@@ -48,7 +48,7 @@ class TextClassification(Classification):
 
     def _encoded(self, part: Part) -> Part:
         encode = self.encoder or self.tokenizer.encode
-        return Part(encode(part.inputs), part.targets, source=part.inputs)
+        return Part(encode(part.raw), part.targets, source=part.raw)
 
     def encode(self, inputs: tf.Tensor) -> tf.Tensor:
         """Texts (batch,) to token numbers (batch, length); of a text without a single token, one that is unknown.
@@ -75,7 +75,7 @@ class TextClassification(Classification):
             tokenizer=str.split if by_word else None,
             token_pattern=None, lowercase=False, ngram_range=(1, 2), min_df=2, sublinear_tf=True,
         )  # fmt: skip
-        train, test = (self._standard(part.source) for part in (self.train, self.test))
+        train, test = (self._standard(part.raw) for part in (self.train, self.test))
         seen = np.unique(self.train.targets)
         logs = np.full((len(self.test), self.outputs.count), np.log(1e-9))
         if len(seen) > 1:
@@ -95,20 +95,20 @@ class TextClassification(Classification):
         worst, count = self._worst(logs)
         rows = [
             f"<p>{self._verdict(index, logs[index])}</p>"
-            f"<blockquote>{pages.escape(self.test.source[index].decode()[:1000])}</blockquote>"
+            f"<blockquote>{pages.escape(self.test.raw[index].decode()[:1000])}</blockquote>"
             for index in worst[:SHOWN]
         ]
         return {"worst_mistakes.html": pages.page(f"The worst of {count} mistakes on {len(logs):,} test texts", rows)}
 
     def _attention(self, model: keras.Model, predictions: np.ndarray) -> dict[str, str]:
         """How much the model looked at each token of the first test texts; nothing for a recipe that does not attend."""
-        tokens = self.test.first(SHOWN).inputs
+        tokens = self.test.first(SHOWN).array
         weights = attention_weights(model, tokens, tokens != PADDING)
         if weights is None:
             return {}
         rows = []
         for index, each in enumerate(weights):
-            words = self._split(self.test.source[index].decode())[: self.chosen.length]
+            words = self._split(self.test.raw[index].decode())[: self.chosen.length]
             rows.append(f"<p>{self._verdict(index, predictions[index])}</p><p>{pages.weighted(words, each[: len(words)])}</p>")
         return {"attention.html": pages.page("What it looked at: the darker, the more", rows)}
 

@@ -1,6 +1,7 @@
 """Texts to token numbers and back: by word or by character, all in TensorFlow, or in byte pairs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +41,7 @@ class Tokenizer:
         self.layer = self._layer(vocabulary=["[START]", "[END]", *counting.get_vocabulary()[2:]])
         self.words = np.array(self.layer.get_vocabulary(), dtype=object)
 
-    def _layer(self, **more) -> layers.TextVectorization:
+    def _layer(self, **more: Any) -> layers.TextVectorization:
         split = "whitespace" if self.unit == "word" else "character"
         return layers.TextVectorization(standardize=self.standardize, split=split, ragged=True, **more)
 

@@ -1,12 +1,13 @@
 """Translation: what does this sequence say, written another way?"""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import sacrebleu
 import tensorflow as tf
-from keras import ops
+from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
 from recipes import decoding
@@ -38,8 +39,10 @@ class Translation(Task):
             for side in ("inputs", "targets"):
                 check_texts(getattr(getattr(data, name), side), f"the {name} part of dataset={data.name} ({side})")
         self.chosen = chosen
+        self.source: Tokenizer | Subwords
+        self.target: Tokenizer | Subwords
         lengths = chosen.source_length, chosen.target_length + 1  # of a target with START or END
-        sides = data.train.inputs, data.train.targets
+        sides = data.train.raw, data.train.targets
         if chosen.unit == "bpe":  # one vocabulary for both, in which names are written alike
             both = [text.decode() for side in sides for text in side]
             vocabulary = Vocabulary.learned(both, "bpe", chosen.vocabulary, chosen.lowercase)
@@ -57,10 +60,10 @@ class Translation(Task):
 
     def _encoded(self, part: Part) -> Part:
         given = {
-            "source": self.source.encode(part.inputs, start=self.encoder is not None),
+            "source": self.source.encode(part.raw, start=self.encoder is not None),
             "target": self.target.encode(part.targets, start=True),
         }
-        return Part(given, self.target.encode(part.targets, end=True), source=part.inputs, reference=part.targets)
+        return Part(given, self.target.encode(part.targets, end=True), source=part.raw, reference=part.targets)
 
     def around(self, network: keras.Model) -> keras.Model:
         return network
@@ -76,7 +79,7 @@ class Translation(Task):
         written = [write(inputs["source"]).numpy() for inputs in pipeline.prediction(part, batch_size)]
         return np.concatenate(written)[: len(part)]
 
-    def _write(self, model: keras.Model):
+    def _write(self, model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         def write(source: tf.Tensor) -> tf.Tensor:
             if self.chosen.beams == 1:
                 numbers = decoding.greedy(model, source, self.target.length)
@@ -88,7 +91,7 @@ class Translation(Task):
 
     def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
         """Exact match, the share of texts that are right to the last character; BLEU and chrF of sacrebleu, 0 to 100."""
-        references = self._comparable(part.reference)
+        references = self._comparable(part.raw_targets)
         answers = [text.decode() if isinstance(text, bytes) else text for text in predictions]
         return {
             "exact_match": float(np.mean([one == other for one, other in zip(answers, references)])),
@@ -103,22 +106,22 @@ class Translation(Task):
 
     def baselines(self) -> dict[str, Metrics]:
         """The source, copied."""
-        copied = self._comparable(self.test.source)
-        return {"copy": self.metrics(self.test, copied)}
+        copied = self._comparable(self.test.raw)
+        return {"copy": self.metrics(self.test, np.array(copied, dtype=object))}
 
     def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
         """Texts (batch,), or their numbers where there is an `encoder`, to `text` (batch,), what the model writes."""
-        write = self._write(model)
-        if self.encoder is not None:
+        write, source = self._write(model), self.source
+        if isinstance(source, Subwords):
             return lambda numbers: {"text": write(numbers)}, [model]
-        return lambda texts: {"text": write(self.source(texts))}, [model, self.source.layer]
+        return lambda texts: {"text": write(source(texts))}, [model, source.layer]
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         shown = self.test.first(SHOWN)
         written = self.target.encode(predictions[:SHOWN], start=True)
         weights = ops.convert_to_numpy(model.alignments({"source": shown.inputs["source"], "target": written}))
         rows = []
-        for index, (source, reference) in enumerate(zip(shown.source, shown.reference)):
+        for index, (source, reference) in enumerate(zip(shown.raw, shown.raw_targets)):
             said = predictions[index].decode()
             come = [*["⏵"] * (self.encoder is not None), *self.source.split(source.decode())][: self.source.length]
             gone = [*self.target.split(said), "⏎"][: self.target.length]
@@ -138,25 +141,25 @@ class TokenCrossentropy(keras.losses.Loss):
         label_smoothing: share of the truth that is spread evenly over all tokens (Szegedy et al. 2016).
     """
 
-    def __init__(self, mean_length: float, label_smoothing: float = 0.0, name: str = "token_crossentropy", **kwargs):
+    def __init__(self, mean_length: float, label_smoothing: float = 0.0, name: str = "token_crossentropy", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.mean_length, self.label_smoothing = mean_length, label_smoothing
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Token numbers (batch, T) and logits (batch, T, vocabulary), to (batch,)."""
         logs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)
         truth = ops.take_along_axis(logs, ops.cast(y_true, "int32")[..., None], axis=-1)[..., 0]
         loss = -(1 - self.label_smoothing) * truth - self.label_smoothing * ops.mean(logs, axis=-1)
         return ops.sum(ops.where(y_true == PADDING, 0.0, loss), axis=-1) / self.mean_length
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean_length": self.mean_length, "label_smoothing": self.label_smoothing}
 
 
 class TokenAccuracy(keras.metrics.Mean):
     """Share of tokens, padding not counted, that were told right given all before them."""
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
         """Token numbers (batch, T), logits (batch, T, vocabulary), weights of the sequences (batch,)."""
         real = ops.cast(ops.not_equal(y_true, PADDING), "float32")
         right = ops.cast(ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), y_true.dtype), y_true), "float32")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
@@ -35,11 +36,11 @@ class Delivery:
         self._hurry, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self._ending.set()
         self._thread.join()
 
@@ -109,10 +110,12 @@ def _at_once(events: list[Event]) -> Iterator[list[Event]]:
 def _tell(journal: Journal, event: Event, *more: Event) -> None:
     uri, here = journal.facts["uri"], mlflow.get_tracking_uri()
     client = connected(here if bare(here) == uri else uri)  # a journal holds no password
-    facts, run_id = event.facts, journal.facts.get("run_id")
+    facts = event.facts
+    if event.kind == "begin":
+        journal.know(run_id=_begin(client, facts))
+        return
+    run_id = journal.facts["run_id"]
     match event.kind:
-        case "begin":
-            journal.know(run_id=_begin(client, facts))
         case "again":
             client.update_run(run_id, status="RUNNING")
             if "failure" in client.get_run(run_id).data.tags:

@@ -53,7 +53,7 @@ def finished() -> list[Finished]:
 def _finished(run: Run) -> Finished:
     digests = {
         tag.value: entry.dataset.digest
-        for entry in run.inputs.dataset_inputs
+        for entry in (run.inputs.dataset_inputs if run.inputs else [])
         for tag in entry.tags
         if tag.key == MLFLOW_DATASET_CONTEXT
     }

@@ -82,7 +82,8 @@ class Stored:
     def surroundings(self) -> dict[str, str]:
         """What it ran on, as `surroundings` tells it of this process."""
         run = self.client.get_run(self.run_id)
-        data = {f"data.{entry.tags[0].value}": entry.dataset.digest for entry in run.inputs.dataset_inputs}
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        data = {f"data.{entry.tags[0].value}": entry.dataset.digest for entry in inputs}
         return {name: run.data.tags[name] for name in run.data.tags if name in SURROUNDINGS} | data
 
     def text(self, name: str) -> str:

@@ -60,10 +60,10 @@ def sweep(words: Sequence[str], jobs: Sequence[settings.Settings], search: setti
             try:
                 yield
             except Exception as error:
-                failed = ended.failed()
-                if not failed:
+                failures = ended.failures()
+                if not failures:
                     raise
-                raise SweepError(len(failed), number, failed[0].failure) from error
+                raise SweepError(len(failures), number, failures[0]) from error
             finally:
                 try:
                     _report(account, ended, number, objectives)
@@ -106,7 +106,7 @@ def _report(account: Account, ended: Jobs, number: int, objectives: Sequence[str
     log.info("\n%s", effects.table(jobs, objectives))
     best = finished[0]
     account.tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
-    account.metrics({"best/objective": best.objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs))
+    account.metrics({"best/objective": best.reached} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs))
     account.figures(effects.figures(finished, objectives))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from typing import Any, Self
 
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
@@ -32,11 +33,11 @@ class SystemMetrics:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="system metrics", daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self._ending.set()
         self._thread.join()
         if self._meter:
@@ -51,7 +52,7 @@ class SystemMetrics:
     def _work(self) -> None:
         step = self.record.journal.last_step(PREFIX) + 1
         while not self._ending.is_set():
-            values = {}
+            values: dict[str, float] = {}
             for monitor in self.monitors:
                 monitor.collect_metrics()
                 values |= monitor.aggregate_metrics()

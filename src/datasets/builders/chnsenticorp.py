@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 
@@ -24,10 +25,10 @@ class Chnsenticorp(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/SophonPlus/ChineseNlpCorpus",
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         return {"train": self._generate_examples(dl_manager.download(URL))}
 
-    def _generate_examples(self, path) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict]]:
         with open(path, encoding="utf-8", newline="") as file:
             for index, row in enumerate(csv.DictReader(file)):
                 if row["review"].strip():  # one is empty

@@ -118,7 +118,7 @@ class Dates(tfds.core.GeneratorBasedBuilder):
             supervised_keys=("written", "iso"),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:

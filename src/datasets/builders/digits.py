@@ -1,5 +1,7 @@
 """`digits`: handwritten digits, 8×8 pixels."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import sklearn
 import tensorflow_datasets as tfds
@@ -24,10 +26,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict({"scikit-learn": sklearn.__version__}),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self):
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # (1797, 8, 8, 1), 0..16 → 0..255
         for index, (image, label) in enumerate(zip(images, digits.target)):

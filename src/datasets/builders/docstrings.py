@@ -44,7 +44,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict({name: importlib.metadata.version(name) for name in LIBRARIES.values()}),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, dict]]]:
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict]]:
@@ -59,7 +59,10 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
 
 def docstrings(library: str) -> Iterator[tuple[str, str]]:
     """("numpy/linalg/_linalg.py:12", docstring), … of an installed library, read without importing it."""
-    root = Path(importlib.util.find_spec(library).origin).parent
+    found = importlib.util.find_spec(library)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(f"{library} is not installed.")
+    root = Path(found.origin).parent
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root.parent).parts
         if "tests" in parts or path.stem.endswith("_test"):

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,10 +29,10 @@ class Etth1(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # the order of the examples is the order of time
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         return {"train": self._generate_examples(dl_manager.download(URL))}
 
-    def _generate_examples(self, path) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict]]:
         with open(path, encoding="utf-8", newline="") as file:
             for index, row in enumerate(csv.DictReader(file)):
                 values = [float(row[column]) for column in COLUMNS]

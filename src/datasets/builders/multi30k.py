@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 
@@ -25,14 +26,14 @@ class Multi30k(tfds.core.GeneratorBasedBuilder):
             citation="Elliott, Frank, Sima'an, Specia: Multi30K: multilingual English-German image descriptions. 2016.",
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         urls = {
             split: {language: URL.format(name=name, language=language) for language in LANGUAGES}
             for split, name in FILES.items()
         }
         return {split: self._generate_examples(paths) for split, paths in dl_manager.download(urls).items()}
 
-    def _generate_examples(self, paths) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, paths: dict[str, Path]) -> Iterator[tuple[int, dict]]:
         texts = {}
         for language, path in paths.items():
             with gzip.open(path, "rt", encoding="utf-8") as file:

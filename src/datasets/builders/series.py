@@ -32,7 +32,7 @@ class Co2(tfds.core.GeneratorBasedBuilder):
             "https://www.statsmodels.org/stable/datasets/generated/co2.html",
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
@@ -53,7 +53,7 @@ class Sunspots(tfds.core.GeneratorBasedBuilder):
             "https://www.statsmodels.org/stable/datasets/generated/sunspots.html",
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
