@@ -180,6 +180,7 @@ def run(
 
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
+    log.info("%s, %s", strategies.described(chosen.strategy, strategy), chosen.training.precision)
     data = datasets.load(chosen.dataset)
     loaded = time.perf_counter() - began
     judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
@@ -190,8 +191,8 @@ def run(
         learner = training.pupil(model, earlier.teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": complexity.parameters(model), "macs": complexity.macs(model, task.train.first(1).inputs)}
     log.info(
-        "%s on %s: %s parameters, %s multiply–accumulates an example, %s replica(s)",
-        chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}", strategy.num_replicas_in_sync,
+        "%s on %s: %s parameters, %s multiply–accumulates an example",
+        chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
     )  # fmt: skip
 
     with (

@@ -2,7 +2,11 @@
 
 import functools
 import logging
+import os
+import textwrap
+from collections import Counter
 
+import joblib
 import keras
 import tensorflow as tf
 from tensorflow.python.framework.ops import gradient_registry
@@ -129,11 +133,27 @@ def forget_gradients() -> None:
 
 def devices() -> str:
     """The accelerators that are there by their names, else CPU."""
-    names = [
+    return ", ".join(_gpus()) or "CPU"
+
+
+def described(chosen: settings.Strategy, strategy: tf.distribute.Strategy) -> str:
+    """Where a run computes: "CPU (2 cores), strategy single"; "4 × NVIDIA A100, strategy mirrored (4 replicas)"."""
+    replicas = strategy.num_replicas_in_sync
+    gpus = [] if chosen.name == "single" and chosen.device == "cpu" else _gpus()[:replicas]
+    names = ", ".join(name if number == 1 else f"{number} × {name}" for name, number in Counter(gpus).items())
+    # Of the cores a job that runs beside others has a share; else what the machine, or its container, gives to this process.
+    cores = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or joblib.cpu_count())
+    where = textwrap.shorten(names, 70, placeholder=" …") or f"CPU ({cores} core{'s' * (cores != 1)})"
+    shared = f" ({replicas} replica{'s' * (replicas != 1)})" if chosen.name == "mirrored" else ""
+    return f"{where}, strategy {chosen.name}{shared}"
+
+
+def _gpus() -> list[str]:
+    """Their names."""
+    return [
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return ", ".join(names) or "CPU"
 
 
 def copies(variable: keras.Variable) -> tuple[tf.Variable, ...]:

@@ -35,7 +35,9 @@ def test_files_are_made_without_noise(command):
     done = command("model=lightweight", *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Preparing ")]
+    where, *lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Preparing ")]
+    assert re.fullmatch(r".+, strategy single, float32", where)  # the first line, even before data is prepared
+    assert done.stdout.startswith(where)
     wanted = (
         "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8",
         "on the test part", "lightweight", "majority class", "logistic regression",
@@ -47,6 +49,8 @@ def test_files_are_made_without_noise(command):
 def test_a_sweep_runs_every_job(command, here):
     done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL)
     assert done.returncode == 0, done.stderr
+    said = re.findall(r", strategy (.*), float32$", done.stdout, re.MULTILINE)
+    assert said == ["single", "mirrored (2 replicas)"] * 2
     jobs = [run for run in runs(here) if "mlflow.parentRunId" in run.data.tags]
     found = {(run.data.tags["model"], run.data.tags["strategy"], run.info.status) for run in jobs}
     assert found == {(model, strategy, "FINISHED") for model in ("cnn", "lstm") for strategy in ("single", "mirrored")}

@@ -178,3 +178,19 @@ def test_devices_that_are_not_there_are_named():
         strategies.create(sections.Mirrored(name="mirrored", replicas=99))
     with pytest.raises(UserError, match=r"type training\.batch_size=62 or 64"):
         strategies.check_batch(63, strategies.create(MIRRORED))
+
+
+def test_where_a_run_computes_is_said_in_a_line(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    two = strategies.create(MIRRORED)
+    alone = tf.distribute.get_strategy()
+    monkeypatch.setattr(strategies, "_gpus", list)
+    assert strategies.described(SINGLE, alone) == "CPU (1 core), strategy single"
+    assert strategies.described(MIRRORED, two) == "CPU (1 core), strategy mirrored (2 replicas)"
+    monkeypatch.setattr(strategies, "_gpus", lambda: ["NVIDIA A100"] * 4)
+    assert strategies.devices() == ", ".join(["NVIDIA A100"] * 4)
+    assert strategies.described(SINGLE, alone) == "NVIDIA A100, strategy single"
+    assert strategies.described(SINGLE.model_copy(update={"device": "cpu"}), alone) == "CPU (1 core), strategy single"
+    assert strategies.described(MIRRORED, two) == "2 × NVIDIA A100, strategy mirrored (2 replicas)"
+    monkeypatch.setattr(strategies, "_gpus", lambda: [f"NVIDIA with a long name, which is number {n}" for n in range(2)])
+    assert len(f"{strategies.described(MIRRORED, two)}, mixed_bfloat16") <= 120

@@ -1,0 +1,55 @@
+"""The files that say what is installed agree, and `pip install .` puts no module of the project among other packages."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import ROOT
+
+
+def requirements(name):
+    """What a file asks for; its lines that refer to other files are left out."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("-")]
+
+
+def test_all_that_is_asked_for_is_pinned_once():
+    lock = requirements("requirements-lock.txt")
+    assert all(re.fullmatch(r"==[\w.]+", str(one.specifier)) for one in lock)
+    names = [canonicalize_name(one.name) for one in lock]
+    assert len(names) == len(set(names))
+    assert [one.name.lower() for one in lock] == sorted(one.name.lower() for one in lock)
+    pins = {canonicalize_name(one.name): str(one.specifier) for one in lock}
+    files = {path.name for path in ROOT.glob("requirements*.txt")} - {"requirements-lock.txt"}
+    for file in files:
+        for one in requirements(file):
+            if not one.name.startswith("nvidia-"):  # whose pins stand in requirements-gpu.txt, for no other machine needs them
+                assert str(one.specifier) in ("", pins[canonicalize_name(one.name)]), f"{file}: {one}"
+
+
+def test_no_module_is_installed():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert setup["packages"] == setup["py-modules"] == []
+    assert setup["dynamic"]["dependencies"] == {"file": ["requirements-lock.txt"]}
+
+
+def test_a_wheel_holds_nothing_but_metadata(tmp_path):
+    for needed in ("setuptools", "wheel"):
+        pytest.importorskip(needed)  # not every environment has them, and getting them takes a network
+    for name in ("pyproject.toml", "README.md", "requirements-lock.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in ("recipes", "src", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert names
+    assert all(".dist-info/" in name for name in names), names
