@@ -50,8 +50,8 @@ def test_a_mistake_is_answered_in_one_sentence(settings, override, answer):
 
 def test_without_a_network_it_says_so_soon_and_names_what_needs_none(command):
     # The proxy is a port of this machine on which nothing listens: no connection is made, whatever the network.
-    nowhere = [(name, "http://127.0.0.1:9") for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")]
-    done = command("dataset=fashion_mnist", env=[*nowhere, ("NO_PROXY", ""), ("no_proxy", "")], timeout=60)
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = command("dataset=fashion_mnist", **nowhere, NO_PROXY="", no_proxy="", timeout=60)
     assert done.returncode == 2
     assert "dataset=fashion_mnist could not be prepared: its archive cannot be downloaded" in done.stderr
     assert "need no network: co2, dates, digits, docstrings, sunspots" in done.stderr
