@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from src import interruption, settings
+from src import interruption, optimizers, settings
 from src.errors import UserError
 from src.metrics import Logs
 from src.tasks import Task
@@ -58,7 +58,7 @@ class FailOnNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """The loss here is the mean over the epoch up to now, so the first step that is not finite shows at once."""
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = optimizers.unscaled(self.model.optimizer)
         gradients, loss = optimizer.not_finite(), logs["loss"]
         if math.isfinite(loss) and not gradients:
             return
@@ -116,10 +116,10 @@ class GradientNorm(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if self.model.optimizer.built:
-            self.model.optimizer.forget_norms()
+            optimizers.unscaled(self.model.optimizer).forget_norms()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        logs.update(self.model.optimizer.norms())
+        logs.update(optimizers.unscaled(self.model.optimizer).norms())
 
 
 class Glance(keras.callbacks.Callback):

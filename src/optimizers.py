@@ -32,6 +32,11 @@ def create(chosen: settings.Optimizer, training: settings.Training, steps: int) 
     )
 
 
+def unscaled(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The optimizer that `create` has made, which Keras wraps in one that scales the loss under mixed_float16."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 class StopsAtNaN(keras.optimizers.Optimizer):
     """Makes an optimizer take no step from the first gradient on that is not finite, and note whose it was.
 

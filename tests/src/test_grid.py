@@ -114,7 +114,9 @@ def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision)
             if wanted.dtype == object:
                 assert [text.decode() for text in wanted] == answers[name].tolist()
             else:
-                np.testing.assert_allclose(answers[name], wanted, rtol=1e-3, atol=1e-4)
+                # A float16 graph rounds elsewhere when it comes from a file: by one level of grey, in an image.
+                level = 1 if wanted.dtype == np.uint8 and precision == "mixed_float16" else 1e-4
+                np.testing.assert_allclose(answers[name].astype(float), wanted.astype(float), rtol=1e-3, atol=level)
         loaded = serving.Served(str(tmp_path / "saved_model")).predict(task.test.raw)
         for name, values in answers.items():
             assert len(values) == len(task.test)

@@ -87,6 +87,21 @@ def test_every_setting_of_fit_learns(trained, override):
     assert np.isfinite([value for epoch in history for value in epoch.values()]).all()
 
 
+def test_the_norm_of_the_gradient_is_that_of_the_loss_that_is_not_scaled(trained):
+    """Under mixed_float16 Keras scales the loss by a power of two, so that small gradients do not vanish."""
+    common = (
+        "model.augmentation=0",
+        "model.dropout=0",
+        "training.epochs=1",
+        "training.keep=last",
+        "training.gradient_norm=true",
+    )
+    _, wanted, _ = trained(*common)
+    _, history, _ = trained(*common, "training.precision=mixed_float16")
+    for name in ("train/gradient_norm", "train/gradient_norm_max"):
+        assert history[0][name] == pytest.approx(wanted[0][name], rel=0.05)
+
+
 def test_accumulated_gradients_are_those_of_the_large_batch(trained):
     common = ("model.normalization=false", "model.augmentation=0", "model.dropout=0", "optimizer=sgd", "optimizer.momentum=0")
     common = (*common, "optimizer.nesterov=false", "training.keep=last", "optimizer.schedule=constant", "training.epochs=1")
