@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -15,7 +16,7 @@ startup.load_tensorflow()
 
 from hydra import compose, initialize_config_dir  # noqa: E402
 
-from src import config, datasets, strategies  # noqa: E402
+from src import config, datasets, run, strategies  # noqa: E402
 from src.settings import Settings  # noqa: E402
 from src.tracking import server  # noqa: E402
 from tests import commands, database  # noqa: E402
@@ -27,8 +28,10 @@ CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of th
 
 @pytest.fixture(scope="session", autouse=True)
 def data_dir(tmp_path_factory) -> Path:
-    """Where the data sets of the tests are prepared."""
-    folder = tmp_path_factory.mktemp("tensorflow_datasets")
+    """Where the data sets of the tests are prepared, once for all processes that test."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tensorflow_datasets"
+    folder.mkdir(exist_ok=True)
     os.environ["TFDS_DATA_DIR"] = str(folder)
     return folder
 
@@ -73,6 +76,20 @@ def store(here, monkeypatch) -> mlflow.MlflowClient:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
     return server.connected()
+
+
+@pytest.fixture(scope="session")
+def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespace:
+    """A finished run of the CNN, for tests that only read it: its folder, its settings, its objective, and its id in MLflow."""
+    folder = tmp_path_factory.mktemp("finished_run")
+    chosen = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
+    (folder / "run.log").write_text("what was said\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        mlflow.set_tracking_uri(None)
+        outcome = run.run(chosen, log_file="run.log", quiet=True)
+    return SimpleNamespace(folder=folder, settings=chosen, objective=outcome.objective, run_id=outcome.run_id)
 
 
 @pytest.fixture

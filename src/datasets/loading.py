@@ -107,8 +107,7 @@ def load(chosen: settings.Dataset) -> Data:
     Raises:
         UserError: there is no such builder, split or feature; it cannot be downloaded; or it does not fit into memory.
     """
-    builder = _builder(chosen)
-    _prepare(builder, chosen)
+    builder = _prepared(_builder(chosen), chosen)
     features = builder.info.features
     for key in (chosen.inputs, chosen.targets):
         if key not in features:
@@ -130,7 +129,7 @@ def prepare(chosen: settings.Dataset) -> None:
     Raises:
         UserError: there is no such builder, or it cannot be downloaded.
     """
-    _prepare(_builder(chosen), chosen)
+    _prepared(_builder(chosen), chosen)
 
 
 def _builder(chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
@@ -149,16 +148,20 @@ def _builder(chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
         raise UserError(f"dataset.config={chosen.config}: {str(error).splitlines()[0]}") from None
 
 
-def _prepare(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset) -> None:
-    """Prepares the data, once: TFDS writes to a folder of another name and renames it when all is there."""
+def _prepared(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
+    """Prepares the data, once: TFDS writes to a folder of another name and renames it when all is there.
+
+    Returns:
+        A builder that knows the splits: where another process has prepared them since this one was made, a new one.
+    """
     if builder.data_path.exists():
-        return
+        return builder if builder.info.splits else _builder(chosen)
     own = builder.name in NO_NETWORK
     root = Path(os.fspath(builder.data_dir_root)) if hasattr(builder, "data_dir_root") else Path(builder._data_dir_root)
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / f".{builder.name}.lock"):  # two first runs at once prepare it once
         if builder.data_path.exists():
-            return
+            return _builder(chosen)
         log.info("Preparing %s in %s (first use only).", builder.info.full_name, root)
         progress = not own and sys.stderr.isatty()
         (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
@@ -172,6 +175,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset) -> Non
                 f"dataset={chosen.name} could not be prepared: {_reason(error)}; "
                 f"data sets that need no network: {', '.join(NO_NETWORK)}."
             ) from error
+    return builder
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from src import evaluate, run
-from tests import faults
+from tests import commands, faults
 from tests.stored import client, runs
 
 SHORT = ("training.epochs=1", "dataset.limit=256", "tracking.log_model=false")
@@ -38,14 +38,14 @@ def test_numbers_that_are_not_those_that_were_logged_are_named(store, settings):
     assert re.search(r"\nNot as logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
 
 
-def test_other_data_has_to_be_of_the_same_kind(ran, command):
-    finished = ran("model=cnn", *SHORT)
+def test_other_data_has_to_be_of_the_same_kind(finished_run):
+    words = (finished_run.folder, f"run={finished_run.run_id}")
     for other, answer in (("co2", "has other classes than digits"), ("nonsense", "dataset")):
-        done = command(f"run={finished}", f"dataset={other}", module="src.evaluate")
+        done = commands.run(*words, f"dataset={other}", module="src.evaluate")
         assert done.returncode == 2
         assert answer in done.stderr
         assert "Traceback" not in done.stderr
-    done = command(f"run={finished}", "dataset=digits", module="src.evaluate")
+    done = commands.run(*words, "dataset=digits", module="src.evaluate")
     assert done.returncode == 0, done.stderr
     assert "cnn on digits" in done.stdout
 

@@ -21,7 +21,7 @@ from src.tracking import lifecycle, origin, status
 from src.tracking import record as recording
 from src.tracking.server import connected
 from tests.commands import ROOT, environment
-from tests.stored import artifacts, runs
+from tests.stored import artifacts, client, runs
 
 
 def only_run(client, experiment):
@@ -30,12 +30,12 @@ def only_run(client, experiment):
 
 
 @pytest.fixture
-def cnn_run(store, here, settings):
-    chosen = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
-    log = here / "run.log"
-    log.write_text("what was said\n")
-    objective = run.run(chosen, log_file=str(log), quiet=True).objective
-    return store, only_run(store, "digits"), chosen, objective
+def cnn_run(finished_run, monkeypatch):
+    monkeypatch.chdir(finished_run.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished_run.folder / 'mlflow.db'}")
+    mlflow.set_tracking_uri(None)
+    store = client(finished_run.folder)
+    return store, only_run(store, "digits"), finished_run.settings, finished_run.objective
 
 
 def test_a_run_carries_everything(cnn_run, settings):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from src import datasets
+from src.datasets import loading
 from src.errors import UserError
 from tests.commands import environment
 
@@ -91,6 +92,16 @@ def test_a_preparation_that_was_killed_does_not_pass_for_a_finished_one(tmp_path
     first.wait()
     second = start("at once")
     assert second.communicate(timeout=120)[0] == "1258\n"
+
+
+def test_what_another_process_prepared_meanwhile_is_read(settings, tmp_path, monkeypatch):
+    chosen = settings("dataset=digits").dataset.model_copy(update={"data_dir": str(tmp_path)})
+    late, make = loading._builder(chosen), loading._builder  # made before the data is there
+    datasets.prepare(chosen)
+    builders = iter([late])
+    monkeypatch.setattr(loading, "_builder", lambda chosen: next(builders, None) or make(chosen))
+    loading.load.cache_clear()
+    assert len(datasets.load(chosen).train) == 1258
 
 
 def test_real_mnist_is_read_through_the_catalogue(settings, catalogue_data):
