@@ -1,6 +1,7 @@
 """What tests share: one folder of prepared data, settings composed as the command line would, and the command line itself."""
 
 import functools
+import gc
 import os
 import subprocess
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from src.settings import Settings  # noqa: E402
 from src.tracking import server  # noqa: E402
 from tests import commands, database  # noqa: E402
 
+gc.freeze()  # what was imported is not garbage: a million objects that each collection would look through
 strategies.prepare_devices()  # logical CPU devices: they cannot be made any more once TensorFlow has used one
 
 CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of the catalogue, prepared or downloaded

@@ -204,7 +204,8 @@ class Server:
                 "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
                 "--artifacts-destination", f"{self.folder}/artifacts", *self.more,
             ],
-            cwd=self.folder, env={**os.environ, **self.variables},
+            # Without the jobs of MLflow's GenAI part, which are two more processes to start.
+            cwd=self.folder, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **self.variables},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         for _ in range(600):

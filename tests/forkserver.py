@@ -11,6 +11,7 @@ uses a fresh one.
 
 import ctypes
 import functools
+import gc
 import json
 import os
 import runpy
@@ -81,6 +82,7 @@ def _import() -> None:
 
     if database.TEMPLATE in os.environ:
         database.copy_from_now_on()
+    gc.freeze()  # what was imported is not garbage, and pages that no collection writes to stay shared
 
 
 def _serve(connection: socket.socket) -> dict:

@@ -81,6 +81,7 @@ def test_what_has_finished_is_not_gone_on_with(here, command):
     assert not unfinished(here)
 
 
+@pytest.mark.slow
 def test_never_begins_afresh_and_an_id_names_the_run(here, command):
     process = start(here, *LSTM, "training.epochs=6")
     until(process, "epoch 2/6")
@@ -131,6 +132,7 @@ def test_a_server_that_is_away_at_the_start_gets_everything_later(here, server, 
     assert not unfinished(here)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_and_comes_back_has_everything_once(here, server):
     server.start()
     process = start(here, *LSTM, "training.epochs=40", MLFLOW_TRACKING_URI=server.uri)
@@ -244,6 +246,7 @@ class Slow:
             pass
 
 
+@pytest.mark.slow
 def test_a_slow_server_does_not_hold_up_the_training(here, server):
     server.start()
     slow = Slow(server.port, delay=0.5)

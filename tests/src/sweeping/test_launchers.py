@@ -12,16 +12,16 @@ from tests.src.sweeping.sweeps import TINY, Left, start
 
 # --- what each launcher makes of the same jobs -----------------------------------------------------------------------
 
-LAUNCHERS = {  # how many jobs, on how many processes
-    "joblib": (8, "hydra.launcher.n_jobs=4"),
-    "ray": (2, "hydra.launcher.remote.num_cpus=1"),
-    "submitit_local": (2, "hydra.launcher.timeout_min=5"),
-}
+LAUNCHERS = [  # how many jobs, on how many processes
+    ("joblib", 3, "hydra.launcher.n_jobs=2"),
+    pytest.param("joblib", 8, "hydra.launcher.n_jobs=4", marks=pytest.mark.slow),
+    ("ray", 2, "hydra.launcher.remote.num_cpus=1"),
+    ("submitit_local", 2, "hydra.launcher.timeout_min=5"),
+]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, here):
-    number, processes = LAUNCHERS[launcher]
+@pytest.mark.parametrize(("launcher", "number", "processes"), LAUNCHERS)
+def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes, here):
     if launcher != "joblib":
         pytest.importorskip(launcher.partition("_")[0])
     seeds = ",".join(map(str, range(number)))

@@ -287,6 +287,7 @@ def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, her
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == 16
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_as_the_same_search(tmp_path):
     words = (*TINY, "hydra/sweeper=optuna", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.trials=6")
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -76,7 +76,9 @@ def test_metrics_are_those_of_sacrebleu(create):
 
 
 @pytest.mark.parametrize("recipe", [transformer, attention], ids=["transformer", "attention"])
-@pytest.mark.parametrize(("unit", "beams"), [("word", 1), ("word", 3), ("bpe", 3)])
+@pytest.mark.parametrize(
+    ("unit", "beams"), [("word", 3), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("word", 1), ("bpe", 3)))]
+)
 def test_it_learns_by_heart_writes_by_itself_and_is_served(create, tmp_path, recipe, beams, unit):
     keras.utils.set_random_seed(0)
     task = create(
