@@ -7,25 +7,31 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
-import mlflow
 import pytest
 
-from src import startup
+from tests import commands
 
-startup.load_tensorflow()
+if TYPE_CHECKING:
+    import mlflow
 
-from hydra import compose, initialize_config_dir  # noqa: E402
-
-from src import config, datasets, run, strategies  # noqa: E402
-from src.settings import Settings  # noqa: E402
-from src.tracking import server  # noqa: E402
-from tests import commands, database  # noqa: E402
-
-gc.freeze()  # what was imported is not garbage: a million objects that each collection would look through
-strategies.prepare_devices()  # logical CPU devices: they cannot be made any more once TensorFlow has used one
+    from src.datasets import Data
+    from src.settings import Settings
 
 CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of the catalogue, prepared or downloaded
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Loads TensorFlow, but in a process that only hands out tests to others."""
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+        from src import startup
+
+        startup.load_tensorflow()
+        from src import strategies
+
+        gc.freeze()  # what was imported is not garbage: a million objects that each collection would look through
+        strategies.prepare_devices()  # logical CPU devices: they cannot be made any more once TensorFlow has used one
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,10 +45,13 @@ def data_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(data_dir) -> Callable[..., Settings]:
+def settings(data_dir) -> Callable[..., "Settings"]:
     """settings("model=lstm", …): checked settings of a command line."""
+    from hydra import compose, initialize_config_dir
 
-    def composed(*overrides: str) -> Settings:
+    from src import config
+
+    def composed(*overrides: str) -> "Settings":
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             return config.checked(compose("config", [*overrides, f"dataset.data_dir={data_dir}"]))
 
@@ -50,8 +59,10 @@ def settings(data_dir) -> Callable[..., Settings]:
 
 
 @pytest.fixture(scope="session")
-def load(settings) -> Callable[[str], datasets.Data]:
+def load(settings) -> Callable[[str], "Data"]:
     """load("digits"): a data set."""
+    from src import datasets
+
     recipe = {"dates": "transformer"}
     return lambda name: datasets.load(settings(f"model={recipe.get(name, 'lstm')}", f"dataset={name}").dataset)
 
@@ -59,6 +70,8 @@ def load(settings) -> Callable[[str], datasets.Data]:
 @pytest.fixture(scope="session", autouse=True)
 def database_template(tmp_path_factory) -> None:
     """The empty database of MLflow's that commands and tests begin with."""
+    from tests import database
+
     database.make_template(tmp_path_factory.mktemp("database") / "mlflow.db")
     database.copy_from_now_on()
 
@@ -73,8 +86,12 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def store(here, monkeypatch) -> mlflow.MlflowClient:
+def store(here, monkeypatch) -> "mlflow.MlflowClient":
     """An MLflow store of its own: within one process MLflow remembers where `mlflow.db` was."""
+    import mlflow
+
+    from src.tracking import server
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
     return server.connected()
@@ -83,6 +100,10 @@ def store(here, monkeypatch) -> mlflow.MlflowClient:
 @pytest.fixture(scope="session")
 def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespace:
     """A finished run of the CNN, for tests that only read it: its folder, its settings, its objective, and its id in MLflow."""
+    import mlflow
+
+    from src import run
+
     folder = tmp_path_factory.mktemp("finished_run")
     chosen = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
     (folder / "run.log").write_text("what was said\n")
