@@ -23,10 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic_core import ErrorDetails
 
-from src import signature
+from src import hydra_patches, signature
 from src.errors import UserError
 from src.settings import COSTS, KINDS, TASKS, Dataset, Generated, Model, Search, Settings, leaves
 from src.sweeping import space
+
+hydra_patches.apply()
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SEARCH = "hydra_plugins.src.sweeping.search.OptunaSweeper"
@@ -458,5 +460,4 @@ def _siblings(raw: dict[str, Any], place: list[Any], section: tuple[str, ...]) -
 def _datasets() -> dict[str, list[str]]:
     """{name: tasks} of every data set that can be chosen."""
     names = GlobalHydra.instance().config_loader().get_group_options("dataset")
-    tasks = {name: compose(f"dataset/{name}").task.name for name in names}
-    return {name: [found] if isinstance(found, str) else list(found) for name, found in tasks.items()}
+    return {name: hydra_patches.tasks(name) for name in names}

@@ -1,6 +1,7 @@
 """What a recipe's `build` accepts, read from its source: importing a recipe would load Keras, and cost seconds."""
 
 import ast
+import functools
 import importlib.util
 import typing
 from dataclasses import dataclass
@@ -32,8 +33,15 @@ def read(target: str) -> Signature:
     Raises:
         UserError: there is no such function, or its annotations use other words than `recipes.kinds` and `typing`.
     """
-    module, _, function = target.rpartition(".")
-    definition = _definition(module, function, target)
+    source = _source(target)
+    return _read(target, source, source.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(target: str, source: Path, _changed: int) -> Signature:
+    """As above, of a file that was last changed at that time."""
+    function = target.rpartition(".")[2]
+    definition = _definition(source, function, target)
     hints = {argument.arg: argument.annotation for argument in _arguments(definition) if argument.annotation is not None}
     for name in ("inputs", "outputs"):
         if name not in hints:
@@ -51,17 +59,22 @@ def read(target: str) -> Signature:
     )
 
 
-def _definition(module: str, function: str, target: str) -> ast.FunctionDef:
+def _source(target: str) -> Path:
+    module = target.rpartition(".")[0]
     try:
         found = importlib.util.find_spec(module) if module else None
     except ModuleNotFoundError:
         found = None
     if found is None or found.origin is None:
         raise UserError(f"model._target_={target} names no module that can be found; write it like recipes.cnn.build.")
-    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-    for node in tree.body:
+    return Path(found.origin)
+
+
+def _definition(source: Path, function: str, target: str) -> ast.FunctionDef:
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return node
+    module = target.rpartition(".")[0]
     raise UserError(f"model._target_={target}: {module} has no function '{function}'; a recipe defines 'build'.")
 
 
