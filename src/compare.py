@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src import startup
+from src import cli
 from src.errors import UserError
 
 OPTIONS = ("metric", "format", "to", "a", "b")
@@ -37,7 +37,7 @@ def compare(words: Sequence[str]) -> str:
     if len({"a", "b"} & options.keys()) == 1:
         raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
     from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
-    from src.tracking.finished import finished
+    from src.tracking.run_summaries import finished
 
     runs = finished()
     known = {name for run in runs for name in run.settings}
@@ -156,11 +156,11 @@ def _written(boards: Sequence, form: str) -> str:
     from src.comparison import tables
 
     if form == "html":
-        from src.comparison import page
+        from src.comparison import html as page
 
         return page.page(boards)
     return {"text": tables.text, "markdown": tables.markdown, "csv": tables.comma_separated}[form](boards)
 
 
 if __name__ == "__main__":
-    startup.command(main)
+    cli.command(main)

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from src import config, startup
+from src import cli, config, terminal
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """The command line."""
-    print(evaluate(**config.pairs(sys.argv[1:], ("run", "dataset"))))
+    print(evaluate(**cli.pairs(sys.argv[1:], ("run", "dataset"))))
     return 0
 
 
@@ -28,20 +28,23 @@ def evaluate(run: str, dataset: str | None = None) -> str:
         UserError: there is no such run, or the data set has other classes or other inputs.
     """
     other = config.dataset(dataset) if dataset else None
-    from src.tracking.stored import Stored
+    from src.tracking.finished_runs import Stored
 
     stored = Stored(run, "run")
     chosen = stored.settings
-    startup.load_tensorflow()
-    from src import datasets, earlier, report, strategies
-    from src import run as runs
+    terminal.load_tensorflow()
+    from src import datasets
+    from src import experiment as runs
+    from src.tasks import report
+    from src.tracking import finished_runs
+    from src.training import strategies
 
     strategy = strategies.create(chosen.strategy)
     data = datasets.load(chosen.dataset)
     if other:
         data = _tested_on(data, datasets.load(other))
     judge = stored.tag("judge")
-    chosen, task, model = runs.assemble(chosen, data, strategy, earlier.judge(judge, data) if judge else None)
+    chosen, task, model = runs.assemble(chosen, data, strategy, finished_runs.judge(judge, data) if judge else None)
     try:
         model.load_weights(stored.weights)
     except ValueError as error:
@@ -69,4 +72,4 @@ def _tested_on(data: "Data", other: "Data") -> "Data":
 
 
 if __name__ == "__main__":
-    startup.command(main)
+    cli.command(main)

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipes.kinds import Count, Positive
-from src import config, startup
+from src import cli, config, terminal
+from src.config.schema import Section
 from src.errors import UserError
-from src.settings import Section
 
 if TYPE_CHECKING:
     from src.tasks.image_generation import Painter
@@ -105,25 +105,26 @@ def generate(wish: Wish) -> list[str]:
     Raises:
         UserError: there is no such run, it is not one of a model that generates, or not one of what was wished for.
     """
-    from src.tracking.stored import Stored
+    from src.tracking.finished_runs import Stored
 
     stored = Stored(wish.run, "run")
     chosen = stored.settings
-    startup.load_tensorflow()
-    from src import tasks
+    terminal.load_tensorflow()
+    from src.tasks import registry
+    from src.tasks.language_modeling import Writer
 
     other = UserError(
         f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
     )
-    task = tasks.MAKERS.get(chosen.task.name)
+    task = registry.MAKERS.get(chosen.task.name)
     if task is None:
-        makers = ", ".join(tasks.MAKERS)
+        makers = ", ".join(registry.MAKERS)
         raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {makers}.")
     try:
         maker = task.restored(chosen, stored.text(task.KEPT), stored.weights)
     except (TypeError, ValueError) as error:  # a recipe with other hyperparameters, or with other weights
         raise other from error
-    if isinstance(maker, tasks.Writer):
+    if isinstance(maker, Writer):
         how = wish.options(maker.how, ["prompt", "length"])
         return maker.write(wish.prompt or "", wish.number or 1, wish.length or 300, wish.seed, **how)
     return _pictures(wish, maker)
@@ -160,4 +161,4 @@ def _pictures(wish: Wish, painter: "Painter") -> list[str]:
 
 
 if __name__ == "__main__":
-    startup.command(main)
+    cli.command(main)

@@ -1,5 +1,7 @@
 """What the metrics of the tasks mean to whoever compares: which one counts first, and whether more of it is better."""
 
+import math
+
 LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
     "perplexity", "bits_per_character", "fid", "kid", "class_distance", "loss", "seconds", "joules", "parameters", "macs",
     "milliseconds_per_sample",
@@ -29,6 +31,20 @@ def lower_is_better(name: str) -> bool:
 def is_share(name: str) -> bool:
     """Whether a metric is shown as a percentage."""
     return _bare(name) in SHARES
+
+
+def number(value: float, metric: str) -> str:
+    """Four digits of a value, or a percentage with two places."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else str(value)
+    if is_share(metric):
+        return f"{100 * value:.2f} %"
+    return f"{value:,.{places(value)}f}"
+
+
+def places(value: float) -> int:
+    """So many digits after the point that there are four in all, or more."""
+    return max(0, 3 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 3
 
 
 def _bare(name: str) -> str:

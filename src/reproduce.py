@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 
-from src import config, startup
+from src import cli, terminal
 from src.errors import UserError
 
 COSTS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # say nothing about what was learned
@@ -11,7 +11,7 @@ COSTS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # say not
 
 def main() -> int:
     """The command line. The status is 1 if a metric differs."""
-    return min(reproduce(**config.pairs(sys.argv[1:], ("run",))), 1)
+    return min(reproduce(**cli.pairs(sys.argv[1:], ("run",))), 1)
 
 
 def reproduce(run: str) -> int:
@@ -20,14 +20,15 @@ def reproduce(run: str) -> int:
     Raises:
         UserError: there is no such run, or its settings are not those of this version.
     """
-    from src.tracking.stored import Stored
+    from src.tracking.finished_runs import Stored
 
     stored = Stored(run, "run")
     chosen = stored.settings
-    startup.load_tensorflow()
-    from src import datasets, strategies
-    from src import run as runs
-    from src.tracking.record import surroundings
+    terminal.load_tensorflow()
+    from src import datasets
+    from src import experiment as runs
+    from src.tracking.training_logger import surroundings
+    from src.training import strategies
 
     strategies.create(chosen.strategy)  # before TensorFlow uses a device
     here, there = surroundings(datasets.load(chosen.dataset)), stored.surroundings()
@@ -38,7 +39,7 @@ def reproduce(run: str) -> int:
     found = runs.run(chosen.model_copy(update={"resume": "never"}), quiet=True).run_id
     if found is None:
         raise UserError(
-            "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.send"
+            "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.sync"
         )
     return compare(stored.history(), Stored(found, "run").history())
 
@@ -58,4 +59,4 @@ def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:
 
 
 if __name__ == "__main__":
-    startup.command(main)
+    cli.command(main)

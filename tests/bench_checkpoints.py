@@ -11,19 +11,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from src import startup
+from src import terminal
 
-startup.load_tensorflow()
+terminal.load_tensorflow()
 
 from hydra import compose, initialize_config_dir  # noqa: E402
 
-from src import callbacks, checkpoint, config, datasets, strategies, tasks, training  # noqa: E402
+from src import config, datasets  # noqa: E402
+from src.tasks import registry  # noqa: E402
+from src.training import callbacks, checkpoint, loop, strategies  # noqa: E402
 
 ROUNDS = 5
 
 
 def main() -> None:
-    startup.log_to_terminal()
+    terminal.log_to_terminal()
     strategies.prepare_devices()
     print(f"{'recipe':<12} {'MB':>6} {'copied, ms':>11} {'written, ms':>12} {'told, ms':>9} {'of the default interval':>24}")
     for recipe in sorted(path.stem for path in (config.CONF / "model").glob("*.yaml")):
@@ -38,9 +40,9 @@ def main() -> None:
 def cost(chosen) -> tuple[float, float, float, int]:
     """Seconds of copying, of writing and of telling MLflow, and bytes, of a checkpoint that holds the best weights too."""
     data = datasets.load(chosen.dataset)
-    training.prepare(chosen)
-    task = tasks.create(chosen.task, data, 256)
-    model = training.build(chosen, task, strategies.create(chosen.strategy))
+    loop.prepare(chosen)
+    task = registry.create(chosen.task, data, 256)
+    model = loop.build(chosen, task, strategies.create(chosen.strategy))
     best = callbacks.KeepBest()
     best.on_train_begin()
     best.best_weights = model.get_weights()

@@ -12,14 +12,16 @@ import time
 import keras
 import numpy as np
 
-from src import startup
+from src import terminal
 
-startup.load_tensorflow()
+terminal.load_tensorflow()
 
 from hydra import compose, initialize_config_dir  # noqa: E402
 
-from src import config, datasets, run, strategies, tasks, training  # noqa: E402
+from src import config, datasets, experiment  # noqa: E402
 from src.datasets import Data, Part, pipeline  # noqa: E402
+from src.tasks import registry  # noqa: E402
+from src.training import loop, strategies  # noqa: E402
 
 
 def random_images(chosen) -> Data:
@@ -36,15 +38,15 @@ def bare(chosen) -> tuple[float, float]:
     """Seconds of the second epoch, and of everything, with nothing but Keras: build, fit, predict."""
     began = time.perf_counter()
     data = datasets.load(chosen.dataset)
-    training.prepare(chosen)
-    task = tasks.create(chosen.task, data)
-    model = training.build(chosen, task, strategies.create(chosen.strategy))
+    loop.prepare(chosen)
+    task = registry.create(chosen.task, data)
+    model = loop.build(chosen, task, strategies.create(chosen.strategy))
     epochs = EpochTimes()
     model.fit(
         pipeline.training(task.train, chosen.training.batch_size, chosen.seed),
         validation_data=pipeline.evaluation(task.validation, chosen.training.batch_size),
         epochs=chosen.training.epochs,
-        steps_per_epoch=training.steps_per_epoch(chosen.training, task.train),
+        steps_per_epoch=loop.steps_per_epoch(chosen.training, task.train),
         shuffle=False,
         verbose=0,
         callbacks=[epochs],
@@ -60,7 +62,7 @@ def whole(chosen) -> tuple[float, float]:
     keras.Model.fit = lambda model, *args, callbacks, **more: fit(model, *args, callbacks=[epochs, *callbacks], **more)
     began = time.perf_counter()
     try:
-        run.run(chosen, quiet=True)
+        experiment.run(chosen, quiet=True)
     finally:
         keras.Model.fit = fit
     return epochs.seconds[-1], time.perf_counter() - began

@@ -16,8 +16,8 @@ from tests import commands
 if TYPE_CHECKING:
     import mlflow
 
+    from src.config.schema import Settings
     from src.datasets import Data
-    from src.settings import Settings
 
 CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of the catalogue, prepared or downloaded
 
@@ -25,10 +25,10 @@ CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of th
 def pytest_configure(config: pytest.Config) -> None:
     """Loads TensorFlow, but in a process that only hands out tests to others."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
-        from src import startup
+        from src import terminal
 
-        startup.load_tensorflow()
-        from src import strategies
+        terminal.load_tensorflow()
+        from src.training import strategies
 
         gc.freeze()  # what was imported is not garbage: a million objects that each collection would look through
         strategies.prepare_devices()  # logical CPU devices: they cannot be made any more once TensorFlow has used one
@@ -90,11 +90,11 @@ def store(here, monkeypatch) -> "mlflow.MlflowClient":
     """An MLflow store of its own: within one process MLflow remembers where `mlflow.db` was."""
     import mlflow
 
-    from src.tracking import server
+    from src.tracking import client
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
-    return server.connected()
+    return client.connected()
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +102,7 @@ def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespa
     """A finished run of the CNN, for tests that only read it: its folder, its settings, its objective, and its id in MLflow."""
     import mlflow
 
-    from src import run
+    from src import experiment
 
     folder = tmp_path_factory.mktemp("finished_run")
     chosen = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
@@ -111,7 +111,7 @@ def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespa
         patched.chdir(folder)
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         mlflow.set_tracking_uri(None)
-        outcome = run.run(chosen, log_file="run.log", quiet=True)
+        outcome = experiment.run(chosen, log_file="run.log", quiet=True)
     return SimpleNamespace(folder=folder, settings=chosen, objective=outcome.objective, run_id=outcome.run_id)
 
 

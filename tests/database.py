@@ -6,8 +6,8 @@ from pathlib import Path
 
 import mlflow
 
-from src.journal import UNFINISHED
-from src.tracking import server
+from src.tracking import client
+from src.tracking.outbox import UNFINISHED
 
 TEMPLATE = "MLFLOW_DATABASE_TEMPLATE"  # environment variable: the path of an empty one
 
@@ -20,7 +20,7 @@ def make_template(path: Path) -> None:
 
 def copy_from_now_on() -> None:
     """Makes this process copy the template where it would create a database; all else is as `server.connected` does it."""
-    server._create = copy
+    client._create = copy
 
 
 def copy(path: Path) -> None:

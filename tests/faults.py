@@ -226,7 +226,7 @@ class Server:
 
 def send(folder: Path, uri: str, **variables: str) -> subprocess.CompletedProcess:
     """Tells MLflow what runs have left untold."""
-    return commands.run(folder, module="src.send", MLFLOW_TRACKING_URI=uri, **variables)
+    return commands.run(folder, module="src.sync", MLFLOW_TRACKING_URI=uri, **variables)
 
 
 def served(words: Sequence[str], folder: Path, at: int) -> Outcome:

@@ -68,16 +68,18 @@ def _server() -> socket.socket:
 
 def _import() -> None:
     """Imports what commands do, and looks at no device."""
-    from src import startup
+    from src import terminal
 
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as startup.load_tensorflow sets it
-    with startup.quiet():
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as terminal.load_tensorflow sets it
+    with terminal.quiet():
         import tensorflow  # noqa: F401
-    # What src.run, evaluate, generate, reproduce, compare and send import; not those themselves, which have yet to run.
-    from src import complexity, compression, datasets, earlier, report, serving, strategies, tasks, training  # noqa: F401
-    from src.comparison import page  # noqa: F401
-    from src.sweeping import plugins  # noqa: F401
-    from src.tracking import lifecycle, sweep  # noqa: F401
+    # What src.run, evaluate, generate, reproduce, compare and sync import; not those themselves, which have yet to run.
+    from src.comparison import html  # noqa: F401
+    from src.sweeps import (
+        parent_run,  # noqa: F401
+        plugins,  # noqa: F401
+    )
+    from src.tasks import registry, report  # noqa: F401
     from tests import database
 
     if database.TEMPLATE in os.environ:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from src import config
 from src.comparison import groups, tables
-from src.tracking.finished import finished
+from src.tracking.run_summaries import finished
 from tests.browser import browser
 from tests.commands import ROOT
 from tests.pin import EXPERIMENTS, settings_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run
 
-from src.tracking import server
+from src.tracking import client as server
 
 
 def client(folder: Path) -> mlflow.MlflowClient:

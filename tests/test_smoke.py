@@ -1,6 +1,6 @@
 """What is checked before each commit, within half a minute: that everything can be imported, and that one run works.
 
-Every configuration is composed by what is marked smoke in tests/src/test_config.py.
+Every configuration is composed by what is marked smoke in tests/src/config/test_config.py.
 """
 
 import importlib

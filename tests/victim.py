@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from src import run, startup
+from src import run, terminal
 
 PROGRESS = "progress"
 EPOCHS = 4  # of the run that is to suffer
@@ -16,8 +16,8 @@ EPOCHS = 4  # of the run that is to suffer
 
 def main(fault: str, at: int) -> None:
     """Arms the fault and runs."""
-    startup.load_tensorflow()
-    from src import callbacks
+    terminal.load_tensorflow()
+    from src.training import callbacks
 
     first, syncs = callbacks.FailOnNaN.on_train_batch_end, os.fsync
     file, done, began = os.open(PROGRESS, os.O_CREAT | os.O_RDWR), 0, None

@@ -9,7 +9,7 @@ import numpy as np
 
 from src import metrics
 from src.errors import UserError
-from src.tracking.finished import Finished
+from src.tracking.run_summaries import Finished
 
 CHANCE = (
     "seed",

@@ -10,7 +10,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from src import metrics
 from src.comparison.groups import Group
-from src.comparison.tables import places, spread
+from src.comparison.tables import spread
 
 CONFIDENCE = 0.95
 POWER = 0.8  # probability with which a difference should be seen, where so many more seeds are asked for
@@ -85,4 +85,4 @@ def told(metric: str, one: Group, other: Group) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    return f"{100 * value:+.2f} points" if metrics.is_share(metric) else f"{value:+,.{places(value)}f}"
+    return f"{100 * value:+.2f} points" if metrics.is_share(metric) else f"{value:+,.{metrics.places(value)}f}"

@@ -17,28 +17,14 @@ COSTS = {  # columns of what a result costs: metric in MLflow, how it is written
 }
 
 
-def number(value: float, metric: str) -> str:
-    """Four digits of a value, or a percentage with two places."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else str(value)
-    if metrics.is_share(metric):
-        return f"{100 * value:.2f} %"
-    return f"{value:,.{places(value)}f}"
-
-
 def spread(group: Group, metric: str) -> str:
     """Mean ± standard deviation over the seeds."""
     mean, deviation = group.mean(metric), group.deviation(metric)
     if math.isnan(deviation):
-        return number(mean, metric)
+        return metrics.number(mean, metric)
     if metrics.is_share(metric):
         return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
-    return f"{number(mean, metric)} ± {deviation:,.{places(mean)}f}"
-
-
-def places(value: float) -> int:
-    """So many digits after the point that there are four in all, or more."""
-    return max(0, 3 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 3
+    return f"{metrics.number(mean, metric)} ± {deviation:,.{metrics.places(mean)}f}"
 
 
 def rows(board: Board) -> tuple[list[str], list[list[str]]]:
@@ -52,7 +38,7 @@ def rows(board: Board) -> tuple[list[str], list[list[str]]]:
             group.title,
             spread(group, board.metric),
             str(len(group.values(board.metric))),
-            f"{number(baseline[1], board.metric)} ({baseline[0]})" if baseline else "–",
+            f"{metrics.number(baseline[1], board.metric)} ({baseline[0]})" if baseline else "–",
             *("–" if math.isnan(group.mean(name)) else form.format(group.mean(name)) for name, form in costs.values()),
         ])  # fmt: skip
     return head, body

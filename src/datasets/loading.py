@@ -20,7 +20,7 @@ from keras import tree
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.utils import gcs_utils
 
-from src import settings
+from src.config import schema
 from src.datasets import builders
 from src.errors import UserError
 
@@ -101,7 +101,7 @@ class Data:
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep mostly share a data set
-def load(chosen: settings.Dataset) -> Data:
+def load(chosen: schema.Dataset) -> Data:
     """Reads a data set, after preparing it if that was not done before.
 
     Raises:
@@ -123,7 +123,7 @@ def load(chosen: settings.Dataset) -> Data:
     )
 
 
-def prepare(chosen: settings.Dataset) -> None:
+def prepare(chosen: schema.Dataset) -> None:
     """Makes it ready to be read, if that was not done before.
 
     Raises:
@@ -132,7 +132,7 @@ def prepare(chosen: settings.Dataset) -> None:
     _prepared(_builder(chosen), chosen)
 
 
-def _builder(chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
+def _builder(chosen: schema.Dataset) -> tfds.core.DatasetBuilder:
     # Without this TFDS asks Google's storage about every data set, and waits where there is no network.
     gcs_utils._is_gcs_disabled = True
     try:
@@ -148,7 +148,7 @@ def _builder(chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
         raise UserError(f"dataset.config={chosen.config}: {str(error).splitlines()[0]}") from None
 
 
-def _prepared(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset) -> tfds.core.DatasetBuilder:
+def _prepared(builder: tfds.core.DatasetBuilder, chosen: schema.Dataset) -> tfds.core.DatasetBuilder:
     """Prepares the data, once: TFDS writes to a folder of another name and renames it when all is there.
 
     Returns:
@@ -197,7 +197,7 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())[:300] or type(error).__name__
 
 
-def _read(builder: tfds.core.DatasetBuilder, chosen: settings.Dataset, split: str) -> Part:
+def _read(builder: tfds.core.DatasetBuilder, chosen: schema.Dataset, split: str) -> Part:
     decoding = tfds.decode.PartialDecoding(dict.fromkeys({chosen.inputs, chosen.targets}, True))
     try:
         count = builder.info.splits[split].num_examples

@@ -12,8 +12,7 @@ from scipy.special import log_softmax
 from recipes.kinds import Classes
 from src.datasets import Data, Part
 from src.errors import UserError
-from src.serving import Answer
-from src.tasks.task import Metrics, Task
+from src.tasks.base import Answer, Metrics, Task
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
 

@@ -11,11 +11,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
 from recipes.kinds import Forecast, Series
-from src import settings
+from src.config import schema
 from src.datasets import Data, Part
 from src.errors import UserError
-from src.serving import Answer
-from src.tasks.task import Metrics, Task
+from src.tasks.base import Answer, Metrics, Task
 
 
 class Forecasting(Task):
@@ -26,7 +25,7 @@ class Forecasting(Task):
     the part before; what is to be forecast never does. What scaling needs is measured on the training part alone.
     """
 
-    def __init__(self, chosen: settings.Forecasting, data: Data):
+    def __init__(self, chosen: schema.Forecasting, data: Data):
         if not np.issubdtype(data.train.raw.dtype, np.floating):
             raise UserError(f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are not numbers.")
         self.chosen = chosen

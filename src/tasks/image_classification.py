@@ -12,11 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from recipes.kinds import Image
-from src import settings
+from src.config import schema
 from src.datasets import Data, Part
 from src.errors import UserError
+from src.tasks.base import Metrics, Task
 from src.tasks.classification import Classification, attention_weights
-from src.tasks.task import Metrics
 
 REGRESSION_PIXELS = 200_000_000  # that the logistic regression learns from, 800 MB: all of CIFAR-10, less of larger images
 REGRESSION_ITERATIONS = 50  # more of them cost minutes, and win less than 1 % on MNIST and its like
@@ -30,7 +30,7 @@ class ImageClassification(Classification):
     things = "images"
     label_goes_in = False  # whether the recipe learns by reward: it is told the right answer while it trains
 
-    def __init__(self, chosen: settings.ImageClassification, data: Data):
+    def __init__(self, chosen: schema.ImageClassification, data: Data):
         if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: image_classification needs images, but the inputs are not images.")
         super().__init__(data)
@@ -143,3 +143,10 @@ class ImageClassification(Classification):
                 fontsize=9,
             )
         return {"worst_mistakes.png": figure}
+
+
+def of_images(task: Task) -> ImageClassification:
+    """The task as the one that checked settings say it is."""
+    if not isinstance(task, ImageClassification):
+        raise TypeError(f"Only ImageClassification has a teacher or becomes a file, not {type(task).__name__}.")
+    return task

@@ -16,12 +16,12 @@ from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
 from recipes.kinds import LabelledImage, Samples
-from src import settings
+from src.config import schema
 from src.datasets import Data, Part
 from src.errors import UserError
-from src.serving import Answer
-from src.tasks.judge import Judge, frechet_distance, kernel_distance, nearest, precision_and_recall
-from src.tasks.task import Metrics, Task
+from src.tasks.base import Answer, Metrics, Task
+from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
+from src.tasks.reference_classifier import Judge
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Generation(Task):
     units: dict[str, str] = {}
     judge: Judge
 
-    def __init__(self, chosen: settings.ImageGeneration | settings.PixelGeneration, data: Data):
+    def __init__(self, chosen: schema.ImageGeneration | schema.PixelGeneration, data: Data):
         self.chosen, self.classes = chosen, data.classes
         if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: {chosen.name} needs images, but the inputs are not images.")
@@ -264,7 +264,7 @@ class Generation(Task):
 class ImageGeneration(Generation):
     """Made as a whole, by a model that brings its own loss and its own way of making them."""
 
-    def __init__(self, chosen: settings.ImageGeneration, data: Data):
+    def __init__(self, chosen: schema.ImageGeneration, data: Data):
         super().__init__(chosen, data)
         self.inputs, self.outputs = kinds(self.shape, self.classes)
         self.terms: tuple[str, ...] = ()
@@ -288,7 +288,7 @@ class ImageGeneration(Generation):
         return [Term(name, number) for number, name in enumerate(self.terms)] if len(self.terms) > 1 else []
 
     @classmethod
-    def restored(cls, chosen: settings.Settings, images: str, weights: str) -> Painter:
+    def restored(cls, chosen: schema.Settings, images: str, weights: str) -> Painter:
         """What makes images, from what a run kept: its settings, `IMAGES_FILE`, the path of its weights."""
         known = json.loads(images)
         shape, classes = tuple(known["shape"]), tuple(known["classes"])

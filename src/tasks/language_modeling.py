@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.kinds import END, PADDING, START, UNKNOWN, Continuation, Tokens
-from src import settings
+from src.config import schema
 from src.datasets import Data, Part, pipeline
 from src.errors import UserError
-from src.serving import Answer
-from src.tasks.task import Metrics, Task
+from src.tasks.base import Answer, Metrics, Task
+from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
-from src.tasks.translation import TokenAccuracy, TokenCrossentropy
-from src.vocabulary import Vocabulary
+from src.tasks.tokenizers import Vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
 SAMPLES, SAMPLED = 4, 300  # texts that are written to be looked at, and tokens of each
@@ -36,7 +35,7 @@ class LanguageModeling(Task):
     units = {"nll": "nats"}
     KEPT = VOCABULARY_FILE  # what, besides settings and weights, `restored` needs
 
-    def __init__(self, chosen: settings.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
+    def __init__(self, chosen: schema.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
         parts = {name: getattr(data, name).raw for name in ("train", "validation", "test")}
         for name, texts in parts.items():
             check_texts(texts, f"the {name} part of dataset={data.name}")
@@ -127,10 +126,10 @@ class LanguageModeling(Task):
         return {VOCABULARY_FILE: self.vocabulary.to_json()}
 
     @classmethod
-    def restored(cls, chosen: settings.Settings, vocabulary: str, weights: str) -> "Writer":
+    def restored(cls, chosen: schema.Settings, vocabulary: str, weights: str) -> "Writer":
         """What writes, from what a run kept: its settings, its vocabulary as JSON, the path of its weights."""
         known = Vocabulary.from_json(vocabulary)
-        context = chosen.task_as(settings.LanguageModeling).context
+        context = chosen.task_as(schema.LanguageModeling).context
         recipe = hydra.utils.get_method(chosen.model.target)
         model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
         model(np.zeros((1, context), np.int32))

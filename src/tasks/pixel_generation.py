@@ -10,10 +10,10 @@ from keras import KerasTensor, ops
 
 from recipes import decoding
 from recipes.kinds import END, START, Continuation, Tokens
-from src import settings
+from src.config import schema
 from src.datasets import Data, Part
 from src.tasks.image_generation import IMAGES_FILE, Generation, Painter
-from src.tasks.translation import TokenAccuracy, TokenCrossentropy
+from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 
 FIRST = END + 1  # number of the level 0
 
@@ -24,7 +24,7 @@ class PixelGeneration(Generation):
     The first token names the class, where there are classes; the others are levels of 0..255, `task.levels` in all.
     """
 
-    def __init__(self, chosen: settings.PixelGeneration, data: Data):
+    def __init__(self, chosen: schema.PixelGeneration, data: Data):
         self.pixels = Pixels(data.train.raw.shape[1:], data.classes, chosen.levels)
         super().__init__(chosen, data)
         self.inputs, self.outputs = self.pixels.kinds()
@@ -48,7 +48,7 @@ class PixelGeneration(Generation):
         return {IMAGES_FILE: json.dumps(known)}
 
     @classmethod
-    def restored(cls, chosen: settings.Settings, images: str, weights: str) -> Painter:
+    def restored(cls, chosen: schema.Settings, images: str, weights: str) -> Painter:
         """What makes images, from what a run kept: its settings, `IMAGES_FILE`, the path of its weights."""
         known = json.loads(images)
         pixels = Pixels(tuple(known["shape"]), tuple(known["classes"]), known["levels"])

@@ -10,14 +10,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from recipes.kinds import PADDING, UNKNOWN, Tokens
-from src import settings
+from src.config import schema
 from src.datasets import Data, Part
 from src.errors import UserError
-from src.tasks import pages
+from src.tasks import html
+from src.tasks.base import Metrics
 from src.tasks.classification import Classification, attention_weights
-from src.tasks.task import Metrics
-from src.tasks.tokenization import Tokenizer
-from src.vocabulary import Encoder, Vocabulary
+from src.tasks.tokenizers import Encoder, Tokenizer, Vocabulary
 
 SHOWN = 16  # texts on a page
 
@@ -30,7 +29,7 @@ class TextClassification(Classification):
 
     things = "texts"
 
-    def __init__(self, chosen: settings.TextClassification, data: Data, vocabulary: Vocabulary | None = None):
+    def __init__(self, chosen: schema.TextClassification, data: Data, vocabulary: Vocabulary | None = None):
         super().__init__(data)
         for name in ("train", "validation", "test"):
             check_texts(getattr(data, name).raw, f"the {name} part of dataset={data.name}")
@@ -95,10 +94,10 @@ class TextClassification(Classification):
         worst, count = self._worst(logs)
         rows = [
             f"<p>{self._verdict(index, logs[index])}</p>"
-            f"<blockquote>{pages.escape(self.test.raw[index].decode()[:1000])}</blockquote>"
+            f"<blockquote>{html.escape(self.test.raw[index].decode()[:1000])}</blockquote>"
             for index in worst[:SHOWN]
         ]
-        return {"worst_mistakes.html": pages.page(f"The worst of {count} mistakes on {len(logs):,} test texts", rows)}
+        return {"worst_mistakes.html": html.page(f"The worst of {count} mistakes on {len(logs):,} test texts", rows)}
 
     def _attention(self, model: keras.Model, predictions: np.ndarray) -> dict[str, str]:
         """How much the model looked at each token of the first test texts; nothing for a recipe that does not attend."""
@@ -109,8 +108,8 @@ class TextClassification(Classification):
         rows = []
         for index, each in enumerate(weights):
             words = self._split(self.test.raw[index].decode())[: self.chosen.length]
-            rows.append(f"<p>{self._verdict(index, predictions[index])}</p><p>{pages.weighted(words, each[: len(words)])}</p>")
-        return {"attention.html": pages.page("What it looked at: the darker, the more", rows)}
+            rows.append(f"<p>{self._verdict(index, predictions[index])}</p><p>{html.weighted(words, each[: len(words)])}</p>")
+        return {"attention.html": html.page("What it looked at: the darker, the more", rows)}
 
     def _split(self, text: str) -> Sequence[str]:
         if self.encoder is None:

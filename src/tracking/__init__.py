@@ -1,12 +1,16 @@
 """The record of runs, in MLflow. The only package that knows MLflow.
 
-lifecycle   a run from its beginning to its end; what earlier ones have left untold
-record      what a run tells, into its journal
-delivery    from the journal to MLflow
-system      what a run costs its machine
-stored      what one earlier run has left, to go on with
-finished    all of them, to be compared
-server      what it takes to ask MLflow something
+lifecycle        a run from its beginning to its end
+status           how it ended; what earlier ones have left untold
+run_logger       what any run tells, into its outbox
+training_logger  what a training tells besides
+outbox           what is still to be told, on disk
+uploader         from there to MLflow
+system, energy   what a run costs its machine
+provenance       where it comes from: command, code, versions, machine
+finished_runs    what one of them has left, to go on with; the place that restores a model
+run_summaries    all of them, to be compared
+client           what it takes to ask MLflow something
 
 The last three need no TensorFlow, so that a mistake is answered before it loads: this file imports no module of the package.
 """

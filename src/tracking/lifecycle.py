@@ -14,16 +14,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
-from src import checkpoint, settings
+from src.config import schema
 from src.datasets import Data
 from src.errors import UserError
-from src.journal import Journal
-from src.redaction import bare, redacted
-from src.tracking.origin import CODE, code, command
-from src.tracking.record import Record
-from src.tracking.server import CHECKPOINTS, FINGERPRINT, JOURNAL, connected, first_line
+from src.redaction import redacted
+from src.tracking.client import CHECKPOINTS, FINGERPRINT, JOURNAL, address, connected, first_line
+from src.tracking.outbox import Journal
+from src.tracking.provenance import CODE, code, command
 from src.tracking.status import settle, told
 from src.tracking.system import SystemMetrics
+from src.tracking.training_logger import Record
+from src.training import checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ GONE = 600  # seconds without a word after which a run on another machine counts
 
 
 @contextlib.contextmanager
-def run(chosen: settings.Settings, data: Data, log_file: str | None, sweep: dict[str, str] | None = None) -> Iterator[Record]:
+def run(chosen: schema.Settings, data: Data, log_file: str | None, sweep: dict[str, str] | None = None) -> Iterator[Record]:
     """A training in MLflow: a new run, or one with the same settings that was cut short and goes on.
 
     Args:
@@ -51,7 +52,7 @@ def run(chosen: settings.Settings, data: Data, log_file: str | None, sweep: dict
         yield record
 
 
-def _begin(record: Record, chosen: settings.Settings, data: Data, log_file: str | None) -> None:
+def _begin(record: Record, chosen: schema.Settings, data: Data, log_file: str | None) -> None:
     facts = record.journal.facts
     record.journal.reserve()
     if "begun" not in facts:
@@ -64,9 +65,9 @@ def _begin(record: Record, chosen: settings.Settings, data: Data, log_file: str 
     record.journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
 
 
-def _open(chosen: settings.Settings, sweep: dict[str, str] | None) -> tuple[Journal, checkpoint.State | None]:
+def _open(chosen: schema.Settings, sweep: dict[str, str] | None) -> tuple[Journal, checkpoint.State | None]:
     _check_experiment(chosen.tracking.experiment)
-    fingerprint, uri = chosen.fingerprint(), bare(mlflow.get_tracking_uri())
+    fingerprint, uri = chosen.fingerprint(), address()
     if chosen.resume != "never":
         found = _here(chosen, fingerprint, uri) or _elsewhere(chosen, fingerprint)
         if found is not None:
@@ -84,7 +85,7 @@ def _open(chosen: settings.Settings, sweep: dict[str, str] | None) -> tuple[Jour
     ), None
 
 
-def _here(chosen: settings.Settings, fingerprint: str, uri: str) -> Journal | None:
+def _here(chosen: schema.Settings, fingerprint: str, uri: str) -> Journal | None:
     """The journal in this folder of the run to go on with, claimed.
 
     Raises:
@@ -109,7 +110,7 @@ def _here(chosen: settings.Settings, fingerprint: str, uri: str) -> Journal | No
     return None
 
 
-def _check_settings(chosen: settings.Settings, equal: bool, command: str) -> None:
+def _check_settings(chosen: schema.Settings, equal: bool, command: str) -> None:
     if not equal:
         raise UserError(f"resume={chosen.resume} is a run with other settings; it was: {command}")
 
@@ -133,7 +134,7 @@ def _go_on(journal: Journal) -> tuple[Journal, checkpoint.State | None]:
     return journal, state
 
 
-def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
+def _elsewhere(chosen: schema.Settings, fingerprint: str) -> Journal | None:
     """A journal of the run to go on with, made from what MLflow has of it: its own is on another machine, or is lost.
 
     Raises:
@@ -159,9 +160,7 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
     except MlflowException as error:
         if chosen.resume != "auto":
             raise UserError(f"resume={chosen.resume} names no run that MLflow has: {first_line(error)}") from None
-        log.warning(
-            "MLflow at %s does not answer; whether this run was cut short before is not known.", bare(mlflow.get_tracking_uri())
-        )
+        log.warning("MLflow at %s does not answer; whether this run was cut short before is not known.", address())
     if chosen.resume != "auto":
         raise UserError(
             f"resume={chosen.resume} cannot go on: it has finished, it runs in this folder, or it left no checkpoint."
@@ -169,12 +168,12 @@ def _elsewhere(chosen: settings.Settings, fingerprint: str) -> Journal | None:
     return None
 
 
-def _fetched(run: mlflow.entities.Run, chosen: settings.Settings) -> Journal:
+def _fetched(run: mlflow.entities.Run, chosen: schema.Settings) -> Journal:
     tags, run_id = run.data.tags, run.info.run_id
     with tempfile.TemporaryDirectory() as scratch:
         found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINTS, dst_path=scratch)
         return Journal.new(
             checkpoints=Path(found), said={metric.key: metric.step for metric in run.data._metric_objs},
-            fingerprint=tags[FINGERPRINT], uri=bare(mlflow.get_tracking_uri()), experiment=chosen.tracking.experiment,
+            fingerprint=tags[FINGERPRINT], uri=address(), experiment=chosen.tracking.experiment,
             name=run.info.run_name, code=tags[CODE], command=tags["command"], run_id=run_id, begun=True,
         )  # fmt: skip

@@ -5,18 +5,16 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 
-import mlflow
-
 from src.errors import DiskFullError, PrunedError, ResumableError, UserError, enough_space
-from src.journal import Journal
-from src.redaction import bare, redacted
-from src.tracking.account import Account
-from src.tracking.delivery import Delivery, deliver
-from src.tracking.server import first_line
+from src.redaction import redacted
+from src.tracking.client import address, first_line
+from src.tracking.outbox import Journal
+from src.tracking.run_logger import Account
+from src.tracking.uploader import Delivery, deliver
 
 log = logging.getLogger(__name__)
 
-LATER = "What it was not told is kept in mlruns/unfinished; the next run tells it, or: python -m src.send"
+LATER = "What it was not told is kept in mlruns/unfinished; the next run tells it, or: python -m src.sync"
 WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
 
 
@@ -62,7 +60,7 @@ def told(account: Account, begin: Callable[[], None]) -> Iterator[None]:
             if status == "FINISHED" or hopeless:
                 journal.know(over=True)
             if not delivery.flush():
-                uri, why = bare(mlflow.get_tracking_uri()), first_line(delivery.why)
+                uri, why = address(), first_line(delivery.why)
                 log.warning("MLflow at %s does not answer (%s). %s", uri, why, LATER)
             account.run_id = journal.facts.get("run_id")
 

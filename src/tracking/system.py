@@ -9,8 +9,8 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from src.energy import Meter
-from src.tracking.record import Record
+from src.tracking.energy import Meter
+from src.tracking.training_logger import Record
 
 PREFIX = "system/"
 

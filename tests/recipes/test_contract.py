@@ -23,7 +23,8 @@ from recipes.kinds import (
     SourceTarget,
     Tokens,
 )  # fmt: skip
-from src import config, signature
+from src import config
+from src.config import signature
 
 CONFIGS = sorted((config.CONF / "model").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in CONFIGS)

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from src import evaluate, run
+from src import evaluate, experiment
 from tests import commands, faults
 from tests.stored import client, runs
 
@@ -28,12 +28,12 @@ def ran(here, command):
     "recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("diffusion", "gan"))) for name in sorted(faults.SMALL)]
 )
 def test_it_gets_the_very_numbers_that_were_logged(store, settings, recipe):
-    done = run.run(settings(*faults.arguments(recipe), "training.epochs=1"), quiet=True)
+    done = experiment.run(settings(*faults.arguments(recipe), "training.epochs=1"), quiet=True)
     assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
 
 
 def test_numbers_that_are_not_those_that_were_logged_are_named(store, settings):
-    done = run.run(settings("model=cnn", *SHORT), quiet=True)
+    done = experiment.run(settings("model=cnn", *SHORT), quiet=True)
     store.log_metric(done.run_id, "test/nll", 1000.0)
     assert re.search(r"\nNot as logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from src import config, datasets, tasks, training
+from src import config, datasets
+from src.tasks import registry
+from src.training import loop
 from tests.commands import ROOT
 from tests.pin import EXPERIMENTS, PINNED, resolved, settings_of
 from tests.results import MEAN, NUMBER, READMES
@@ -54,10 +56,10 @@ def test_it_learns_from_its_own_data(settings, catalogue_data, experiment):
     few = ("training.epochs=1", "training.steps_per_epoch=2", "dataset.limit=256", "training.keep=last", "training.glances=0")
     chosen = settings(f"experiment={experiment}", *few)
     data = datasets.load(chosen.dataset.model_copy(update={"data_dir": catalogue_data}))
-    training.prepare(chosen)
-    task = tasks.create(chosen.task, data, chosen.dataset.limit)
-    model = training.build(chosen, task, tf.distribute.get_strategy())
+    loop.prepare(chosen)
+    task = registry.create(chosen.task, data, chosen.dataset.limit)
+    model = loop.build(chosen, task, tf.distribute.get_strategy())
     history = []
-    training.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
     assert np.isfinite(history[-1]["train/loss"])
     keras.backend.clear_session()

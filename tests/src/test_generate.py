@@ -5,7 +5,7 @@ from matplotlib import image
 
 from src import generate
 from src.errors import UserError
-from src.tracking import stored
+from src.tracking import finished_runs
 from tests.stored import client, runs
 
 SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.bpe_vocabulary=300", "task.context=16")
@@ -37,11 +37,11 @@ def test_a_prompt_is_taken_letter_by_letter():
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
-    class Old(stored.Stored):
+    class Old(finished_runs.Stored):
         def __init__(self, run_id, setting):
             self.name, self.recorded = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
-    monkeypatch.setattr(stored, "Stored", Old)
+    monkeypatch.setattr(finished_runs, "Stored", Old)
     with pytest.raises(UserError, match="run=old was made with another version of this project"):
         generate.generate(generate.read(["run=old"]))
 

@@ -60,10 +60,11 @@ def test_without_a_network_it_says_so_soon_and_names_what_needs_none(command):
 
 
 PREPARE = """
-from src import startup
-startup.load_tensorflow()
+from src import terminal
+terminal.load_tensorflow()
 import sys, time
-from src import datasets, settings
+from src import datasets
+from src.config import schema
 from src.datasets.builders import digits
 make = digits.Digits._generate_examples
 def slowly(self):
@@ -74,8 +75,8 @@ def slowly(self):
         yield example
 if sys.argv[2] == "slowly":
     digits.Digits._generate_examples = slowly
-split = settings.Splits(train="train[:70%]", validation="train[70%:80%]", test="train[80%:]")
-chosen = settings.Dataset(name="digits", builder="digits", config=None, splits=split, inputs="image", targets="label",
+split = schema.Splits(train="train[:70%]", validation="train[70%:80%]", test="train[80%:]")
+chosen = schema.Dataset(name="digits", builder="digits", config=None, splits=split, inputs="image", targets="label",
                           passes=1, limit=None, data_dir=sys.argv[1])
 print(len(datasets.load(chosen).train), flush=True)
 """

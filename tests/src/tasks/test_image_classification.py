@@ -11,16 +11,17 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from recipes import attention, cnn, transformer
 from recipes.kinds import Classes, Image
-from src import serving, tasks, training
 from src.datasets import Part, pipeline
 from src.errors import UserError
-from src.tasks import image_classification
+from src.export import serving
+from src.tasks import image_classification, registry
 from src.tasks.classification import attention_weights, calibration_error
+from src.training import loop
 
 
 @pytest.fixture
 def task(settings, load):
-    return tasks.create(settings("dataset=digits").task, load("digits"))
+    return registry.create(settings("dataset=digits").task, load("digits"))
 
 
 def test_metrics_are_those_of_scikit_learn(task):
@@ -69,7 +70,7 @@ def test_baselines_of_a_part_that_lacks_a_class(task):
 
 def test_what_keras_measures_in_training_is_what_is_reported(task, settings):
     chosen = settings("dataset=digits")
-    model = training.build(chosen, task, tf.distribute.get_strategy())
+    model = loop.build(chosen, task, tf.distribute.get_strategy())
     loss, accuracy = model.evaluate(pipeline.evaluation(task.validation, 64), verbose=0)
     found = task.metrics(task.validation, task.predict(model, task.validation, 64))
     np.testing.assert_allclose([loss, accuracy], [found["nll"], found["accuracy"]], rtol=1e-5)
@@ -143,4 +144,4 @@ def test_where_a_recipe_looked_is_drawn_and_the_right_answer_is_told_in_training
 
 def test_a_series_is_no_image(settings, load):
     with pytest.raises(UserError, match="image_classification needs images"):
-        tasks.create(settings("dataset=digits").task, load("co2"))
+        registry.create(settings("dataset=digits").task, load("co2"))

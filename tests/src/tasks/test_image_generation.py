@@ -7,8 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from src import datasets, settings, tasks
+from src import datasets
+from src.config import schema
 from src.errors import UserError
+from src.tasks import registry
 from src.tasks.image_generation import ANY, Painter, SumOfTerms, Term, grid, to_bytes
 from src.tasks.pixel_generation import FIRST, PixelPainter, Pixels
 
@@ -41,7 +43,7 @@ def data():
 
 @pytest.fixture
 def task(data):
-    return tasks.create(settings.ImageGeneration(name="image_generation", judge="cnn", samples=80), data, judge=Judge())
+    return registry.create(schema.ImageGeneration(name="image_generation", judge="cnn", samples=80), data, judge=Judge())
 
 
 def test_images_go_in_as_numbers_up_to_1_with_their_labels(task, data):
@@ -152,8 +154,8 @@ def test_pixels_become_tokens_and_images_again():
 
 
 def test_pixel_by_pixel_the_first_token_is_the_class(data):
-    chosen = settings.PixelGeneration(name="pixel_generation", judge="cnn", samples=80, levels=16)
-    task = tasks.create(chosen, data, judge=Judge())
+    chosen = schema.PixelGeneration(name="pixel_generation", judge="cnn", samples=80, levels=16)
+    task = registry.create(chosen, data, judge=Judge())
     assert task.train.inputs.shape == task.train.targets.shape == (300, 16)
     np.testing.assert_array_equal(task.train.inputs[:, 1:], task.train.targets[:, :-1])
     np.testing.assert_array_equal(task.train.inputs[:, 0] - task.train.source, FIRST + 16)
@@ -185,4 +187,4 @@ def test_what_is_no_image_is_refused(data):
         name="texts", source="", description="", train=texts, validation=texts, test=texts, classes=("a", "b")
     )
     with pytest.raises(UserError, match="dataset=texts: image_generation needs images"):
-        tasks.create(settings.ImageGeneration(name="image_generation", judge="cnn", samples=80), other)
+        registry.create(schema.ImageGeneration(name="image_generation", judge="cnn", samples=80), other)

@@ -8,9 +8,10 @@ import pytest
 
 from recipes import gpt, lstm
 from recipes.kinds import PADDING, Continuation, Tokens
-from src import serving, tasks
 from src.datasets import Data, Part
 from src.errors import UserError
+from src.export import serving
+from src.tasks import registry
 from src.tasks.language_modeling import Writer, windows
 
 TEXTS = {"train": ["abab", "abc", "aab"] * 5, "validation": ["abc", "ab"], "test": ["cab", "aab", "bé"]}
@@ -26,7 +27,7 @@ def create(settings):
     def with_settings(*overrides):
         made = Data("made", "made:1.0.0", "", *(part(TEXTS[name]) for name in ("train", "validation", "test")), classes=())
         common = ("model=gpt", "dataset=docstrings", "task.context=4", "task.tokens=character", "task.bpe_vocabulary=270")
-        return tasks.create(settings(*common, *overrides).task, made)
+        return registry.create(settings(*common, *overrides).task, made)
 
     return with_settings
 

@@ -9,9 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from recipes import attention, cnn, lstm, rnn, transformer
-from src import serving, tasks
 from src.datasets import Data, Part
 from src.errors import UserError
+from src.export import serving
+from src.tasks import registry
 from src.tasks.classification import attention_weights
 
 GOOD, BAD = (
@@ -33,7 +34,7 @@ def data(train=None, **parts):
 @pytest.fixture
 def create(settings):
     def with_settings(made, *overrides):
-        return tasks.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
+        return registry.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
 
     return with_settings
 
@@ -105,7 +106,7 @@ def test_an_empty_text_is_named(create):
 
 def test_pictures_are_no_texts(settings, load):
     with pytest.raises(UserError, match=r"The train part of dataset=digits holds no texts"):
-        tasks.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
+        registry.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
 
 
 @pytest.mark.parametrize(("recipe", "attends"), [(transformer, True), (attention, True), (cnn, False)])

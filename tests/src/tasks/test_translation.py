@@ -7,9 +7,10 @@ import sacrebleu
 
 from recipes import attention, transformer
 from recipes.kinds import END, PADDING, START
-from src import serving, tasks
 from src.datasets import Data, Part
-from src.tasks.translation import TokenAccuracy, TokenCrossentropy
+from src.export import serving
+from src.tasks import registry
+from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 
 PAIRS = [("one two", "eins zwei"), ("two", "zwei"), ("Three, one", "drei, eins"), ("一", "eins")]
 
@@ -24,7 +25,7 @@ def create(settings):
     def with_settings(*overrides, pairs=PAIRS):
         made = Data("made", "made:1.0.0", "", part(pairs), part(pairs), part(pairs), classes=())
         common = ("model=transformer", "dataset=dates", "task.unit=word", "task.source_length=5", "task.target_length=4")
-        return tasks.create(settings(*common, *overrides).task, made)
+        return registry.create(settings(*common, *overrides).task, made)
 
     return with_settings
 

@@ -1,0 +1,1 @@
+"""What a run leaves to others: files for LiteRT, and the model that MLflow serves."""

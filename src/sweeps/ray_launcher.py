@@ -1,0 +1,97 @@
+"""hydra/launcher=ray: the jobs of a sweep on a Ray cluster (https://docs.ray.io), which this machine alone can be too.
+
+The launcher that Hydra's authors release wants an older cloudpickle than MLflow's other users have, and what it takes to rent
+machines at one provider; this one starts jobs, and that is all.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from src.config import plain
+from src.config.command_line import COMMAND
+from src.sweeps.job_store import VARIABLE
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 60  # seconds that jobs are given to end in their own way
+
+TAKEN_ALONG = (
+    "HYDRA_FULL_ERROR",
+    "MLFLOW_",
+    "TFDS_DATA_DIR",
+    VARIABLE,
+    COMMAND,
+)  # what the environment of a job has of this one
+
+
+class RayLauncher(Launcher):
+    """Hydra's plugin.
+
+    Args:
+        init: arguments of `ray.init`: address of a cluster, or what this machine gives to one of its own.
+        remote: arguments of `ray.remote`: what a job needs.
+    """
+
+    def __init__(self, init: DictConfig, remote: DictConfig):
+        self.init, self.remote = plain(init), plain(remote)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs them all, as many at the same time as the cluster has room for, and waits for the last one."""
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # jobs that say the same mean it
+        import ray
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        if not ray.is_initialized():
+            # Nobody else is to reach one of its own.
+            alone: dict[str, Any] = {} if self.init.get("address") else {"_node_ip_address": "127.0.0.1"}
+            ray.init(**alone, **self.init)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(TAKEN_ALONG)}
+        run, pending = ray.remote(**self.remote)(_job), []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            pending.append(
+                run.remote(
+                    self.hydra_context, self.config, list(overrides), number, self.task_function,
+                    Singleton.get_state(), os.getcwd(), environment,
+                )
+            )  # fmt: skip
+        try:
+            return ray.get(pending)
+        except KeyboardInterrupt:
+            for job in pending:
+                ray.cancel(job)  # as Ctrl-C would
+            ray.wait(pending, num_returns=len(pending), timeout=PATIENCE)
+            raise
+
+
+def _job(
+    context: HydraContext, config: DictConfig, overrides: list[str], number: int, task: TaskFunction,
+    singletons: dict[Any, Any], directory: str, environment: dict[str, str],
+) -> JobReturn:  # fmt: skip
+    """Runs one in a process of the cluster; its machine sees the folder of the sweep under the same path."""
+    os.chdir(directory)
+    os.environ.update(environment)
+    setup_globals()
+    Singleton.set_state(singletons)
+    composed = context.config_loader.load_sweep_config(config, overrides)
+    with open_dict(composed):
+        composed.hydra.job.id = f"{composed.hydra.job.name}_{number}"
+        composed.hydra.job.num = number
+    HydraConfig.instance().set_config(composed)
+    return run_job(
+        hydra_context=context, task_function=task, config=composed,
+        job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+    )  # fmt: skip

@@ -1,0 +1,71 @@
+"""How near generated images are to real ones, by their features; and to those that were trained on, by their pixels."""
+
+import numpy as np
+from sklearn.metrics import pairwise_distances_chunked
+
+NEIGHBOURS = 3  # as in Kynkäänniemi et al. 2019
+
+
+def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
+    """FID (Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2017): between Gaussians fitted to features.
+
+    ‖μ − μ'‖² + tr(C + C' − 2 (C C')^½)
+
+    Args:
+        real: features (n, d).
+        made: features (m, d). The distance is the larger the fewer there are: compare at equal numbers alone.
+    """
+    difference = real.mean(axis=0) - made.mean(axis=0)
+    one, other = np.cov(real, rowvar=False), np.cov(made, rowvar=False)
+    values, vectors = np.linalg.eigh(one)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    # C C' has the eigenvalues of C^½ C' C^½, which is symmetric.
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other @ root), 0)).sum()
+    return float(difference @ difference + np.trace(one) + np.trace(other) - 2 * shared)
+
+
+def kernel_distance(real: np.ndarray, made: np.ndarray) -> float:
+    """KID (Bińkowski et al.: Demystifying MMD GANs. ICLR 2018): squared maximum mean discrepancy, kernel (x · y / d + 1)³.
+
+    Without bias, so it can be slightly negative where both are alike.
+
+    Args:
+        real: features (n, d).
+        made: features (m, d).
+    """
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def within(x: np.ndarray) -> float:
+        values = kernel(x, x)
+        return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
+
+    return float(within(real) + within(made) - 2 * kernel(real, made).mean())
+
+
+def precision_and_recall(real: np.ndarray, made: np.ndarray) -> tuple[float, float]:
+    """Share of what was made that lies among what is real, and the other way round (Kynkäänniemi et al.: Improved precision and
+    recall metric for assessing generative models. NeurIPS 2019).
+
+    Among means: no farther from one of them than its third neighbour of its own kind is.
+
+    Args:
+        real: features (n, d).
+        made: features (m, d).
+    """
+
+    def among(these: np.ndarray, those: np.ndarray) -> float:
+        distances = pairwise_distances_chunked(those)  # the first neighbour is the point itself
+        reach = np.concatenate([np.partition(block, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for block in distances])
+        return float(np.mean(np.concatenate([(b <= reach).any(axis=1) for b in pairwise_distances_chunked(these, those)])))
+
+    return among(made, real), among(real, made)
+
+
+def nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image in `among` that is nearest to each one (n, H, W, C): its number, and the root mean square of the difference."""
+    flat, others = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (images, among))
+    found = [(block.argmin(axis=1), block.min(axis=1)) for block in pairwise_distances_chunked(flat, others)]
+    numbers, distances = (np.concatenate(each) for each in zip(*found))
+    return numbers, distances / np.sqrt(flat.shape[1])

@@ -1,0 +1,214 @@
+"""Leaderboards of finished runs, and whether a difference can be told from chance."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+
+import mlflow
+import numpy as np
+import pytest
+from scipy import stats
+
+from src import compare
+from src.comparison import groups, significance, tables
+from src.comparison.groups import Group
+from src.errors import UserError
+from src.tracking.run_summaries import Finished
+from tests.bench_compare import fill
+from tests.commands import environment
+
+
+def finished(recipe="cnn", seed=0, start=0, tested_on="a", metrics=None, task="image_classification", **settings):
+    """A run as MLflow would have it."""
+    own = {"model.name": recipe, "dataset.name": "digits", "task.name": task, "seed": str(seed), "tracking.run_name": "any"}
+    own |= {name.replace("__", "."): value for name, value in settings.items()}
+    return Finished(f"{recipe}{start}", start, own, metrics or {"test/accuracy": 0.9}, tested_on)
+
+
+def accuracies(recipe, *values, **more):
+    return [finished(recipe, seed, metrics={"test/accuracy": value}, **more) for seed, value in enumerate(values)]
+
+
+def test_runs_that_differ_by_their_seed_are_taken_together_and_of_each_seed_the_newest_counts():
+    runs = [*accuracies("cnn", 0.8, 0.9), finished("cnn", 1, start=5, metrics={"test/accuracy": 1.0})]
+    (group,) = groups.grouped(runs)
+    assert sorted(group.values("test/accuracy")) == [0.8, 1.0]
+    assert group.mean("test/accuracy") == pytest.approx(0.9)
+    assert group.deviation("test/accuracy") == pytest.approx(np.std([0.8, 1.0], ddof=1))
+
+
+def test_the_best_comes_first_whether_more_or_less_is_better():
+    runs = [finished("cnn", metrics={"test/accuracy": 0.9, "test/nll": 0.2})]
+    runs += [finished("rnn", metrics={"test/accuracy": 0.8, "test/nll": 0.1})]
+    (board,) = groups.boards(runs)
+    assert [group.recipe for group in board.groups] == ["cnn", "rnn"]
+    (board,) = groups.boards(runs, "test/nll")
+    assert [group.recipe for group in board.groups] == ["rnn", "cnn"]
+
+
+def test_where_no_run_has_its_metric_that_is_said():
+    with pytest.raises(UserError, match="compared by; type metric=<one of test/nll>"):
+        groups.boards([finished("cnn", metrics={"test/nll": 0.2})])
+
+
+def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranked_together():
+    runs = [finished("cnn"), finished("rnn", tested_on="b"), finished("lstm", task="text_classification")]
+    runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
+    runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
+    found = [[group.recipe for group in board.groups] for board in groups.boards(runs)]
+    assert sorted(found) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
+
+
+def test_a_group_is_named_by_what_is_particular_about_it():
+    runs = [finished("cnn", model__filters="8", a="1"), finished("cnn", model__filters="16", a="1"), finished("rnn", a="1")]
+    (board,) = groups.boards(runs)
+    assert sorted(group.title for group in board.groups) == ["cnn model.filters=16", "cnn model.filters=8", "rnn"]
+
+
+def test_an_experiment_goes_by_its_own_name():
+    runs = [finished("cnn", filters="8", experiment="cnn_small"), finished("cnn", filters="16", experiment="cnn_large")]
+    runs += [finished("cnn", start=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
+    runs[0].settings["epochs"] = "9"
+    (board,) = groups.boards(runs)
+    assert sorted(group.title for group in board.groups) == ["cnn", "cnn_large", "cnn_small epochs=1", "cnn_small epochs=9"]
+
+
+def test_the_baseline_is_the_best_one():
+    base = {"baseline/majority_class/accuracy": 0.1, "baseline/logistic_regression/accuracy": 0.97}
+    base |= {"baseline/majority_class/nll": 2.3, "baseline/logistic_regression/nll": 0.1}
+    (group,) = groups.grouped([finished(metrics={"test/accuracy": 0.9, "test/nll": 0.2, **base})])
+    assert group.baseline("test/accuracy") == ("logistic regression", 0.97)
+    assert group.baseline("test/nll") == ("logistic regression", 0.1)
+    assert group.baseline("val/accuracy") is None
+
+
+def test_a_difference_is_that_of_welch():
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(0.9, 0.01, 5), draw.normal(0.88, 0.03, 8)
+    found = significance.Difference(one, other)
+    interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose(found.interval, interval)
+    assert found.mean == pytest.approx(one.mean() - other.mean())
+    assert found.certain == (stats.ttest_ind(one, other, equal_var=False).pvalue < 0.05)
+
+
+def test_as_many_seeds_as_are_needed_show_a_difference_in_four_of_five_trials():
+    one, other = np.array([0.90, 0.92, 0.91]), np.array([0.90, 0.91, 0.89])
+    found = significance.Difference(one, other)
+    assert not found.certain
+    draw, size = np.random.default_rng(0), (20_000, found.seeds_needed)
+    trials = stats.ttest_ind(draw.normal(0.91, 0.01, size), draw.normal(0.90, 0.01, size), axis=1)
+    assert np.mean(trials.pvalue < 0.05) == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sentence"),
+    [
+        ((0.9, 0.91, 0.92), (0.5, 0.51, 0.52), "The seeds are enough to say that a is better."),
+        ((0.5, 0.51, 0.52), (0.9, 0.91, 0.92), "The seeds are enough to say that b is better."),
+        ((0.9, 0.91, 0.95), (0.9, 0.93, 0.89), "The seeds are not enough to say which is better; a difference as large"),
+        ((0.9,), (0.5, 0.6), "One seed says nothing about chance"),
+        ((0.9, 0.9), (0.9, 0.9), "The seeds are not enough to say which is better."),
+    ],
+)
+def test_two_groups_are_compared_in_a_sentence(one, other, sentence):
+    (a,), (b,) = (groups.grouped(accuracies(name, *values)) for name, values in (("cnn", one), ("rnn", other)))
+    assert sentence in significance.told("test/accuracy", a, b)
+
+
+def test_less_is_better_of_an_error():
+    a, b = (
+        Group([finished(metrics={"test/mae": value}, seed=seed) for seed, value in enumerate(values)], {"model.name": "cnn"})
+        for values in ((1.0, 1.01), (2.0, 2.01))
+    )
+    assert "enough to say that a is better" in significance.told("test/mae", a, b)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "shown"),
+    [
+        (0.99256, "test/accuracy", "99.26 %"), (0.51234, "test/mae", "0.5123"), (1234.5, "test/mae", "1,234"),
+        (0.0, "test/mae", "0.000"), (float("nan"), "test/mae", "–"), (float("inf"), "test/perplexity", "inf"),
+        (0.5, "val_accuracy", "50.00 %"), (-0.41461, "test/skill", "-0.4146"),
+    ],
+)  # fmt: skip
+def test_numbers_have_four_digits(value, metric, shown):
+    assert tables.number(value, metric) == shown
+
+
+def test_every_form_has_the_same_numbers():
+    boards = groups.boards([*accuracies("cnn", 0.9, 0.92, 0.94), *accuracies("rnn", 0.8)])
+    assert tables.text(boards).splitlines()[3].split() == ["cnn", "92.00", "±", "2.00", "%", "3", "–"]
+    assert "| cnn | 92.00 ± 2.00 % | 3 | – |" in tables.markdown(boards)
+    first, second = csv.DictReader(io.StringIO(tables.comma_separated(boards)))
+    assert (float(first["mean"]), float(first["standard_deviation"]), first["seeds"]) == (
+        pytest.approx(0.92),
+        pytest.approx(0.02),
+        "3",
+    )
+    assert (second["recipe"], second["name"], second["standard_deviation"]) == ("rnn", "rnn", "")
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory):
+    """A store with 30 runs: six groups of five seeds."""
+    folder = tmp_path_factory.mktemp("some")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        mlflow.set_tracking_uri(None)
+        fill(None, 30)
+        yield folder
+
+
+def test_what_is_asked_for_is_shown(some):
+    shown = compare.compare([])
+    assert shown.startswith("digits, image classification: test/accuracy, higher is better\n")
+    assert len(shown.splitlines()) == 3 + 6
+    values = [float(value) for value in re.findall(r"([\d.]+) ± ", shown)]
+    assert values == sorted(values, reverse=True)
+    assert len(compare.compare(["model=cnn,rnn", "optimizer.learning_rate=1e-4"]).splitlines()) == 3 + 2
+    found = compare.compare(["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn"])
+    assert "(5 and 5 seed(s))" in found
+    assert "95 % confidence interval" in found
+
+
+def test_it_is_written_where_that_is_asked_for(some):
+    assert compare.compare(["to=board.md"]) == "Written: board.md"
+    assert (some / "board.md").read_text().startswith("digits, image classification: test/accuracy, higher is better:\n\n| re")
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["nonsense"], "'nonsense' cannot be read; write setting=value, like dataset=digits."),
+        (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .csv, .html"),
+        (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
+        (["format=pdf"], "There is no format=pdf; known: text, markdown, csv, html."),
+        (["metric=test/foo"], "No run has the metric 'test/foo'; known: baseline/logistic_regression/accuracy, "),
+        (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
+        (["learning_rate=3"], "No run has a setting 'learning_rate'; did you mean optimizer.learning_rate"),
+        (["a=model=cnn"], "To compare two groups write both, like a=model=cnn b=model=lstm"),
+        (["a=cnn", "b=model=cnn"], "a=cnn cannot be read; write a=model=cnn"),
+        (["a=model=cnn", "b=model=rnn"], "a=model=cnn selects 2 groups of runs with other settings; they differ by optimizer"),
+        (["a=model=lstm", "b=model=rnn", "metric=test/mae"], "a=model=lstm has no metric 'test/mae'; known: "),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered_in_one_sentence(some, words, answer):
+    with pytest.raises(UserError, match=answer):
+        compare.compare(words)
+
+
+def test_the_command_line_needs_no_tensorflow(here):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "src.compare"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "No finished run has been made yet; make one: python -m src.run model=lstm" in done.stderr
+    assert not re.search(r"\| +tensorflow$", done.stderr, re.MULTILINE)

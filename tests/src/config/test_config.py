@@ -1,0 +1,215 @@
+"""The command line is checked before TensorFlow loads: what is wrong, and what to type instead."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from src import config
+from src.config import schema as settings
+from src.errors import UserError
+from tests.commands import environment
+
+MISTAKES = [
+    ("epochs=3", "no setting 'epochs'; did you mean training.epochs?"),
+    ("learning_rate=1", "did you mean optimizer.learning_rate?"),
+    ("training.epoch=3", "did you mean training.epochs"),
+    ("modle=cnn", "did you mean model?"),
+    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, diffusion, gan, gpt, lightweight, lstm, "),
+    ("model=gan task.judge=cnm", "There is no model=cnm; known: attention, cnn,"),
+    ("model=gan task.judge=gan", "model=gan cannot learn image_classification"),
+    ("model=gan model.pretrained=abc", "There is no setting 'model.pretrained'"),
+    ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
+    ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
+    ("dataset=mnits", "did you mean dataset=mnist?"),
+    ("strategy=multi", "known: mirrored, single."),
+    ("optimizer=adm", "did you mean optimizer=adam"),
+    ("debug=overift", "did you mean debug=overfit?"),
+    ("model.filtres=[3]", "did you mean model.filters?"),
+    ("+model.filtres=[3]", "did you mean model.filters?"),
+    ("+more=1", "no setting 'more'"),
+    ("model=lstm model.filters=[3]", "no setting 'model.filters'"),
+    ("optimizer=sgd optimizer.beta_1=0.9", "no setting 'optimizer.beta_1'"),
+    ("training.epochs=many", "training.epochs must be a valid integer, not 'many'."),
+    ("training.epochs=true", "training.epochs must be a valid integer, not True."),
+    ("training.epochs=0", "training.epochs must be greater than or equal to 1, not 0."),
+    ("training.precision=float8", "training.precision must be 'float32', 'mixed_bfloat16' or 'mixed_float16', not 'float8'."),
+    ("training.ema=1", "training.ema must be less than 1, not 1."),
+    ("optimizer.learning_rate=-1", "optimizer.learning_rate must be greater than 0, not -1."),
+    ("optimizer.schedule=cosin", "optimizer.schedule must be 'constant', 'cosine', 'linear' or 'exponential'"),
+    ("optimizer.name=lion", "optimizer.name must be 'adam', 'adamw', 'sgd', 'rmsprop', not 'lion'."),
+    ("seed=-1", "seed must be greater than or equal to 0"),
+    ("model.dropout=1", "model.dropout must be less than 1, not 1."),
+    ("model.filters=[32,big]", "model.filters[1] must be a valid integer, not 'big'."),
+    ("model.pooling=min", "model.pooling must be 'max' or 'average', not 'min'."),
+    ("model._target_=recipes.nothing.build", "names no module that can be found"),
+    ("model._target_=recipes.cnn.make", "recipes.cnn has no function 'make'"),
+    ("strategy=mirrored strategy.replicas=4 training.batch_size=33", "type training.batch_size=32 or 36."),
+    ("strategy=mirrored training.jit_compile=true", "type training.jit_compile=false or strategy=single."),
+    ("strategy=mirrored training.gradient_accumulation=2", "type training.gradient_accumulation=1 or strategy=single."),
+    ("training.ema=0.9 training.early_stopping=2 training.keep=last", "type training.keep=best."),
+    ("model=lstm task.window=10", "type task.window=52 or more."),
+    ("model=resnet dataset=co2", "model=resnet cannot learn forecasting, which dataset=co2 asks for; it can learn from"),
+    ("dataset=dates", "model=cnn cannot learn translation"),
+    ("model=gpt dataset=co2", "model=gpt cannot learn forecasting, which dataset=co2 asks for; it can learn from dataset="),
+    ("model=resnet dataset=docstrings", "model=resnet cannot learn text_classification or language_modeling, which"),
+    ("model=cnn dataset=docstrings task.name=language_modeling", "model=cnn cannot learn language_modeling"),
+    ("model=transformer dataset=dates task.unit=bpe", "type task.vocabulary=260 or more"),
+    ("model=gpt task.bpe_vocabulary=100", "task.bpe_vocabulary must be greater than or equal to 260, not 100."),
+    ("model=gpt task.name=poetry", "task.name must be"),
+    ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
+    ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
+    ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
+    ("model=cnn,lstm", "add -m to run them one after the other."),
+    ("-m model=cnn,lstm training.epochs=1,none", "training.epochs must be a valid integer, not 'none'."),
+    ("-m --cfg job model=cnn,lstm", "--cfg shows the settings of one run; leave out -m"),
+    ("-m model=cnn,lst", "did you mean model=lstm?"),
+    ("training.epochs=[", "cannot be read; write key=value"),
+    ("training=3", "cannot be composed"),
+    ("training.epochs", "cannot be read; write key=value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_answered_in_one_sentence(line, answer):
+    with pytest.raises(UserError) as raised:
+        config.check(line.split())
+    assert answer in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
+    (tmp_path / "only_series.py").write_text(
+        "def build(inputs: Series, outputs: Forecast, *, units: Count = 3): ...\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
+    config.check(overrides)
+    with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, sunspots\."):
+        config.check([*overrides, "dataset=digits"])
+
+
+LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding", "token_dropout")
+GROUPS = {
+    group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
+    for group in ("model", "dataset", "optimizer", "strategy", "experiment", "compression", "sweep", "debug")
+}
+
+
+TASKS = {name: OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml") for name in GROUPS["dataset"]}
+
+
+def tasks_of(dataset):
+    own = TASKS[dataset]
+    if "name" not in own.get("task", {}):
+        return tasks_of(own.defaults[0])
+    return {own.task.name} if isinstance(own.task.name, str) else set(own.task.name)
+
+
+LEARNED = {  # the table of tasks and recipes
+    "image_classification": {"cnn", "resnet", "lightweight", "attention", "rnn", "lstm", "transformer"},
+    "image_generation": {"gan", "diffusion"},
+    "pixel_generation": {"gpt", "lstm", "rnn"},
+    "text_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
+    "language_modeling": {"gpt", "lstm", "rnn"},
+    "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
+    "translation": {"transformer", "attention"},
+}
+DATASETS = {
+    recipe: [name for name in GROUPS["dataset"] if any(recipe in LEARNED[task] for task in tasks_of(name))]
+    for recipe in GROUPS["model"]
+}
+
+
+@pytest.mark.parametrize(("recipe", "dataset"), list(itertools.product(GROUPS["model"], GROUPS["dataset"])))
+def test_every_recipe_composes_with_the_data_sets_that_it_can_learn(recipe, dataset):
+    line = [f"model={recipe}", f"dataset={dataset}"]
+    if dataset in DATASETS[recipe]:
+        config.check(line)
+    else:
+        with pytest.raises(UserError, match=f"model={recipe} cannot learn"):
+            config.check(line)
+
+
+@pytest.mark.parametrize(("recipe", "debug"), list(itertools.product(GROUPS["model"], GROUPS["debug"])))
+def test_every_recipe_composes_with_every_way_of_looking_for_mistakes(recipe, debug):
+    config.check([f"model={recipe}", f"debug={debug}"])
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
+def test_every_option_is_sound(group, option):
+    words = ["-m"] if group == "sweep" else []
+    if group == "dataset":  # one that some recipe learns, which need not be the default one
+        words.append(f"model={next(recipe for recipe in DATASETS if option in DATASETS[recipe])}")
+    config.check([*words, f"{group}={option}"])
+
+
+def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
+    assert settings("model=lstm").dataset.name == "co2"
+    assert settings("model=lstm", "dataset=digits").dataset.name == "digits"
+    assert settings("model=lstm").optimizer.clip_norm == 1.0
+    assert settings("model=lstm", "optimizer.clip_norm=2.0").optimizer.clip_norm == 2.0
+    assert settings("dataset=mnist").training.epochs == 8
+    assert settings("dataset=mnist", "training.epochs=2").training.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "task"),
+    [
+        ("model=gpt dataset=docstrings", "language_modeling"),
+        ("model=cnn dataset=digits", "image_classification"),
+        ("model=gan dataset=mnist", "image_generation"),
+        ("model=gpt dataset=digits", "pixel_generation"),
+        ("model=lstm dataset=digits", "image_classification"),
+        ("model=lstm dataset=digits task.name=pixel_generation", "pixel_generation"),
+        ("model=gpt dataset=docstrings task.name=text_classification", "text_classification"),
+        ("model=lstm dataset=docstrings", "text_classification"),
+        ("model=lstm dataset=tiny_shakespeare", "language_modeling"),
+        ("model=rnn dataset=imdb_reviews task.name=language_modeling", "language_modeling"),
+    ],
+)
+def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings, line, task):
+    chosen = settings(*line.split()).task
+    assert chosen.name == task
+    assert hasattr(chosen, "context") == (task == "language_modeling")
+    assert hasattr(chosen, "judge") == task.endswith("generation")
+
+
+def test_every_setting_has_a_default_in_conf():
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        shown = OmegaConf.to_container(compose("config"))
+    assert set(shown) == set(settings.Settings.model_fields)
+    assert set(shown["training"]) == set(settings.Training.model_fields)
+
+
+def test_checking_loads_neither_tensorflow_nor_mlflow(tmp_path):
+    program = f"""
+import sys
+from src import config
+from src.errors import UserError
+
+for line in {[line for line, _ in MISTAKES[::5]]}:
+    try:
+        config.check(line.split())
+    except UserError:
+        assert not {{'tensorflow', 'keras', 'mlflow'}} & set(sys.modules), line
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
+    program = "import sys; from src import run; run.main(); assert not {'tensorflow', 'keras', 'mlflow'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--cfg", "job", "model=lstm"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "_target_: recipes.lstm.build" in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,126 @@
+"""Jobs in other processes find the run of their sweep, and lose nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import environment
+from tests.src.sweeps.sweeps import TINY, Left, start
+
+# --- what each launcher makes of the same jobs -----------------------------------------------------------------------
+
+LAUNCHERS = [  # how many jobs, on how many processes
+    ("joblib", 3, "hydra.launcher.n_jobs=2"),
+    pytest.param("joblib", 8, "hydra.launcher.n_jobs=4", marks=pytest.mark.slow),
+    ("ray", 2, "hydra.launcher.remote.num_cpus=1"),
+    ("submitit_local", 2, "hydra.launcher.timeout_min=5"),
+]
+
+
+@pytest.mark.parametrize(("launcher", "number", "processes"), LAUNCHERS)
+def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes, here):
+    if launcher != "joblib":
+        pytest.importorskip(launcher.partition("_")[0])
+    seeds = ",".join(map(str, range(number)))
+    data = str(here / "data")  # not prepared yet
+    launched = (f"hydra/launcher={launcher}", processes)
+    process = start(here, *launched, *TINY, f"seed={seeds}", fresh=True, HOME=str(here), TFDS_DATA_DIR=data)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    left = Left(here)
+    (sweep,) = left.parents
+    assert sweep.info.status == "FINISHED"
+    assert sorted(run.data.params["seed"] for run in left.children) == seeds.split(",")
+    assert {run.data.tags["mlflow.parentRunId"] for run in left.children} == {sweep.info.run_id}
+    assert {run.info.status for run in left.children} == {"FINISHED"}
+    names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in left.children]
+    assert all(found == names[0] for found in names)
+    assert all(len(left.history(run, "train/loss")) == 2 for run in left.children)
+    artifacts = [{found.path for found in left.client.list_artifacts(run.info.run_id)} for run in left.children]
+    assert all(found == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for found in artifacts)
+    assert left.text(sweep, "results.csv").count("\n") == number + 1
+    assert said.count("Preparing co2") == 1
+    assert said.index("Preparing co2") < said.index("#0")  # job
+    assert not list((here / "mlruns/unfinished").glob("*/"))
+
+
+@pytest.mark.slow
+def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
+    words = (
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY[:2], "training.epochs=40", "tracking.log_model=false",
+        "checkpoint.every=5", "checkpoint.unit=steps",
+    )  # fmt: skip
+    process = start(here, *words, "seed=0,1,2")
+    begun = set()
+    for line in process.stdout:
+        if "epoch 2/" in line:
+            begun.add(line[:2])
+        if len(begun) == 2:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    left = Left(here)
+    (sweep,) = left.parents
+    assert {run.info.status for run in left.runs} == {"KILLED"}
+    assert len(left.children) == 2
+    assert all("failure" not in run.data.tags for run in left.children)  # which says that a process ended without a word
+
+    process = start(here, *words, "seed=0,1,2")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert said.count("it goes on from epoch") == 2
+    left = Left(here)
+    assert [run.info.run_id for run in left.parents] == [sweep.info.run_id]
+    assert {run.info.status for run in left.runs} == {"FINISHED"}
+    assert len(left.children) == 3
+    assert all(len(left.history(run, "train/loss")) == 40 for run in left.children)
+
+
+# --- the share of a machine that is a job's own ----------------------------------------------------------------------
+
+
+def test_processes_take_different_gpus(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from src.sweeping import gpu;"
+        f"gpu.take(Path({str(tmp_path)!r}), 4); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment(CUDA_VISIBLE_DEVICES="2,GPU-5"),
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    try:
+        assert sorted(process.stdout.readline().strip() for process in processes) == ["2", "2", "GPU-5", "GPU-5"]
+    finally:
+        for process in processes:
+            process.communicate()
+
+
+def test_one_process_keeps_all_gpus(tmp_path, monkeypatch):
+    from src.training import gpu
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    gpu.take(tmp_path, 1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert gpu.there() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu.there() == []
+
+
+def test_tensorflow_has_no_more_threads_than_a_job_is_given():
+    program = (
+        "import os, time; from src import terminal; terminal.load_tensorflow(); import tensorflow as tf;"
+        "a = tf.random.normal((2000, 2000)); f = tf.function(lambda a: tf.linalg.matmul(a, a)); f(a);"
+        "cpu, wall = time.process_time(), time.perf_counter(); [f(a) for _ in range(10)];"
+        "print((time.process_time() - cpu) / (time.perf_counter() - wall))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.2  # cores in use

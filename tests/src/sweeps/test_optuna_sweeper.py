@@ -1,0 +1,304 @@
+"""The search: what it draws, what it gives up, and that it goes on where it was cut short."""
+
+import csv
+import io
+import math
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from src import config
+from src.config import command_line, search_space
+from src.config.schema import Search
+from src.errors import PrunedError, UserError
+from src.sweeps import optuna_sweeper, report
+from src.sweeps.job_store import Job, Jobs
+from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
+
+CHOSEN = {
+    "trials": 12, "jobs": 1, "sampler": "tpe", "startup": 3, "pruner": "median", "warmup": 1,
+    "objectives": ["val_loss"], "seed": 0, "params": {},
+}  # fmt: skip
+
+
+def override(text):
+    return OverridesParser.create().parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("a=interval(0.1,0.5)", FloatDistribution(0.1, 0.5)),
+        ("a=interval(1,5)", FloatDistribution(1, 5)),
+        ("a=int(interval(1,5))", IntDistribution(1, 5)),
+        ("a=tag(log,interval(1e-4,1e-1))", FloatDistribution(1e-4, 1e-1, log=True)),
+        ("a=tag(log,int(interval(16,256)))", IntDistribution(16, 256, log=True)),
+        ("a=range(16,65,16)", IntDistribution(16, 64, step=16)),
+        ("a=range(16,64,16)", IntDistribution(16, 48, step=16)),  # Hydra's ranges end before their end
+        ("a=1,2,x", CategoricalDistribution(["1", "2", "x"])),
+        ("a=choice(true,false)", CategoricalDistribution(["True", "False"])),
+    ],
+)
+def test_what_hydra_writes_is_what_optuna_draws_from(written, wanted):
+    assert optuna_sweeper.distribution(override(written), "tpe") == wanted
+
+
+def test_a_grid_draws_from_what_can_be_listed():
+    assert optuna_sweeper.distribution(override("a=range(1,7,2)"), "grid") == CategoricalDistribution(["1", "3", "5"])
+    assert search_space.values(override("a=range(1,7,2)")) == ["1", "3", "5"]
+    assert search_space.values(override("a=tag(log,interval(1e-4,1))")) == ["0.0001", "1.0"]
+
+
+# --- without training: jobs whose result is a formula ----------------------------------------------------------------
+
+
+class Formula:
+    """A launcher whose jobs come to (log10(rate) + 2)² + share, and cost 1/rate parameters; it can be cut short."""
+
+    def __init__(self, jobs, cut_after=math.inf, failing=()):
+        self.jobs, self.left, self.failing, self.batches = jobs, cut_after, failing, []
+
+    def launch(self, batch, initial_job_idx):
+        self.batches.append(batch)
+        for overrides in batch:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            asked = dict(word.split("=") for word in overrides)
+            rate, share = float(asked["rate"]), float(asked.get("share", 0))
+            if share in self.failing:
+                job = Job(asked, None, {}, None, failure="ValueError: no")
+            else:
+                job = Job(asked, (math.log10(rate) + 2) ** 2 + share, {"parameters": 1 / rate}, "a")
+            self.jobs.ended(f"{len(self.jobs.all())}", job)
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """sweep("rate=…", name="cut", trials=5): runs a search over the formula; the launcher, the study, and the jobs."""
+
+    def run(*words, name="whole", cut_after=math.inf, failing=(), fail_fast=False, **chosen):
+        monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
+        monkeypatch.setenv("SWEEP_COMMAND", "restored afterwards")
+        (tmp_path / name).mkdir(exist_ok=True)
+        jobs = Jobs(tmp_path / name / "jobs")
+        jobs.begin("", again=False)
+        sweeper = optuna_sweeper.OptunaSweeper()
+        sweeper.search = Search.model_validate(CHOSEN | chosen)
+        sweeper.config = OmegaConf.create({"sweep": {"fail_fast": fail_fast}})
+        sweeper.launcher = Formula(jobs, cut_after, failing)
+        try:
+            sweeper.sweep(["model=lstm", *words])
+        finally:
+            run.study = optuna_sweeper.study(sweeper.search, jobs)
+            run.launcher, run.jobs = sweeper.launcher, jobs
+        return [trial.params for trial in run.study.trials]
+
+    monkeypatch.setattr(optuna_sweeper.OptunaSweeper, "hydra_context", OmegaConf.create({"config_loader": None}), raising=False)
+    return run
+
+
+RATE, SHARE = "rate=tag(log,interval(1e-5,1))", "share=interval(0,1)"
+
+
+def test_it_comes_close_to_the_best(sweep):
+    assert len(sweep(RATE, SHARE, trials=40)) == 40
+    assert abs(math.log10(sweep.study.best_params["rate"]) + 2) < 0.5
+    assert sweep.study.best_params["share"] < 0.3
+    drawn = sweep(RATE, SHARE, trials=40, sampler="random", name="random")
+    logs = [math.log10(params["rate"]) for params in drawn]
+    assert -3.5 < sum(logs) / 40 < -1.5  # random: the middle of the range
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_cut_short_anywhere_it_goes_on_as_it_would_have_gone(sweep, sampler, jobs):
+    chosen = {"sampler": sampler, "jobs": jobs, "trials": 9}
+    whole = sweep(RATE, SHARE, **chosen)
+    for cut_after in (1, 4, 6):
+        name = f"cut{cut_after}"
+        with pytest.raises(KeyboardInterrupt):
+            sweep(RATE, SHARE, name=name, cut_after=cut_after, **chosen)
+        assert sweep(RATE, SHARE, name=name, **chosen) == whole
+        assert {trial.state.name for trial in sweep.study.trials} == {"COMPLETE"}
+
+
+def test_a_grid_tries_every_combination_once(sweep):
+    sweep("rate=0.001,0.01,0.1", "share=range(0,4)", sampler="grid", trials=100)
+    tried = [(trial.params["rate"], trial.params["share"]) for trial in sweep.study.trials]
+    assert sorted(tried) == sorted((rate, str(share)) for rate in ("0.001", "0.01", "0.1") for share in range(4))
+    assert sweep.study.best_params == {"rate": "0.01", "share": "0"}
+
+
+def test_batches_are_as_wide_as_the_launcher(sweep):
+    sweep(RATE, trials=7, jobs=3)
+    assert [len(batch) for batch in sweep.launcher.batches] == [3, 3, 1]
+    assert all(words[0] == "model=lstm" for batch in sweep.launcher.batches for words in batch)
+
+
+def test_a_trial_that_fails_does_not_end_it_unless_that_is_asked_for(sweep):
+    sweep("rate=0.1", "share=range(0,4)", sampler="grid", failing=(2.0,))
+    assert sorted(trial.state.name for trial in sweep.study.trials) == ["COMPLETE"] * 3 + ["FAIL"]
+    with pytest.raises(UserError, match="ValueError: no"):
+        sweep("rate=0.1", "share=range(0,4)", sampler="grid", failing=(0.0, 1.0, 2.0, 3.0), fail_fast=True, name="fast")
+    assert len(sweep.jobs.all()) == 1
+    with pytest.raises(UserError, match="No job of the search has finished"):
+        sweep("rate=0.1", "share=range(0,2)", sampler="grid", failing=(0.0, 1.0), name="none")
+
+
+def test_of_several_objectives_the_front_is_found(sweep):
+    sweep(RATE, SHARE, objectives=["val_loss", "parameters"], trials=20)
+    wanted = {trial.values[0] for trial in sweep.study.best_trials}
+    jobs = sweep.jobs.all()
+    front = report.front(jobs, ["val_loss", "parameters"])
+    assert {job.objective for job in front} == wanted
+    assert 1 < len(front) < 20
+    assert report.table(jobs, ["val_loss", "parameters"]).count("on the Pareto front") == len(front)
+    figure = report.figures(jobs, ["val_loss", "parameters"])["pareto_parameters.png"]
+    assert len(figure.axes[0].lines[1].get_xdata()) == len(front)
+
+
+def test_of_an_objective_that_is_to_rise_the_front_is_the_other_side():
+    jobs = [
+        Job({"seed": str(seed)}, value, {"macs": macs}, "a")
+        for seed, (value, macs) in enumerate([(0.9, 2), (0.8, 1), (0.7, 3)])
+    ]
+    assert [job.overrides["seed"] for job in report.front(jobs, ["val_accuracy", "macs"])] == ["0", "1"]
+
+
+def trial(jobs, overrides, **chosen):
+    return optuna_sweeper.Trial.current(Search.model_validate(CHOSEN | chosen), jobs, overrides, "val_loss")
+
+
+def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
+    jobs, chosen = Jobs(tmp_path / "jobs"), Search.model_validate(CHOSEN)
+    jobs.folder.mkdir()
+    asking = optuna_sweeper.study(chosen, jobs)
+    for value in (1.0, 2.0, 3.0):
+        number, asked = optuna_sweeper._ask(asking, {"rate": override(RATE)})
+        for epoch in (1, 2, 3):
+            trial(jobs, asked).report(value / epoch, epoch)
+        optuna_sweeper._tell(asking, number, Job(asked, value / 3, {}, "a"), chosen)
+    number, asked = optuna_sweeper._ask(asking, {"rate": override(RATE)})
+    running = trial(jobs, {"model": "lstm", **asked})
+    assert trial(jobs, {"rate": "another"}) is None
+    running.report(9.0, 1)  # in the warm-up
+    with pytest.raises(PrunedError, match=r"after epoch 2: val_loss was 1.1, behind"):
+        running.report(1.1, 2)  # the median of the others is 1.0
+    again = trial(jobs, asked)  # of a job that goes on
+    assert again.told == {1, 2}
+    optuna_sweeper._tell(asking, number, Job(asked, None, {}, None, pruned="Given up"), chosen)
+    assert asking.trials[number].state.name == "PRUNED"
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (config.CONF / "model").glob("*.yaml")))
+def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
+    asked = config.check(["-m", f"sweep={recipe}"])
+    assert asked.search.trials == 20
+    assert {job.model.name for job in asked.jobs} == {recipe}
+    assert len(asked.jobs) > 4
+    assert len({job.optimizer.learning_rate for job in asked.jobs}) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["hydra/sweeper=optuna"], "has nothing to vary; type sweep=<recipe>, or a range"),
+        (
+            ["sweep=lstm", "optimizer.learning_rate=interval(0.1,0.01)"],
+            "begins above its end; type optimizer.learning_rate=",
+        ),
+        (
+            ["sweep=lstm", "optimizer.learning_rate=tag(log,interval(0,1))"],
+            "logarithmic scale, which has no 0.0",
+        ),
+        (["sweep=lstm", "model.units=range(9,3)"], "holds no value"),
+        (["sweep=lstm", "model.units=glob(*)"], "holds no value"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "n_jobs=0 would run nothing; type a number of processes"),
+        (["seed=interval(0,3)"], "more values than can be tried; add hydra/sweeper=optuna"),
+        (["sweep=lstm", "hydra.sweeper.sampler=grid"], "more values than can be tried; list values, like"),
+        (["sweep=lstm", "hydra.sweeper.trials=0"], "hydra.sweeper.trials must be greater than or equal to 1, not 0"),
+        (["sweep=lstm", "hydra.sweeper.sampler=best"], "hydra.sweeper.sampler must be 'tpe', 'random' or 'grid', not 'best'"),
+        (
+            ["sweep=lstm", "hydra.sweeper.objectives=[test/mae]"],
+            "cannot have test/mae; known: val_loss, parameters",
+        ),
+        (["sweep=lstm", "model.untis=8,16"], "There is no setting 'model.untis'; did you mean model.units?"),
+        (["model=lstm", "optimiser.learning_rate=1e-3,1e-2"], "did you mean optimizer.learning_rate?"),
+        (["sweep=lstm", "model.dropout=interval(0.5,1.5)"], "model.dropout must be less than 1"),
+        (["sweep=lsmt"], "There is no sweep=lsmt"),
+        (["hydra/launcher=submitit"], "There is no hydra/launcher=submitit"),
+    ],
+)
+def test_a_mistake_is_answered_before_the_first_job(words, sentence):
+    with pytest.raises(UserError) as error:
+        config.check(["-m", *words])
+    assert sentence in str(error.value)
+
+
+def test_a_launcher_whose_package_is_missing_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package ray; type pip install -r requirements-ray"):
+        config.check(["-m", "seed=0,1", "hydra/launcher=ray"])
+
+
+SHORT = {  # a training that takes seconds, in which the recipe's own learning rate is not the best
+    "lstm": ("model=lstm", "model.units=32", "training.epochs=8", "training.steps_per_epoch=10"),
+    "rnn": ("model=rnn", "model.units=32", "training.epochs=8", "training.steps_per_epoch=10"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", SHORT)
+def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, here, command):
+    words = (*SHORT[recipe], "tracking.log_model=false")
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    (default,) = Left(here).runs
+    ranged = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
+    done = command("-m", *words, "hydra/sweeper=optuna", ranged, "hydra.sweeper.trials=16")
+    assert done.returncode == 0, done.stderr
+
+    left = Left(here)
+    (sweep,) = left.parents
+    best = left.client.get_run(sweep.data.tags["best.run_id"])
+    assert sweep.data.metrics["best/objective"] < min(value.value for value in left.history(default, "val/loss"))
+    assert best.data.params["optimizer.learning_rate"] != default.data.params["optimizer.learning_rate"]
+
+    epochs = [len(left.history(run, "val/loss")) for run in left.children]
+    saved = 1 - sum(epochs) / (16 * 8)
+    print(f"{recipe}: {saved:.0%} of the epochs saved")
+    assert saved >= 0.3
+    killed = [run for run in left.children if run.info.status == "KILLED"]
+    assert {run.info.status for run in left.children} == {"KILLED", "FINISHED"}
+    assert all(run.data.tags["failure"].startswith("Given up after epoch") for run in killed)
+    assert all(run.data.metrics["seconds"] > 0 for run in killed)
+    assert sweep.data.metrics["jobs/pruned"] == len(killed)
+    rows = list(csv.DictReader(io.StringIO(left.text(sweep, "results.csv"))))
+    assert len([row for row in rows if row["pruned"]]) == len(killed)
+    (here / "study.log").write_text(left.text(sweep, "study.log"))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here / "study.log")))
+    assert len(optuna.load_study(study_name="search", storage=storage).trials) == 16
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_as_the_same_search(tmp_path):
+    words = (*TINY, "hydra/sweeper=optuna", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.trials=6")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    said, _ = start(whole, *words).communicate()
+    assert "The sweep in MLflow" in said
+    killed_after(cut, 3, 9, *words)
+    said, _ = start(cut, *words).communicate()
+    assert "This sweep was cut short; it goes on" in said
+    left = Left(cut)
+    (sweep,) = left.parents
+    assert (sweep.info.status, len(left.children)) == ("FINISHED", 6)
+    assert left.metrics() == Left(whole).metrics()

@@ -1,0 +1,147 @@
+"""A sweep is one thing in MLflow, and goes on where it was cut short."""
+
+import csv
+import io
+import signal
+
+import numpy as np
+import pytest
+
+from src.sweeps import report
+from src.sweeps.job_store import Job, Jobs
+from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
+
+
+def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
+    done = command("-m", *TINY, "seed=0,1", "optimizer.learning_rate=1e-3,1e-2")
+    assert done.returncode == 0, done.stderr
+    left = Left(here)
+    (sweep,) = left.parents
+    assert sweep.info.status == "FINISHED"
+    assert sweep.data.params["optimizer.learning_rate"] == "1e-3,1e-2"
+    assert "-m model=lstm" in sweep.data.tags["command"]
+    assert len(left.children) == 4
+    assert {run.data.tags["mlflow.parentRunId"] for run in left.children} == {sweep.info.run_id}
+    rows = list(csv.DictReader(io.StringIO(left.text(sweep, "results.csv"))))
+    assert sorted(row["run_id"] for row in rows) == sorted(run.info.run_id for run in left.children)
+    best = min(rows, key=lambda row: float(row["objective"]))
+    assert sweep.data.tags["best.run_id"] == best["run_id"]
+    assert sweep.data.metrics["best/objective"] == float(best["objective"])
+    names = {found.path for found in left.client.list_artifacts(sweep.info.run_id, "figures")}
+    assert names == {"figures/effects.png", "figures/parallel_coordinates.png"}
+    table = done.stdout[done.stdout.rindex("seed  ") :].splitlines()
+    assert [line.split()[2] for line in table[1:5]] == sorted(line.split()[2] for line in table[1:5])
+    assert not list((here / "mlruns/unfinished").glob("*/"))
+
+
+@pytest.mark.slow
+def test_killed_twice_it_ends_as_one_that_was_not(tmp_path):
+    words = [*TINY, "seed=0,1,2,3", "optimizer.learning_rate=1e-3,3e-3,1e-2"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    process = start(whole, *words)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+
+    killed_after(cut, 3, signal.SIGKILL, *words)
+    said = killed_after(cut, 4, signal.SIGTERM, *words)
+    assert "This sweep was cut short; it goes on" in said
+    (sweep,) = Left(cut).parents
+    assert sweep.info.status == "KILLED"
+    process = start(cut, *words)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert said.count("Has finished before") >= 6
+    left = Left(cut)
+    (again,) = left.parents
+    assert (again.info.run_id, again.info.status) == (sweep.info.run_id, "FINISHED")
+    assert {run.info.status for run in left.children} == {"FINISHED"}
+    assert len(left.children) == 12
+    assert left.metrics() == Left(whole).metrics()
+    assert left.text(again, "results.csv").count("\n") == 13
+
+
+def test_a_job_that_fails_does_not_stop_the_others_unless_that_is_asked_for(here, command):
+    words = ["-m", *TINY, "optimizer.learning_rate=1e-3,1e30,2e-3"]
+    done = command(*words)
+    assert done.returncode == 2
+    assert "1 of 3 jobs failed; the first: UserError: " in done.stderr
+    left = Left(here)
+    (sweep,) = left.parents
+    assert sweep.info.status == "FAILED"
+    assert sorted(run.info.status for run in left.children) == ["FAILED", "FINISHED", "FINISHED"]
+    failures = [row["failure"] for row in csv.DictReader(io.StringIO(left.text(sweep, "results.csv")))]
+    assert [failure.partition(":")[0] for failure in failures] == ["", "UserError", ""]
+
+    done = command(*words, "sweep.fail_fast=true", "resume=never")
+    assert done.returncode == 2
+    left = Left(here)
+    assert len(left.parents) == 2
+    assert len(left.children) == 5  # the third has not begun
+
+
+def test_what_is_fixed_may_belong_to_a_group_that_is_swept(here, command):
+    done = command("-m", "model=lstm,rnn", "dataset=co2", *TINY[1:])
+    assert done.returncode == 0, done.stderr
+    left = Left(here)
+    assert {run.data.params["model.units"] for run in left.children} == {"4"}
+    assert {run.data.tags["command"] for run in left.runs} == {left.parents[0].data.tags["command"]}
+    assert "model=lstm,rnn dataset=co2 model.units=4" in left.parents[0].data.tags["command"]
+
+
+def test_the_command_typed_again_after_its_end_is_a_new_sweep(here, command):
+    for number in (1, 2):
+        assert command("-m", *TINY, "seed=0").returncode == 0
+        left = Left(here)
+        assert (len(left.parents), len(left.children)) == (number, number)
+
+
+def test_what_has_ended_outlives_the_process(tmp_path, monkeypatch):
+    monkeypatch.delenv("SWEEP_FOLDER", raising=False)
+    assert Jobs.current() is None
+    jobs = Jobs(tmp_path / "jobs")
+    monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
+    monkeypatch.setenv("SWEEP_COMMAND", "restored afterwards")
+    jobs.begin("python -m src.run -m seed=0,1")
+    good, bad = Job({"seed": "0"}, 0.5, {"test/mae": 1.0}, "a"), Job({"seed": "1"}, None, {}, None, "ValueError: no")
+    jobs.ended("good", good)
+    jobs.ended("bad", bad)
+    again = Jobs.current()
+    assert list(again.all()) == [good, bad]
+    assert again.finished("good") == good
+    assert again.finished("bad") is None
+    assert again.failed() == [bad]
+    again.begin("python -m src.run -m seed=0,1")
+    assert list(again.all()) == [good]
+
+
+@pytest.mark.parametrize(("objective", "best"), [("val_loss", "0"), ("val_accuracy", "2")])
+def test_the_best_job_is_that_of_the_objective(objective, best):
+    jobs = [Job({"seed": str(seed), "model": "cnn"}, 0.1 * seed, {}, "a") for seed in range(3)]
+    jobs.append(Job({"seed": "3", "model": "cnn"}, None, {}, None, "ValueError: no"))
+    assert report.ranked(jobs, objective)[0].overrides["seed"] == best
+    assert report.parameters(jobs) == ["seed"]
+    lines = report.table(jobs, [objective]).splitlines()
+    assert lines[1].split()[0] == best
+    assert lines[4].split()[0] == "3"
+    assert lines[4].endswith("ValueError: no")
+
+
+def test_figures_show_each_parameter_where_it_lies():
+    jobs = [
+        Job({"rate": rate, "model": model}, objective, {}, "a")
+        for rate, model, objective in (("1e-4", "cnn", 1.0), ("1e-2", "cnn", 2.0), ("1e-4", "rnn", 3.0), ("1e-2", "rnn", 5.0))
+    ]
+    found = report.figures(jobs, ["val_loss"])
+    rate, model = found["effects.png"].axes
+    assert rate.get_xscale() == "log"
+    points, means = rate.lines
+    np.testing.assert_allclose(points.get_xdata(), [1e-4, 1e-2, 1e-4, 1e-2])
+    np.testing.assert_allclose(means.get_ydata(), [2.0, 3.5])
+    assert [text.get_text() for text in model.get_xticklabels()] == ["cnn", "rnn"]
+    np.testing.assert_allclose(model.lines[1].get_ydata(), [1.5, 4.0])
+    (parallel,) = found["parallel_coordinates.png"].axes
+    assert len([line for line in parallel.lines if len(line.get_xdata()) == 3]) == 4
+    assert set(report.figures(jobs[:2], ["val_loss"])) == {"effects.png"}
+    assert report.figures(jobs[:1], ["val_loss"]) == {}

@@ -1,0 +1,354 @@
+"""Schedules, settings of `fit`, and what ends a run."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from src.errors import OutOfMemoryError, UserError
+from src.tasks import registry
+from src.tasks.image_classification import ImageClassification
+from src.training import callbacks, loop, optimizers, strategies
+from src.training.optimizers import WarmupThenDecay
+
+
+def rates(schedule, steps=101, warmup=0.0, final_fraction=0.1):
+    rate = WarmupThenDecay(2.0, schedule, steps, warmup, final_fraction)
+    return np.array([float(rate(step)) for step in range(steps)])
+
+
+def test_schedules_by_hand():
+    share = np.arange(101) / 100
+    np.testing.assert_allclose(rates("constant"), 2.0)
+    np.testing.assert_allclose(rates("linear"), 2 * (1 - 0.9 * share), rtol=1e-5)
+    np.testing.assert_allclose(rates("cosine"), 2 * (0.1 + 0.45 * (1 + np.cos(np.pi * share))), rtol=1e-5)
+    np.testing.assert_allclose(rates("exponential"), 2 * 0.1**share, rtol=1e-5)
+
+
+def test_warmup_rises_to_the_peak_and_the_decay_follows():
+    found = rates("cosine", steps=100, warmup=0.2)
+    np.testing.assert_allclose(found[:20], 2 * np.arange(1, 21) / 20, rtol=1e-5)
+    assert (np.diff(found[20:]) < 0).all()
+    np.testing.assert_allclose(found[-1], 0.2, rtol=1e-5)
+
+
+def test_the_schedule_spans_the_run(settings, trained):
+    _, history, _ = trained(
+        "training.epochs=3", "optimizer.schedule=linear", "optimizer.warmup=0", "optimizer.final_fraction=0.5"
+    )
+    steps, peak = 4, settings("model=cnn").optimizer.learning_rate
+    # After an epoch the next step's rate is shown; the last step of all has half the peak.
+    wanted = [peak * (1 - 0.5 * min(step / (3 * steps - 1), 1)) for step in (steps, 2 * steps, 3 * steps)]
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history], wanted, rtol=1e-5)
+
+
+def test_the_schedule_spans_the_run_where_gradients_are_accumulated(settings, trained):
+    straight = ("optimizer.schedule=linear", "optimizer.warmup=0", "optimizer.final_fraction=0.5")
+    _, history, _ = trained("training.epochs=3", "training.gradient_accumulation=2", *straight)
+    peak = settings("model=cnn").optimizer.learning_rate
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history][-1], 0.5 * peak, rtol=1e-5)
+    assert history[1]["learning_rate"] > 0.6 * peak  # it did not get there half way
+
+
+@pytest.fixture
+def trained(settings, load):
+    """trained("training.epochs=3", …): the model, the metrics of each epoch, and the objective; 256 digits."""
+
+    def train(*overrides):
+        chosen = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
+        data = load("digits")  # first, as in a run: preparing data draws random numbers
+        loop.prepare(chosen)
+        task = registry.create(chosen.task, data, chosen.dataset.limit)
+        model = loop.build(chosen, task, tf.distribute.get_strategy())
+        history = []
+        objective = loop.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+        train.task = task
+        return model, history, objective
+
+    yield train
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+def test_every_optimizer_learns(trained, optimizer):
+    _, history, _ = trained(
+        f"optimizer={optimizer}", "training.epochs=5", "model.augmentation=0", "optimizer.learning_rate=2e-3"
+    )
+    assert history[-1]["train/loss"] < history[0]["train/loss"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.precision=mixed_bfloat16", "training.precision=mixed_float16", "training.jit_compile=true", "training.ema=0.9"],
+)
+def test_every_setting_of_fit_learns(trained, override):
+    _, history, _ = trained(override, "training.epochs=5", "model.augmentation=0")
+    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    assert np.isfinite([value for epoch in history for value in epoch.values()]).all()
+
+
+def test_the_norm_of_the_gradient_is_that_of_the_loss_that_is_not_scaled(trained):
+    """Under mixed_float16 Keras scales the loss by a power of two, so that small gradients do not vanish."""
+    common = (
+        "model.augmentation=0",
+        "model.dropout=0",
+        "training.epochs=1",
+        "training.keep=last",
+        "training.gradient_norm=true",
+    )
+    _, wanted, _ = trained(*common)
+    _, history, _ = trained(*common, "training.precision=mixed_float16")
+    for name in ("train/gradient_norm", "train/gradient_norm_max"):
+        assert history[0][name] == pytest.approx(wanted[0][name], rel=0.05)
+
+
+def test_accumulated_gradients_are_those_of_the_large_batch(trained):
+    common = ("model.normalization=false", "model.augmentation=0", "model.dropout=0", "optimizer=sgd", "optimizer.momentum=0")
+    common = (*common, "optimizer.nesterov=false", "training.keep=last", "optimizer.schedule=constant", "training.epochs=1")
+    common = (*common, "optimizer.warmup=0")
+    large, _, _ = trained(*common, "training.batch_size=64")
+    small, _, _ = trained(*common, "training.batch_size=32", "training.gradient_accumulation=2")
+    for one, two in zip(large.get_weights(), small.get_weights()):
+        np.testing.assert_allclose(one, two, atol=2e-6)
+
+
+def test_the_averaged_weights_are_kept(trained):
+    common = ("training.keep=last", "optimizer.schedule=constant", "training.epochs=1", "model.normalization=false")
+    averaged, _, _ = trained(*common, "training.ema=0.5")
+    seen = []
+    chosen_fit = keras.Model.fit
+
+    def fit(model, *args, callbacks, **more):
+        note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.get_weights()))
+        return chosen_fit(model, *args, callbacks=[*callbacks, note], **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", fit)
+        model, _, _ = trained(*common)
+    trainable = {id(v): n for n, v in enumerate(model.weights)}
+    for variable, kept in zip(model.trainable_weights, averaged.trainable_weights):
+        at = trainable[id(variable)]
+        mean = seen[0][at]  # Keras starts the average at the first weights that it sees
+        for weights in seen[1:]:
+            mean = 0.5 * mean + 0.5 * weights[at]
+        assert np.abs(keras.ops.convert_to_numpy(kept) - seen[-1][at]).max() > 0
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), mean, atol=1e-4)
+
+
+def test_the_best_epoch_is_kept(trained):
+    wild = ("optimizer.learning_rate=0.2", "optimizer.schedule=constant", "optimizer.warmup=0")
+    model, history, objective = trained("training.epochs=5", *wild)
+    losses = [epoch["val/loss"] for epoch in history]
+    assert objective == min(losses)
+    assert losses[-1] != min(losses)  # else nothing is tested
+    found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
+    np.testing.assert_allclose(found["nll"], min(losses), rtol=1e-4)
+
+
+def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
+    common = ("training.epochs=6", "optimizer.learning_rate=0.05", "optimizer.schedule=constant", "training.keep=last")
+    model, history, objective = trained(*common)
+    assert objective == history[-1]["val/loss"]
+    found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
+    np.testing.assert_allclose(found["nll"], objective, rtol=1e-4)
+
+
+def test_the_norm_of_the_gradient_is_that_of_the_batch_before_clipping(trained):
+    plain = (
+        "optimizer=sgd",
+        "optimizer.momentum=0",
+        "optimizer.nesterov=false",
+        "optimizer.schedule=constant",
+        "optimizer.warmup=0",
+    )
+    plain = (*plain, "optimizer.learning_rate=0.1", "model.dropout=0", "model.augmentation=0", "model.normalization=false")
+    one_step = (*plain, "training.epochs=1", "training.steps_per_epoch=1", "training.keep=last", "training.gradient_norm=true")
+    start, _, _ = trained(
+        *plain, "training.epochs=1", "training.steps_per_epoch=1", "training.keep=last", "optimizer.learning_rate=1e-9"
+    )
+    model, history, _ = trained(*one_step)
+    moved = np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start.get_weights())])
+    found = history[0]["train/gradient_norm"]
+    assert found == pytest.approx(np.linalg.norm(moved) / 0.1, rel=1e-3)  # a step of SGD is the gradient times the rate
+    assert history[0]["train/gradient_norm_max"] == pytest.approx(found)
+    _, clipped, _ = trained(*one_step, "optimizer.clip_norm=0.001")
+    assert clipped[0]["train/gradient_norm"] == pytest.approx(found, rel=1e-5)
+
+
+def test_training_stops_early(trained):
+    _, history, _ = trained("training.epochs=40", "training.early_stopping=2", "optimizer.learning_rate=0.05")
+    losses = [epoch["val/loss"] for epoch in history]
+    assert len(losses) < 40
+    assert losses.index(min(losses)) == len(losses) - 3
+
+
+def test_a_loss_that_is_no_number_ends_the_run(trained):
+    answer = (
+        r"The loss became (nan|inf) in epoch 1, step 2; the first layer whose output is not finite is 'block.*_convolution'"
+    )
+    with pytest.raises(UserError, match=answer):
+        trained("optimizer=sgd", "optimizer.learning_rate=1e30", "model.normalization=false", "training.epochs=1")
+
+
+class Rooted(keras.layers.Layer):
+    """Its output at 0 is finite; its gradient is not."""
+
+    def call(self, x):
+        return keras.ops.sqrt(keras.ops.relu(x) * 0)
+
+
+@pytest.mark.parametrize("more", [(), ("training.gradient_accumulation=2",), ("optimizer=adamw", "optimizer.weight_decay=0.1")])
+def test_a_gradient_that_is_no_number_ends_the_run_and_leaves_the_weights(settings, more):
+    source = keras.Input((3,))
+    middle = keras.layers.Dense(2, name="before")(source)
+    model = keras.Model(source, keras.layers.Dense(1, name="after")(Rooted(name="root")(middle)))
+    chosen = settings("model=cnn", "optimizer.weight_decay=null", *more)
+    model.compile(optimizers.create(chosen.optimizer, chosen.training, 10), "mse")
+    x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
+    watch = callbacks.FailOnNaN(lambda epoch, step: x)
+    with pytest.raises(UserError, match=r"The gradient became nan or inf in epoch 1, step 1; .* is 'before'"):
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[watch])
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_gradient_that_is_no_number_on_one_replica_stops_all(settings):
+    strategy = strategies.create(settings("model=cnn", "strategy=mirrored").strategy)
+    chosen = settings("model=cnn", "optimizer=sgd")
+    with strategy.scope():
+        weight = keras.Variable([1.0, 2.0], name="weight")
+        optimizer = optimizers.create(chosen.optimizer, chosen.training, 10)
+        optimizer.build([weight])
+
+    @tf.function
+    def step():
+        def on_replica():
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            optimizer.apply([tf.where(number == 1, np.nan, tf.ones(2))], [weight])
+
+        strategy.run(on_replica)
+
+    step()
+    assert optimizer.not_finite() == [weight.path]
+    for copy in strategies.copies(weight):
+        np.testing.assert_array_equal(copy, [1.0, 2.0])
+
+
+def test_too_little_memory_is_answered_in_one_sentence(trained):
+    with pytest.raises(OutOfMemoryError, match=r"Out of memory with training\.batch_size=32; a smaller one may help"):
+        trained("training.batch_size=32", "model.filters=[3000000,3000000]")  # 324 TB of weights
+
+
+def test_an_epoch_may_have_another_number_of_steps(trained):
+    model, history, _ = trained("training.steps_per_epoch=10", "training.epochs=2")
+    assert int(model.optimizer.iterations) == 20
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("training.batch_size=257", "more than the 256 training examples; type training.batch_size=256 or less"),
+        (
+            "training.monitor=val_accurcy",
+            "no metric training.monitor=val_accurcy; known: val_loss, val_accuracy, loss, accuracy",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(trained, override, answer):
+    with pytest.raises(UserError, match=answer):
+        trained(override)
+
+
+def test_what_a_recipe_refuses_is_answered_in_one_sentence(trained, monkeypatch):
+    def build(inputs, outputs, **hyperparameters):
+        raise ValueError("depth must be\n6n + 2, not 9")
+
+    monkeypatch.setattr(loop.hydra.utils, "get_method", lambda target: build)
+    with pytest.raises(UserError, match=r"model=cnn cannot be built: depth must be 6n \+ 2, not 9"):
+        trained()
+
+
+def test_a_layer_can_ask_for_a_learning_rate_of_its_own(settings):
+    slow, fast = keras.layers.Dense(2, name="slow"), keras.layers.Dense(2, name="fast")
+    fast.learning_rate_factor = 4.0
+    source = keras.Input((3,))
+    model = keras.Model(source, fast(slow(source)))
+    chosen = settings("model=cnn", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
+        "optimizer.schedule=constant", "optimizer.warmup=0", "optimizer.learning_rate=0.1")  # fmt: skip
+    optimizer = optimizers.create(chosen.optimizer, chosen.training, 10)
+    optimizer.factors = optimizers.factors(model)
+    before = model.get_weights()
+    optimizer.apply([tf.ones_like(weight) for weight in model.trainable_variables], model.trainable_variables)
+    for weight, was, step in zip(model.trainable_variables, before, (0.1, 0.1, 0.4, 0.4)):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), was - step, atol=1e-6)
+
+
+def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
+    def model(classes, units=4):
+        source = keras.Input((3,))
+        x = keras.layers.Dense(units, name="same")(source)
+        return keras.Model(source, keras.layers.Dense(classes, name="answer")(keras.layers.Dense(5, name="second")(x)))
+
+    source, other = model(2), model(7)
+    with caplog.at_level("INFO"):
+        loop.transfer(source, other)
+    assert "Pre-trained: same, second." in caplog.text
+    for name in ("same", "second"):
+        for one, two in zip(source.get_layer(name).get_weights(), other.get_layer(name).get_weights()):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("glances", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
+def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, glances, epochs):
+    monkeypatch.setattr(ImageClassification, "glance", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
+    model_settings = settings("model=cnn", "training.epochs=5", f"training.glances={glances}").training
+    told, shown = [], []
+    task = ImageClassification.__new__(ImageClassification)
+    glance = callbacks.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
+    glance.set_model(keras.Sequential())
+    monkeypatch.setattr(task, "glanced", ("seen",), raising=False)
+    logs = [{} for _ in range(5)]
+    for epoch in range(5):
+        glance.on_epoch_end(epoch, logs[epoch])
+    assert told == [({"val/seen": 1.0}, epoch) for epoch in epochs]
+    assert [epoch for epoch in range(1, 6) if logs[epoch - 1] == {"val_seen": 1.0}] == epochs
+    assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]
+
+
+class SeenBy(keras.callbacks.Callback):
+    """Gives some epochs a metric, and notes the weights that it belongs to."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values, self.weights = values, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch in self.values:
+            logs["val_fid"] = self.values[epoch]
+            self.weights[epoch] = self.model.get_weights()
+
+
+def test_what_only_some_epochs_have_can_be_monitored():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    seen, told = SeenBy({1: 3.0, 3: 2.0, 5: 4.0}), []
+    best = callbacks.KeepBest(monitor="val_fid", mode="min", patience=9, restore_best_weights=True)
+    report = callbacks.Report("val_fid", lambda value, epoch: told.append((epoch, value)))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[seen, best, report], verbose=0)
+    assert best.best == 2.0
+    np.testing.assert_array_equal(model.get_weights()[0], seen.weights[3][0])
+    assert told == [(2, 3.0), (4, 2.0)]  # of the last epoch nothing can be saved any more
+
+
+def test_a_generator_cannot_be_judged_by_glances_that_are_not_taken(settings):
+    class Judged:
+        glanced = ("fid",)
+
+        def training_metrics(self):
+            return []
+
+    chosen = settings("model=gan", "training.monitor=val_fid", "training.glances=0").training
+    with pytest.raises(UserError, match=r"type training\.glances=1 or more"):
+        loop._check_monitor(chosen, Judged())
+    with pytest.raises(UserError, match="known: val_loss, val_fid, loss"):
+        loop._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Judged())
