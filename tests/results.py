@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 from PIL import Image
 
-from src import config
+from src import config, metrics
 from src.comparison import groups, tables
 from src.tracking.run_summaries import finished
 from tests.browser import browser
@@ -67,7 +67,7 @@ def said(group: groups.Group) -> tuple[str, str]:
     """What was reached, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and what it cost."""
     metric = metric_of(group)
     name, value = group.baseline(metric) or ("", 0.0)
-    beside = f" ({name} {tables.number(value, metric)})" if name else ""
+    beside = f" ({name} {metrics.number(value, metric)})" if name else ""
     measured = metric.removeprefix("test/").replace("_", " ")
     measured = measured.upper() if measured in ("bleu", "fid", "mae", "nll") else measured
     cost = f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):,.0f} s"
@@ -123,7 +123,7 @@ def write_ten(found: Sequence[groups.Group]) -> None:
                     reached = re.sub(MEAN, tables.spread(group, metric), reached)
                     cost = re.sub(NUMBER, "{}", cost).format(*costs)
                     if metric == "test/fid":  # whose floor is measured too
-                        beside = re.sub(NUMBER, tables.number(group.baseline(metric)[1], metric), beside)
+                        beside = re.sub(NUMBER, metrics.number(group.baseline(metric)[1], metric), beside)
                     lines[number] = " | ".join([*rest, reached, cost, beside])
         (ROOT / name).write_text("".join(lines), encoding="utf-8")
 

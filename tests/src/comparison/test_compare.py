@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src import compare
+from src import compare, metrics
 from src.comparison import groups, significance, tables
 from src.comparison.groups import Group
 from src.errors import UserError
@@ -135,7 +135,7 @@ def test_less_is_better_of_an_error():
     ],
 )  # fmt: skip
 def test_numbers_have_four_digits(value, metric, shown):
-    assert tables.number(value, metric) == shown
+    assert metrics.number(value, metric) == shown
 
 
 def test_every_form_has_the_same_numbers():

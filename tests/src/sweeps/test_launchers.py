@@ -85,7 +85,7 @@ def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
 
 def test_processes_take_different_gpus(tmp_path):
     program = (
-        "import os, sys; from pathlib import Path; from src.sweeping import gpu;"
+        "import os, sys; from pathlib import Path; from src.training import gpu;"
         f"gpu.take(Path({str(tmp_path)!r}), 4); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
     )
     processes = [
