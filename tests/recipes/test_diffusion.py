@@ -96,7 +96,8 @@ def test_a_perfect_predictor_leads_back_to_the_image(prediction, steps, eta):
     np.testing.assert_allclose(2 * made - 1, np.tile(image, (3, 1, 1, 1)), atol=2e-3)
 
 
-def test_the_samplers_reach_a_distribution_whose_best_predictor_is_known():
+@pytest.mark.parametrize(("steps", "eta"), [(1000, 1.0), pytest.param(1000, 0.0, marks=pytest.mark.slow), (200, 0.0)])
+def test_the_samplers_reach_a_distribution_whose_best_predictor_is_known(steps, eta):
     """Of pixels N(m, s²), E[ε | x_t] is linear in x_t; what is drawn has that mean and deviation, along every path."""
     model = build(timesteps=1000, prediction="noise", shape=(4, 4, 1))
     mean, deviation = 0.2, 0.15
@@ -106,11 +107,10 @@ def test_the_samplers_reach_a_distribution_whose_best_predictor_is_known():
         return keras.ops.sqrt(1 - bar) * (x - keras.ops.sqrt(bar) * mean) / (bar * deviation**2 + 1 - bar)
 
     model._predict = best
-    for steps, eta in ((1000, 1.0), (1000, 0.0), (200, 0.0)):
-        labels = np.zeros(2000, np.int32)
-        made = 2 * array(model.generate(labels, keras.random.SeedGenerator(0), steps=steps, eta=eta)) - 1
-        assert made.mean() == pytest.approx(mean, abs=0.01)
-        assert made.std() == pytest.approx(deviation, rel=0.05)
+    labels = np.zeros(2000, np.int32)
+    made = 2 * array(model.generate(labels, keras.random.SeedGenerator(0), steps=steps, eta=eta)) - 1
+    assert made.mean() == pytest.approx(mean, abs=0.01)
+    assert made.std() == pytest.approx(deviation, rel=0.05)
 
 
 def test_the_loss_is_the_mean_square_of_what_is_predicted_wrongly():

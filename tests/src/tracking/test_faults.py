@@ -204,13 +204,15 @@ def test_a_run_that_a_full_disk_ends_goes_on_once_there_is_room(here, command):
     assert steps(client(here), run) == [1, 2, 3, 4]
 
 
-def test_eight_processes_on_one_file_lose_nothing(here):
-    processes = [start(here, *LSTM, f"seed={seed}", "training.epochs=3", "training.steps_per_epoch=5") for seed in range(8)]
+@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_on_one_file_lose_nothing(here, number):
+    tiny = ("training.epochs=3", "training.steps_per_epoch=5")
+    processes = [start(here, *LSTM, *tiny, f"seed={seed}") for seed in range(number)]
     for process in processes:
         said, _ = process.communicate()
         assert process.returncode == 0, said
     found = runs(client(here))
-    assert sorted(run.data.params["seed"] for run in found) == [str(seed) for seed in range(8)]
+    assert sorted(run.data.params["seed"] for run in found) == [str(seed) for seed in range(number)]
     for run in found:
         assert run.info.status == "FINISHED"
         assert steps(client(here), run) == [1, 2, 3]
