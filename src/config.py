@@ -239,9 +239,14 @@ def pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     return said
 
 
+def options(group: str) -> list[str]:
+    """What conf/<group> offers, sorted: its files, without those that are only there to be inherited from."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not hydra_patches.is_abstract(path.stem))
+
+
 def recipes() -> set[str]:
     """The functions that conf/model names."""
-    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / "model").glob("*.yaml")]
+    files = [yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")) for name in options("model")]
     return {file["model"]["_target_"] for file in files if file and "_target_" in file.get("model", {})}
 
 
@@ -364,6 +369,9 @@ def _launcher_is_there(overrides: Sequence[str]) -> None:
 
 
 def _compose(name: str, overrides: list[str], **how: bool) -> DictConfig:
+    for group, _, option in (override.partition("=") for override in overrides):
+        if hydra_patches.is_abstract(option) and (known := GlobalHydra.instance().config_loader().get_group_options(group)):
+            raise UserError(f"There is no {group}={option}; known: {', '.join(known)}.")
     try:
         return compose(name, overrides, **how)
     except MissingConfigException as error:

@@ -9,7 +9,7 @@ from src import config
 from tests.commands import ROOT
 
 PINNED = ROOT / "tests" / "experiments"
-EXPERIMENTS = sorted(path.stem for path in (config.CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = config.options("experiment")
 
 
 def settings_of(experiment: str) -> dict[str, Any]:

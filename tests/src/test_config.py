@@ -6,6 +6,8 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from src import config, settings
@@ -24,6 +26,7 @@ MISTAKES = [
     ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
+    ("dataset=_image", "There is no dataset=_image; known: ag_news_subset, chnsenticorp,"),
     ("strategy=multi", "known: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),
@@ -93,16 +96,13 @@ def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_fr
 
 LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding", "token_dropout")
 GROUPS = {
-    group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
+    group: config.options(group)
     for group in ("model", "dataset", "optimizer", "strategy", "experiment", "compression", "sweep", "debug")
 }
 
 
-TASKS = {name: OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml") for name in GROUPS["dataset"]}
-
-
 def tasks_of(dataset):
-    own = TASKS[dataset]
+    own = OmegaConf.load(config.CONF / "dataset" / f"{dataset}.yaml")
     if "name" not in own.get("task", {}):
         return tasks_of(own.defaults[0])
     return {own.task.name} if isinstance(own.task.name, str) else set(own.task.name)
@@ -145,6 +145,23 @@ def test_every_option_is_sound(group, option):
     if group == "dataset":  # one that some recipe learns, which need not be the default one
         words.append(f"model={next(recipe for recipe in DATASETS if option in DATASETS[recipe])}")
     config.check([*words, f"{group}={option}"])
+
+
+def test_real_data_sets_inherit_from_abstract_ones_alone():
+    for name in GROUPS["dataset"]:
+        own = OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml")
+        assert own.defaults in (["_image", "_self_"], ["_text", "_self_"], ["_series", "_self_"], ["_pair", "_self_"]), name
+
+
+def test_an_abstract_data_set_is_no_option():
+    assert (config.CONF / "dataset" / "_image.yaml").exists()
+    assert "_image" not in GROUPS["dataset"]
+    jobs = config.check(["-m", "model=lstm", "dataset=glob([d*,_*],exclude=dates)"]).jobs
+    assert [job.dataset.name for job in jobs] == ["digits", "docstrings"]
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert BashCompletion(hydra.config_loader)._query("config", "dataset=") == [f"dataset={x}" for x in GROUPS["dataset"]]
+        assert f"dataset: {', '.join(GROUPS['dataset'])}\n" in hydra.format_config_groups(lambda group: group == "dataset")
 
 
 def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):

@@ -197,7 +197,7 @@ def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in (config.CONF / "model").glob("*.yaml")))
+@pytest.mark.parametrize("recipe", config.options("model"))
 def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
     asked = config.check(["-m", f"sweep={recipe}"])
     assert asked.search.trials == 20
