@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic_core import ErrorDetails
 
-from src import hydra_patches, signature
+from src import hydra_patches, renamed, signature
 from src.errors import UserError
 from src.settings import COSTS, KINDS, TASKS, Dataset, Generated, Model, Search, Settings, leaves
 from src.sweeping import space
@@ -131,16 +131,16 @@ def checked(config: DictConfig) -> Settings:
 
 
 def judge(chosen: Settings) -> Settings:
-    """The run that judges what another one generates: the recipe `task.judge`, as it is by default, on all the same data.
+    """The run that judges what another one generates: `task.reference_classifier` with its defaults, on all the same data.
 
     Raises:
         UserError: there is no such recipe, or it is no classifier.
     """
-    recipe = chosen.task_as(Generated).judge
+    recipe = chosen.task_as(Generated).reference_classifier
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
-        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={chosen.dataset.passes}"]
+        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={chosen.dataset.epochs}"]
         raw = plain(_compose("config", overrides))
     raw["dataset"] = chosen.dataset.model_copy(update={"limit": None}).model_dump()
     raw["task"] = {"name": "image_classification"}
@@ -191,10 +191,10 @@ def _strategy_can_do(settings: Settings) -> None:
                 "strategy=mirrored cannot accumulate gradients; type training.gradient_accumulation=1 or strategy=single."
             )
         check_share(training.batch_size, strategy.replicas or 1)
-    if training.ema is not None and training.early_stopping is not None and training.keep == "last":
+    if training.ema is not None and training.early_stopping is not None and not training.restore_best_weights:
         raise UserError(
             "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "
-            "type training.keep=best."
+            "type training.restore_best_weights=true."
         )
 
 
@@ -402,9 +402,14 @@ def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
         return message.splitlines()[0]
     chosen = [other for other in overrides if other.partition("=")[0] in groups]
     try:
-        known = [key for key, _ in leaves(plain(compose(name, chosen), resolve=False))]
+        composed = dict(leaves(plain(compose(name, chosen), resolve=False)))
+        defaults = [f"dataset.{key}"] if composed.get(f"training.{key}") == f"${{dataset.{key}}}" else []
+        known = [each for each in composed if each not in defaults]  # of epochs, training.epochs is what is meant
     except HydraException:
         known = []
+    new = renamed.answer(key, override.partition("=")[2])
+    if new and (key.startswith("hydra.") or renamed.RENAMED[key] in known):
+        return new
     near = _near(key, known + groups)
     return f"There is no setting '{key}'; {_did_you_mean(near)}see all with: python -m src.run --cfg job"
 
@@ -439,6 +444,8 @@ def _sentence(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any]
         key = key.replace(f".{index}", f"[{index}]")
     match error["type"]:
         case "extra_forbidden":
+            if new := renamed.answer(key, renamed.typed(error["input"])):
+                return new
             siblings = _siblings(raw, place, section)
             return f"There is no setting '{key}'; {_did_you_mean(siblings)}see all with: python -m src.run --cfg job"
         case "missing":

@@ -22,7 +22,7 @@ def judge(run_id: str, data: Data) -> Judge:
     Raises:
         UserError: there is no such run.
     """
-    stored = Stored(run_id, "task.judge")
+    stored = Stored(run_id, "task.reference_classifier")
     chosen = stored.settings
     training.prepare(chosen)
     return Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))

@@ -4,7 +4,7 @@ import mlflow
 import pydantic
 import yaml
 
-from src import config
+from src import config, renamed, signature
 from src.errors import UserError
 from src.settings import Settings
 from src.tracking.origin import SURROUNDINGS
@@ -29,7 +29,7 @@ class Stored:
         setting: the setting that names it, for messages.
 
     Attributes:
-        recorded: its settings, as it recorded them.
+        recorded: its settings, as it recorded them but for names that have changed since.
         weights: the path of its weights.
 
     Raises:
@@ -51,6 +51,7 @@ class Stored:
         target = self.recorded["model"]["_target_"]
         if target not in config.recipes():
             raise UserError(f"{self.name} was made by {target}, which is no recipe in conf/model; choose another run.")
+        self.recorded = renamed.migrate(self.recorded, signature.read(target).hyperparameters.model_fields)
 
     @property
     def settings(self) -> Settings:

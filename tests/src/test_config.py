@@ -16,12 +16,13 @@ from tests.commands import environment
 
 MISTAKES = [
     ("epochs=3", "no setting 'epochs'; did you mean training.epochs?"),
+    ("dataset.epoch=3", "did you mean dataset.epochs"),
     ("learning_rate=1", "did you mean optimizer.learning_rate?"),
     ("training.epoch=3", "did you mean training.epochs"),
     ("modle=cnn", "did you mean model?"),
     ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, diffusion, gan, gpt, lightweight, lstm, "),
-    ("model=gan task.judge=cnm", "There is no model=cnm; known: attention, cnn,"),
-    ("model=gan task.judge=gan", "model=gan cannot learn image_classification"),
+    ("model=gan task.reference_classifier=cnm", "There is no model=cnm; known: attention, cnn,"),
+    ("model=gan task.reference_classifier=gan", "model=gan cannot learn image_classification"),
     ("model=gan model.pretrained=abc", "There is no setting 'model.pretrained'"),
     ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
@@ -52,7 +53,8 @@ MISTAKES = [
     ("strategy=mirrored strategy.replicas=4 training.batch_size=33", "type training.batch_size=32 or 36."),
     ("strategy=mirrored training.jit_compile=true", "type training.jit_compile=false or strategy=single."),
     ("strategy=mirrored training.gradient_accumulation=2", "type training.gradient_accumulation=1 or strategy=single."),
-    ("training.ema=0.9 training.early_stopping=2 training.keep=last", "type training.keep=best."),
+    ("training.ema=0.9 training.early_stopping=2 training.restore_best_weights=false",
+     "type training.restore_best_weights=true."),
     ("model=lstm task.window=10", "type task.window=52 or more."),
     ("model=resnet dataset=co2", "model=resnet cannot learn forecasting, which dataset=co2 asks for; it can learn from"),
     ("dataset=dates", "model=cnn cannot learn translation"),
@@ -65,6 +67,17 @@ MISTAKES = [
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
     ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
+    ("training.glances=3", "The setting 'training.glances' is now training.previews; type training.previews=3."),
+    ("-m training.glances=3,4", "type training.previews=3."),
+    ("training.keep=last", "'training.keep' is now training.restore_best_weights; type training.restore_best_weights=false."),
+    ("+training.keep=best", "type training.restore_best_weights=true."),
+    ("training.keep=first", "type training.restore_best_weights=true or false."),
+    ("dataset.passes=2", "The setting 'dataset.passes' is now dataset.epochs; type dataset.epochs=2."),
+    ("model=gan task.judge=rnn", "type task.reference_classifier=rnn."),
+    ("model=lstm task.reach_back=true", "type task.include_history=true."),
+    ("-m sweep=cnn hydra.sweeper.trials=3", "type hydra.sweeper.n_trials=3."),
+    ("~training.glances", "The setting 'training.glances' is now training.previews."),
+    ("model=cnn model.halvings=2", "There is no setting 'model.halvings'"),
     ("model=cnn,lstm", "add -m to run them one after the other."),
     ("-m model=cnn,lstm training.epochs=1,none", "training.epochs must be a valid integer, not 'none'."),
     ("-m --cfg job model=cnn,lstm", "--cfg shows the settings of one run; leave out -m"),
@@ -81,6 +94,13 @@ def test_a_mistake_is_answered_in_one_sentence(line, answer):
         config.check(line.split())
     assert answer in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_an_old_name_in_a_file_is_answered_too(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining:\n  keep: last\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"type training\.restore_best_weights=false\.$"):
+        config.check(["--config-dir", str(tmp_path), "experiment=mine"])
 
 
 def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
@@ -192,7 +212,7 @@ def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings,
     chosen = settings(*line.split()).task
     assert chosen.name == task
     assert hasattr(chosen, "context") == (task == "language_modeling")
-    assert hasattr(chosen, "judge") == task.endswith("generation")
+    assert hasattr(chosen, "reference_classifier") == task.endswith("generation")
 
 
 def test_every_setting_has_a_default_in_conf():

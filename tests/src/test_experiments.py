@@ -51,7 +51,13 @@ def test_its_head_says_what_it_reaches_and_costs_as_the_recipe_and_the_readmes_d
 @pytest.mark.parametrize("experiment", FOR_CPUS)
 def test_it_learns_from_its_own_data(settings, catalogue_data, experiment):
     """Two steps of it, with nobody to judge what is generated."""
-    few = ("training.epochs=1", "training.steps_per_epoch=2", "dataset.limit=256", "training.keep=last", "training.glances=0")
+    few = (
+        "training.epochs=1",
+        "training.steps_per_epoch=2",
+        "dataset.limit=256",
+        "training.restore_best_weights=false",
+        "training.previews=0",
+    )
     chosen = settings(f"experiment={experiment}", *few)
     data = datasets.load(chosen.dataset.model_copy(update={"data_dir": catalogue_data}))
     training.prepare(chosen)
