@@ -1,6 +1,7 @@
 """The command line is checked before TensorFlow loads: what is wrong, and what to type instead."""
 
 import itertools
+import re
 import subprocess
 import sys
 
@@ -249,3 +250,37 @@ def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "_target_: recipes.lstm.build" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def undocumented(text):
+    """The settings of a YAML file whose line has no comment."""
+    parents, missing = {}, []
+    for line in text.splitlines():
+        if not (found := re.match(r"( *)(\w+):(?: +(.*))?$", line)):
+            continue
+        depth, key, rest = len(found[1]) // 2, found[2], found[3] or ""
+        parents = {level: name for level, name in parents.items() if level < depth} | {depth: key}
+        if rest and not rest.startswith("#") and "  # " not in rest:
+            missing.append(".".join(parents[level] for level in sorted(parents)))
+    return missing
+
+
+FIRST_NAMED = [  # files that name settings for the first time; others only override them
+    "config.yaml", "training/default.yaml", "compression/none.yaml", "tracking/mlflow.yaml", "hydra/sweeper/optuna.yaml",
+    "hydra/launcher/ray.yaml", *(f"dataset/{name}.yaml" for name in ("_image", "_text", "_series", "_pair")),
+    *(f"optimizer/{name}.yaml" for name in ("adam", "adamw", "sgd", "rmsprop")),
+    *(f"{group}/{name}.yaml" for group in ("model", "strategy") for name in GROUPS[group]),
+]  # fmt: skip
+OF_HYDRA = ("defaults", "hydra.", "_target_")
+OVERRIDDEN = ("optimizer.", "training.")  # by a model
+
+
+@pytest.mark.parametrize("file", FIRST_NAMED)
+def test_every_setting_is_explained_on_its_line(file):
+    exempt = OF_HYDRA + OVERRIDDEN * file.startswith("model/")
+    missing = undocumented((config.CONF / file).read_text(encoding="utf-8"))
+    assert [key for key in missing if not key.startswith(exempt)] == []
+
+
+def test_a_setting_without_a_comment_is_noticed():
+    assert undocumented("# no\na: 1  # yes\nb: 2\nc:  # of c\n  d: '#'\n  e: [1]  # yes\nf: 3\n") == ["b", "c.d", "f"]
