@@ -324,10 +324,10 @@ def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(("glances", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
-def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, glances, epochs):
+@pytest.mark.parametrize(("previews", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
+def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, previews, epochs):
     monkeypatch.setattr(tasks.ImageClassification, "glance", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
-    model_settings = settings("model=cnn", "training.epochs=5", f"training.previews={glances}").training
+    model_settings = settings("model=cnn", "training.epochs=5", f"training.previews={previews}").training
     told, shown = [], []
     task = tasks.ImageClassification.__new__(tasks.ImageClassification)
     glance = callbacks.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
@@ -366,7 +366,7 @@ def test_what_only_some_epochs_have_can_be_monitored():
     assert told == [(2, 3.0), (4, 2.0)]  # of the last epoch nothing can be saved any more
 
 
-def test_a_generator_cannot_be_judged_by_glances_that_are_not_taken(settings):
+def test_a_generator_cannot_be_judged_by_previews_that_are_not_taken(settings):
     class Judged:
         glanced = ("fid",)
 
@@ -374,7 +374,7 @@ def test_a_generator_cannot_be_judged_by_glances_that_are_not_taken(settings):
             return []
 
     chosen = settings("model=gan", "training.monitor=val_fid", "training.previews=0").training
-    with pytest.raises(UserError, match=r"type training\.glances=1 or more"):
+    with pytest.raises(UserError, match=r"type training\.previews=1 or more"):
         training._check_monitor(chosen, Judged())
     with pytest.raises(UserError, match="known: val_loss, val_fid, loss"):
         training._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Judged())
