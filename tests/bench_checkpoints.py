@@ -28,7 +28,7 @@ def main() -> None:
     terminal.log_to_terminal()
     strategies.prepare_devices()
     print(f"{'recipe':<12} {'MB':>6} {'copied, ms':>11} {'written, ms':>12} {'told, ms':>9} {'of the default interval':>24}")
-    for recipe in sorted(path.stem for path in (config.CONF / "model").glob("*.yaml")):
+    for recipe in config.options("model"):
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             chosen = config.checked(compose("config", [f"model={recipe}"]))
         *seconds, size = cost(chosen)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 CATALOGUE_DATA = "CATALOGUE_DATA_DIR"  # a TFDS data folder with data sets of the catalogue, prepared or downloaded
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option of tests/src/test_golden.py."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew, from the settings as they are")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Loads TensorFlow, but in a process that only hands out tests to others."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":

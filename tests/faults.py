@@ -33,7 +33,7 @@ from tests.victim import EPOCHS, FAULTS, PROGRESS
 
 EVERY = 5  # steps between two checkpoints
 TIMES = ("seconds", "milliseconds_per_sample", "examples_per_second")  # metrics that are no consequence of the settings
-IMAGES = ["model.width=8", "dataset.limit=640", "task.samples=20", "task.judge=rnn"]
+IMAGES = ["model.width=8", "dataset.limit=640", "task.samples=20", "task.reference_classifier=rnn"]
 SMALL = {  # what makes each recipe a run of seconds
     "attention": ["dataset.limit=640"],
     "cnn": ["dataset.limit=640"],

@@ -17,7 +17,7 @@ from src.comparison import groups, tables
 from src.tracking.run_summaries import finished
 from tests.browser import browser
 from tests.commands import ROOT
-from tests.pin import EXPERIMENTS, settings_of
+from tests.golden import EXPERIMENTS, settings_of
 
 SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):"
@@ -47,7 +47,7 @@ def reached() -> list[groups.Group]:
     A setting that is younger than a run does not part them.
     """
     found = []
-    wanted = {name: {key: str(value) for key, value in settings_of(name).items()} for name in EXPERIMENTS}
+    wanted = {name: {key: str(value) for key, value in settings_of(f"experiment={name}").items()} for name in EXPERIMENTS}
     for group in groups.grouped(finished()):
         settings = wanted.get(group.settings.get("experiment"), {})
         same = all(

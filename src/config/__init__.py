@@ -9,15 +9,16 @@ schema        the settings: type and range of every value
 signature     what a recipe takes, read from its source
 search_space  what a sweep varies
 messages      how a mistake is said
+renamed       settings with another name than in earlier versions
 hydra_patches private parts of Hydra and OmegaConf
 """
 
 from src.config.checks import check_share, checked, judge
 from src.config.command_line import JOBLIB, ONE_BY_ONE, SEARCH, Asked, check
-from src.config.compose import CONF, dataset, plain, recipes
+from src.config.compose import CONF, dataset, options, plain, recipes
 from src.config.messages import must_be
 
 __all__ = [
     "CONF", "JOBLIB", "ONE_BY_ONE", "SEARCH", "Asked", "check", "check_share", "checked", "dataset", "judge", "must_be",
-    "plain", "recipes",
+    "options", "plain", "recipes",
 ]  # fmt: skip

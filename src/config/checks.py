@@ -49,16 +49,16 @@ def checked(config: DictConfig) -> Settings:
 
 
 def judge(chosen: Settings) -> Settings:
-    """The run that judges what another one generates: the recipe `task.judge`, as it is by default, on all the same data.
+    """The run that judges what another one generates: `task.reference_classifier` with its defaults, on all the same data.
 
     Raises:
         UserError: there is no such recipe, or it is no classifier.
     """
-    recipe = chosen.task_as(Generated).judge
+    recipe = chosen.task_as(Generated).reference_classifier
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
-        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={chosen.dataset.passes}"]
+        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={chosen.dataset.epochs}"]
         raw = plain(compose_config("config", overrides))
     raw["dataset"] = chosen.dataset.model_copy(update={"limit": None}).model_dump()
     raw["task"] = {"name": "image_classification"}
@@ -109,10 +109,10 @@ def _strategy_can_do(settings: Settings) -> None:
                 "strategy=mirrored cannot accumulate gradients; type training.gradient_accumulation=1 or strategy=single."
             )
         check_share(training.batch_size, strategy.replicas or 1)
-    if training.ema is not None and training.early_stopping is not None and training.keep == "last":
+    if training.ema is not None and training.early_stopping is not None and not training.restore_best_weights:
         raise UserError(
             "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "
-            "type training.keep=best."
+            "type training.restore_best_weights=true."
         )
 
 

@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import hydra_patches, search_space
+from src.config import hydra_patches, renamed, search_space
 from src.config.messages import did_you_mean, similar
 from src.config.schema import Dataset, leaves
 from src.errors import UserError
@@ -28,6 +28,9 @@ def compose_config(name: str, overrides: list[str], **how: bool) -> DictConfig:
     Raises:
         UserError: a group, an option or a setting is unknown.
     """
+    for group, _, option in (override.partition("=") for override in overrides):
+        if hydra_patches.is_abstract(option) and (known := GlobalHydra.instance().config_loader().get_group_options(group)):
+            raise UserError(f"There is no {group}={option}; known: {', '.join(known)}.")
     try:
         return compose(name, overrides, **how)
     except MissingConfigException as error:
@@ -66,9 +69,14 @@ def plain(config: Any, *, resolve: bool = True, throw_on_missing: bool = False) 
     return {str(key): value for key, value in found.items()}
 
 
+def options(group: str) -> list[str]:
+    """What conf/<group> offers, sorted: its files, without those that are only there to be inherited from."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not hydra_patches.is_abstract(path.stem))
+
+
 def recipes() -> set[str]:
     """The functions that conf/model names."""
-    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / "model").glob("*.yaml")]
+    files = [yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")) for name in options("model")]
     return {file["model"]["_target_"] for file in files if file and "_target_" in file.get("model", {})}
 
 
@@ -108,8 +116,13 @@ def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
         return message.splitlines()[0]
     chosen = [other for other in overrides if other.partition("=")[0] in groups]
     try:
-        known = [key for key, _ in leaves(plain(compose(name, chosen), resolve=False))]
+        composed = dict(leaves(plain(compose(name, chosen), resolve=False)))
+        defaults = [f"dataset.{key}"] if composed.get(f"training.{key}") == f"${{dataset.{key}}}" else []
+        known = [each for each in composed if each not in defaults]  # of epochs, training.epochs is what is meant
     except HydraException:
         known = []
+    new = renamed.answer(key, override.partition("=")[2])
+    if new and (key.startswith("hydra.") or renamed.RENAMED[key] in known):
+        return new
     near = similar(key, known + groups)
     return f"There is no setting '{key}'; {did_you_mean(near)}see all with: python -m src.run --cfg job"

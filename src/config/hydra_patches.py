@@ -1,7 +1,8 @@
 """Private parts of Hydra and OmegaConf that this project uses or replaces: each with its reason, all in this one place.
 
 Composing a configuration takes 0.15 s or more as these libraries do it, and the command line is answered only after all
-jobs of it have been composed. `apply` makes that about three times faster and changes no result; tests compare.
+jobs of it have been composed. `apply` makes that about three times faster and changes no result; tests compare. It also
+lets a group have abstract files, which others inherit from and nobody chooses.
 """
 
 import copy
@@ -25,12 +26,18 @@ from omegaconf import DictConfig, OmegaConf
 
 @functools.cache
 def apply() -> None:
-    """Replace what is slow, once in a process."""
+    """Patch this process, once."""
     _read_yaml_in_c()
     _load_each_file_once()
     _parse_each_interpolation_once()
     _share_the_sources()
     _interpolate_defaults_on_demand()
+    _hide_abstract_files()
+
+
+def is_abstract(option: str) -> bool:
+    """Whether a file of a group is only there to be inherited from: its name begins with an underscore."""
+    return option.startswith("_")
 
 
 def tasks(dataset: str) -> list[str]:
@@ -117,3 +124,15 @@ def _interpolate_defaults_on_demand() -> None:
         return DictConfig({})
 
     defaults_list._create_interpolation_map = collect_if_needed  # type: ignore[assignment]
+
+
+def _hide_abstract_files() -> None:
+    """Completion, --help, glob(*) and messages list every file of a group."""
+    list_all = ConfigRepository.get_group_options
+
+    def list_options(
+        self: ConfigRepository, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG
+    ) -> list[str]:
+        return [option for option in list_all(self, group_name, results_filter) if not is_abstract(option)]
+
+    ConfigRepository.get_group_options = list_options  # type: ignore[method-assign]

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from src.config import renamed
+
 
 def sentence(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any]) -> str:
     """One of pydantic's errors as a sentence that names the setting as it is typed."""
@@ -21,6 +23,8 @@ def sentence(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any])
         key = key.replace(f".{index}", f"[{index}]")
     match error["type"]:
         case "extra_forbidden":
+            if new := renamed.answer(key, renamed.typed(error["input"])):
+                return new
             siblings = _siblings(raw, place, section)
             return f"There is no setting '{key}'; {did_you_mean(siblings)}see all with: python -m src.run --cfg job"
         case "missing":

@@ -52,7 +52,7 @@ class Dataset(Section):
     splits: Splits
     inputs: str  # feature that goes in
     targets: str  # feature to be predicted
-    passes: Count  # epochs that a recipe needs on it, unless the recipe says otherwise
+    epochs: Count
     limit: Count | None
     data_dir: str | None
 
@@ -64,7 +64,7 @@ class ImageClassification(Section):
 class Generated(Section):
     """How generated images are judged."""
 
-    judge: str  # recipe whose run on this data set is the judge
+    reference_classifier: str  # a recipe
     samples: Annotated[int, pydantic.Field(ge=20)]  # that are judged
 
 
@@ -83,7 +83,7 @@ class Forecasting(Section):
     horizon: Count  # steps ahead
     season: Count  # steps after which the series repeats itself, roughly
     center: Literal["last", "mean", "train"]
-    reach_back: bool
+    include_history: bool
     unit: str
 
     @pydantic.model_validator(mode="after")
@@ -211,9 +211,9 @@ class Training(Section):
     ema: Rate | None
     gradient_norm: bool
     early_stopping: Count | None
-    glances: Annotated[int, pydantic.Field(ge=0)]
+    previews: Annotated[int, pydantic.Field(ge=0)]
     monitor: str
-    keep: Literal["best", "last"]
+    restore_best_weights: bool
     profile: bool
 
 
@@ -252,12 +252,12 @@ COSTS = ("parameters", "macs", "seconds")  # of a run, which can be objectives o
 class Search(Section):
     """The arguments of hydra/sweeper=optuna. No part of a run's settings: a run of a search is a run like any other."""
 
-    trials: Count
-    jobs: Count
+    n_trials: Count
+    n_jobs: Count
     sampler: Literal["tpe", "random", "grid"]
-    startup: Count
+    n_startup_trials: Count
     pruner: Literal["median", "halving"] | None
-    warmup: Annotated[int, pydantic.Field(ge=0)]
+    n_warmup_epochs: Annotated[int, pydantic.Field(ge=0)]
     objectives: list[str]
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)]
     params: dict[str, Any]
@@ -266,7 +266,7 @@ class Search(Section):
     def of(cls, hydra: dict[str, Any], monitor: str) -> "Search":
         """From Hydra's own section, and the metric that a run monitors."""
         chosen = {name: value for name, value in hydra["sweeper"].items() if name != "_target_"}
-        chosen["jobs"] = chosen["jobs"] or side_by_side(hydra["launcher"])
+        chosen["n_jobs"] = chosen["n_jobs"] or side_by_side(hydra["launcher"])
         chosen["objectives"] = chosen["objectives"] or [monitor]
         return cls.model_validate(chosen)
 

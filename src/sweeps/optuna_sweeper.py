@@ -74,7 +74,7 @@ class OptunaSweeper(Sweeper):
         begun, launched = _cut_short(study(self.search, jobs, searched)), 0
         while True:
             asking = study(self.search, jobs, searched)
-            while len(begun) < self.search.jobs and len(asking.get_trials(deepcopy=False)) < trials:
+            while len(begun) < self.search.n_jobs and len(asking.get_trials(deepcopy=False)) < trials:
                 begun.append(_ask(asking, varied))
             if not begun:
                 break
@@ -98,11 +98,11 @@ class OptunaSweeper(Sweeper):
 def number_of_trials(search: Search, varied: Sequence[Override]) -> int:
     """How many jobs are begun: of a grid no more than it has."""
     if search.sampler != "grid":
-        return search.trials
+        return search.n_trials
     combinations = 1
     for override in varied:
         combinations *= len(search_space.values(override))
-    return min(search.trials, combinations)
+    return min(search.n_trials, combinations)
 
 
 def study(search: Search, jobs: Jobs, varied: Sequence[Override] = ()) -> optuna.Study:
@@ -122,7 +122,7 @@ def study(search: Search, jobs: Jobs, varied: Sequence[Override] = ()) -> optuna
 def _sampler(search: Search, trials: int, varied: Sequence[Override]) -> optuna.samplers.BaseSampler:
     match search.sampler:
         case "tpe":
-            return optuna.samplers.TPESampler(n_startup_trials=search.startup, seed=search.seed + trials)
+            return optuna.samplers.TPESampler(n_startup_trials=search.n_startup_trials, seed=search.seed + trials)
         case "random":
             return optuna.samplers.RandomSampler(seed=search.seed + trials)
         case "grid":  # its seed is the order
@@ -134,9 +134,11 @@ def _pruner(search: Search) -> optuna.pruners.BasePruner:
         return optuna.pruners.NopPruner()  # which of several is behind cannot be told
     match search.pruner:
         case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=search.startup, n_warmup_steps=search.warmup + 1)
+            return optuna.pruners.MedianPruner(
+                n_startup_trials=search.n_startup_trials, n_warmup_steps=search.n_warmup_epochs + 1
+            )
         case "halving":
-            return optuna.pruners.SuccessiveHalvingPruner(min_resource=search.warmup + 1)
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=search.n_warmup_epochs + 1)
         case None:
             return optuna.pruners.NopPruner()
 

@@ -35,9 +35,9 @@ def sweep(words: Sequence[str], jobs: Sequence[schema.Settings], search: schema.
     Raises:
         SweepError: a job has failed; of a search, which is content with the others, every one.
     """
-    told_apart = sorted(job.fingerprint() for job in jobs) + ([search.model_dump_json(exclude={"jobs"})] if search else [])
+    told_apart = sorted(job.fingerprint() for job in jobs) + ([search.model_dump_json(exclude={"n_jobs"})] if search else [])
     fingerprint = hashlib.blake2b("".join(told_apart).encode(), digest_size=16).hexdigest()
-    number = search.trials if search else len(jobs)
+    number = search.n_trials if search else len(jobs)
     objectives = search.objectives if search else [jobs[0].training.monitor]
     journal = _open(fingerprint, jobs, f"search-{number}-trials" if search else f"sweep-{number}-jobs")
     account, ended = Account(journal), Jobs(journal.folder / "jobs")

@@ -31,7 +31,7 @@ class Forecasting(Task):
         self.chosen = chosen
         self.units = {"mae": chosen.unit, "rmse": chosen.unit}
         self.series = {name: _complete(getattr(data, name).raw) for name in ("train", "validation", "test")}
-        if chosen.reach_back:
+        if chosen.include_history:
             self._reach_back()
         self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
         features = self.train.array.shape[2]
@@ -129,7 +129,7 @@ class Forecasting(Task):
         """Additive Holt–Winters, fitted on the training part; unlike a recipe it sees all that came before a window's end."""
         season, test = self.chosen.season, self.series["test"]
         own = {
-            name: series[self.chosen.window * self.chosen.reach_back :]
+            name: series[self.chosen.window * self.chosen.include_history :]
             for name, series in self.series.items()
             if name != "train"
         }

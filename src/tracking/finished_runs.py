@@ -12,7 +12,7 @@ import pydantic
 import yaml
 
 from src import config
-from src.config import schema
+from src.config import renamed, schema, signature
 from src.config.schema import Settings
 from src.errors import UserError
 from src.tracking.client import WEIGHTS, asking, connected
@@ -47,7 +47,7 @@ class Stored:
         setting: the setting that names it, for messages.
 
     Attributes:
-        recorded: its settings, as it recorded them.
+        recorded: its settings, as it recorded them but for names that have changed since.
         weights: the path of its weights.
 
     Raises:
@@ -69,6 +69,7 @@ class Stored:
         target = self.recorded["model"]["_target_"]
         if target not in config.recipes():
             raise UserError(f"{self.name} was made by {target}, which is no recipe in conf/model; choose another run.")
+        self.recorded = renamed.migrate(self.recorded, signature.read(target).hyperparameters.model_fields)
 
     @property
     def settings(self) -> Settings:
@@ -121,7 +122,7 @@ def judge(run_id: str, data: "Data") -> "Judge":
     from src.tasks.reference_classifier import Judge
     from src.training import loop
 
-    stored = Stored(run_id, "task.judge")
+    stored = Stored(run_id, "task.reference_classifier")
     chosen = stored.settings
     loop.prepare(chosen)
     return Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))

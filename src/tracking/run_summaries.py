@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from src.config import renamed
 from src.tracking.client import asking, connected
 
 PAGE = 1000  # runs in one request
@@ -18,7 +19,7 @@ class Finished:
     Attributes:
         run_id: MLflow's.
         start: milliseconds since 1970.
-        settings: {"training.epochs": "10", …}, as texts.
+        settings: {"training.epochs": "10", …}, as texts, by the names of this version.
         metrics: {"test/accuracy": 0.99, …}, the last value of each.
         tested_on: digest of its test part.
     """
@@ -57,7 +58,8 @@ def _finished(run: Run) -> Finished:
         for tag in entry.tags
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
-    return Finished(run.info.run_id, run.info.start_time, run.data.params, run.data.metrics, digests.get("test", ""))
+    settings = renamed.migrate_params(run.data.params)
+    return Finished(run.info.run_id, run.info.start_time, settings, run.data.metrics, digests.get("test", ""))
 
 
 def curves(runs: Sequence[Finished], metric: str) -> dict[str, list[tuple[int, float]]]:

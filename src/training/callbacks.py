@@ -136,7 +136,7 @@ class Glance(keras.callbacks.Callback):
     def __init__(self, task: Task, log_metrics: LogMetrics, log_figures: LogFigures, training: schema.Training):
         super().__init__()
         self.task, self.log_metrics, self.log_figures = task, log_metrics, log_figures
-        self.epochs = set(np.linspace(0, training.epochs, training.glances + 1).round().astype(int)[1:].tolist())
+        self.epochs = set(np.linspace(0, training.epochs, training.previews + 1).round().astype(int)[1:].tolist())
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Shows it, in the epochs that are due."""

@@ -136,8 +136,8 @@ def _check_monitor(training: schema.Training, task: Task) -> None:
     known = [f"val_{name}" for name in (*names, *task.glanced)] + names
     if training.monitor not in known:
         raise UserError(f"There is no metric training.monitor={training.monitor}; known: {', '.join(known)}.")
-    if training.monitor in _glanced(task) and not training.glances:
-        raise UserError(f"training.monitor={training.monitor} is found by glances; type training.glances=1 or more.")
+    if training.monitor in _glanced(task) and not training.previews:
+        raise UserError(f"training.monitor={training.monitor} is measured on previews; type training.previews=1 or more.")
 
 
 def _glanced(task: Task) -> list[str]:
@@ -198,7 +198,7 @@ def fit(
         monitor=training.monitor,
         mode="min" if training.monitor in _glanced(task) else "auto",  # of its own metrics Keras knows
         patience=training.early_stopping or training.epochs,
-        restore_best_weights=training.keep == "best",
+        restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first, training.epochs - 1),
     )
     callbacks.append(Glance(task, log_metrics, log_figures, training))  # after the average has taken the place of the weights
@@ -226,4 +226,4 @@ def fit(
         ).history
     finally:
         signals.put_off(until_checked=False)
-    return float(best.best if training.keep == "best" else history[training.monitor][-1])
+    return float(best.best if training.restore_best_weights else history[training.monitor][-1])

@@ -1,7 +1,9 @@
 """Scoring a finished run's model again, and running it again: what comes out is what was logged."""
 
 import re
+from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
 
@@ -39,6 +41,19 @@ def test_numbers_that_are_not_those_that_were_logged_are_named(store, settings):
     done = experiment.run(settings("model=cnn", *SHORT), quiet=True)
     store.log_metric(done.run_id, "test/nll", 1000.0)
     assert re.search(r"\nNot as logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
+
+
+def test_a_run_of_an_earlier_version_is_scored_with_its_settings_migrated(store, settings):
+    done = experiment.run(settings("model=cnn", *SHORT), quiet=True)
+    file = Path(
+        mlflow.artifacts.download_artifacts(f"runs:/{done.run_id}/config.yaml")
+    )  # the artifact itself: it is on this disk
+    recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    recorded["dataset"]["passes"] = recorded["dataset"].pop("epochs")
+    recorded["training"]["glances"] = recorded["training"].pop("previews")
+    recorded["training"]["keep"] = "best" if recorded["training"].pop("restore_best_weights") else "last"
+    file.write_text(yaml.safe_dump(recorded), encoding="utf-8")
+    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
 
 
 def test_other_data_has_to_be_of_the_same_kind(finished_run):

@@ -71,7 +71,7 @@ def test_a_run_writes_afterwards_the_same_each_time(command, here):
 
 
 def test_a_run_paints_afterwards_the_same_each_time(command, here):
-    few = ("model.width=8", "training.epochs=1", "task.samples=20", "dataset.passes=1", "dataset.limit=128")
+    few = ("model.width=8", "training.epochs=1", "task.samples=20", "dataset.epochs=1", "dataset.limit=128")
     done = command("model=diffusion", *few, "model.timesteps=20", "tracking.log_model=false")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -1,11 +1,14 @@
 """The command line is checked before TensorFlow loads: what is wrong, and what to type instead."""
 
 import itertools
+import re
 import subprocess
 import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from src import config
@@ -15,16 +18,18 @@ from tests.commands import environment
 
 MISTAKES = [
     ("epochs=3", "no setting 'epochs'; did you mean training.epochs?"),
+    ("dataset.epoch=3", "did you mean dataset.epochs"),
     ("learning_rate=1", "did you mean optimizer.learning_rate?"),
     ("training.epoch=3", "did you mean training.epochs"),
     ("modle=cnn", "did you mean model?"),
     ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, diffusion, gan, gpt, lightweight, lstm, "),
-    ("model=gan task.judge=cnm", "There is no model=cnm; known: attention, cnn,"),
-    ("model=gan task.judge=gan", "model=gan cannot learn image_classification"),
+    ("model=gan task.reference_classifier=cnm", "There is no model=cnm; known: attention, cnn,"),
+    ("model=gan task.reference_classifier=gan", "model=gan cannot learn image_classification"),
     ("model=gan model.pretrained=abc", "There is no setting 'model.pretrained'"),
     ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
+    ("dataset=_image", "There is no dataset=_image; known: ag_news_subset, chnsenticorp,"),
     ("strategy=multi", "known: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),
@@ -50,7 +55,8 @@ MISTAKES = [
     ("strategy=mirrored strategy.replicas=4 training.batch_size=33", "type training.batch_size=32 or 36."),
     ("strategy=mirrored training.jit_compile=true", "type training.jit_compile=false or strategy=single."),
     ("strategy=mirrored training.gradient_accumulation=2", "type training.gradient_accumulation=1 or strategy=single."),
-    ("training.ema=0.9 training.early_stopping=2 training.keep=last", "type training.keep=best."),
+    ("training.ema=0.9 training.early_stopping=2 training.restore_best_weights=false",
+     "type training.restore_best_weights=true."),
     ("model=lstm task.window=10", "type task.window=52 or more."),
     ("model=resnet dataset=co2", "model=resnet cannot learn forecasting, which dataset=co2 asks for; it can learn from"),
     ("dataset=dates", "model=cnn cannot learn translation"),
@@ -63,6 +69,17 @@ MISTAKES = [
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
     ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
+    ("training.glances=3", "The setting 'training.glances' is now training.previews; type training.previews=3."),
+    ("-m training.glances=3,4", "type training.previews=3."),
+    ("training.keep=last", "'training.keep' is now training.restore_best_weights; type training.restore_best_weights=false."),
+    ("+training.keep=best", "type training.restore_best_weights=true."),
+    ("training.keep=first", "type training.restore_best_weights=true or false."),
+    ("dataset.passes=2", "The setting 'dataset.passes' is now dataset.epochs; type dataset.epochs=2."),
+    ("model=gan task.judge=rnn", "type task.reference_classifier=rnn."),
+    ("model=lstm task.reach_back=true", "type task.include_history=true."),
+    ("-m sweep=cnn hydra.sweeper.trials=3", "type hydra.sweeper.n_trials=3."),
+    ("~training.glances", "The setting 'training.glances' is now training.previews."),
+    ("model=cnn model.halvings=2", "There is no setting 'model.halvings'"),
     ("model=cnn,lstm", "add -m to run them one after the other."),
     ("-m model=cnn,lstm training.epochs=1,none", "training.epochs must be a valid integer, not 'none'."),
     ("-m --cfg job model=cnn,lstm", "--cfg shows the settings of one run; leave out -m"),
@@ -81,6 +98,13 @@ def test_a_mistake_is_answered_in_one_sentence(line, answer):
     assert "\n" not in str(raised.value)
 
 
+def test_an_old_name_in_a_file_is_answered_too(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining:\n  keep: last\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"type training\.restore_best_weights=false\.$"):
+        config.check(["--config-dir", str(tmp_path), "experiment=mine"])
+
+
 def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
     (tmp_path / "only_series.py").write_text(
         "def build(inputs: Series, outputs: Forecast, *, units: Count = 3): ...\n", encoding="utf-8"
@@ -94,16 +118,13 @@ def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_fr
 
 LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding", "token_dropout")
 GROUPS = {
-    group: sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
+    group: config.options(group)
     for group in ("model", "dataset", "optimizer", "strategy", "experiment", "compression", "sweep", "debug")
 }
 
 
-TASKS = {name: OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml") for name in GROUPS["dataset"]}
-
-
 def tasks_of(dataset):
-    own = TASKS[dataset]
+    own = OmegaConf.load(config.CONF / "dataset" / f"{dataset}.yaml")
     if "name" not in own.get("task", {}):
         return tasks_of(own.defaults[0])
     return {own.task.name} if isinstance(own.task.name, str) else set(own.task.name)
@@ -148,6 +169,23 @@ def test_every_option_is_sound(group, option):
     config.check([*words, f"{group}={option}"])
 
 
+def test_real_data_sets_inherit_from_abstract_ones_alone():
+    for name in GROUPS["dataset"]:
+        own = OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml")
+        assert own.defaults in (["_image", "_self_"], ["_text", "_self_"], ["_series", "_self_"], ["_pair", "_self_"]), name
+
+
+def test_an_abstract_data_set_is_no_option():
+    assert (config.CONF / "dataset" / "_image.yaml").exists()
+    assert "_image" not in GROUPS["dataset"]
+    jobs = config.check(["-m", "model=lstm", "dataset=glob([d*,_*],exclude=dates)"]).jobs
+    assert [job.dataset.name for job in jobs] == ["digits", "docstrings"]
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert BashCompletion(hydra.config_loader)._query("config", "dataset=") == [f"dataset={x}" for x in GROUPS["dataset"]]
+        assert f"dataset: {', '.join(GROUPS['dataset'])}\n" in hydra.format_config_groups(lambda group: group == "dataset")
+
+
 def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
     assert settings("model=lstm").dataset.name == "co2"
     assert settings("model=lstm", "dataset=digits").dataset.name == "digits"
@@ -176,7 +214,7 @@ def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings,
     chosen = settings(*line.split()).task
     assert chosen.name == task
     assert hasattr(chosen, "context") == (task == "language_modeling")
-    assert hasattr(chosen, "judge") == task.endswith("generation")
+    assert hasattr(chosen, "reference_classifier") == task.endswith("generation")
 
 
 def test_every_setting_has_a_default_in_conf():
@@ -213,3 +251,37 @@ def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "_target_: recipes.lstm.build" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def undocumented(text):
+    """The settings of a YAML file whose line has no comment."""
+    parents, missing = {}, []
+    for line in text.splitlines():
+        if not (found := re.match(r"( *)(\w+):(?: +(.*))?$", line)):
+            continue
+        depth, key, rest = len(found[1]) // 2, found[2], found[3] or ""
+        parents = {level: name for level, name in parents.items() if level < depth} | {depth: key}
+        if rest and not rest.startswith("#") and "  # " not in rest:
+            missing.append(".".join(parents[level] for level in sorted(parents)))
+    return missing
+
+
+FIRST_NAMED = [  # files that name settings for the first time; others only override them
+    "config.yaml", "training/default.yaml", "compression/none.yaml", "tracking/mlflow.yaml", "hydra/sweeper/optuna.yaml",
+    "hydra/launcher/ray.yaml", *(f"dataset/{name}.yaml" for name in ("_image", "_text", "_series", "_pair")),
+    *(f"optimizer/{name}.yaml" for name in ("adam", "adamw", "sgd", "rmsprop")),
+    *(f"{group}/{name}.yaml" for group in ("model", "strategy") for name in GROUPS[group]),
+]  # fmt: skip
+OF_HYDRA = ("defaults", "hydra.", "_target_")
+OVERRIDDEN = ("optimizer.", "training.")  # by a model
+
+
+@pytest.mark.parametrize("file", FIRST_NAMED)
+def test_every_setting_is_explained_on_its_line(file):
+    exempt = OF_HYDRA + OVERRIDDEN * file.startswith("model/")
+    missing = undocumented((config.CONF / file).read_text(encoding="utf-8"))
+    assert [key for key in missing if not key.startswith(exempt)] == []
+
+
+def test_a_setting_without_a_comment_is_noticed():
+    assert undocumented("# no\na: 1  # yes\nb: 2\nc:  # of c\n  d: '#'\n  e: [1]  # yes\nf: 3\n") == ["b", "c.d", "f"]

@@ -77,7 +77,7 @@ if sys.argv[2] == "slowly":
     digits.Digits._generate_examples = slowly
 split = schema.Splits(train="train[:70%]", validation="train[70%:80%]", test="train[80%:]")
 chosen = schema.Dataset(name="digits", builder="digits", config=None, splits=split, inputs="image", targets="label",
-                          passes=1, limit=None, data_dir=sys.argv[1])
+                          epochs=1, limit=None, data_dir=sys.argv[1])
 print(len(datasets.load(chosen).train), flush=True)
 """
 

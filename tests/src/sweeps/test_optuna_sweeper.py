@@ -19,7 +19,7 @@ from src.sweeps.job_store import Job, Jobs
 from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
 
 CHOSEN = {
-    "trials": 12, "jobs": 1, "sampler": "tpe", "startup": 3, "pruner": "median", "warmup": 1,
+    "n_trials": 12, "n_jobs": 1, "sampler": "tpe", "n_startup_trials": 3, "pruner": "median", "n_warmup_epochs": 1,
     "objectives": ["val_loss"], "seed": 0, "params": {},
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ class Formula:
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """sweep("rate=…", name="cut", trials=5): runs a search over the formula; the launcher, the study, and the jobs."""
+    """sweep("rate=…", name="cut", n_trials=5): runs a search over the formula; the launcher, the study, and the jobs."""
 
     def run(*words, name="whole", cut_after=math.inf, failing=(), fail_fast=False, **chosen):
         monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
@@ -105,10 +105,10 @@ RATE, SHARE = "rate=tag(log,interval(1e-5,1))", "share=interval(0,1)"
 
 
 def test_it_comes_close_to_the_best(sweep):
-    assert len(sweep(RATE, SHARE, trials=40)) == 40
+    assert len(sweep(RATE, SHARE, n_trials=40)) == 40
     assert abs(math.log10(sweep.study.best_params["rate"]) + 2) < 0.5
     assert sweep.study.best_params["share"] < 0.3
-    drawn = sweep(RATE, SHARE, trials=40, sampler="random", name="random")
+    drawn = sweep(RATE, SHARE, n_trials=40, sampler="random", name="random")
     logs = [math.log10(params["rate"]) for params in drawn]
     assert -3.5 < sum(logs) / 40 < -1.5  # random: the middle of the range
 
@@ -116,7 +116,7 @@ def test_it_comes_close_to_the_best(sweep):
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_cut_short_anywhere_it_goes_on_as_it_would_have_gone(sweep, sampler, jobs):
-    chosen = {"sampler": sampler, "jobs": jobs, "trials": 9}
+    chosen = {"sampler": sampler, "n_jobs": jobs, "n_trials": 9}
     whole = sweep(RATE, SHARE, **chosen)
     for cut_after in (1, 4, 6):
         name = f"cut{cut_after}"
@@ -127,14 +127,14 @@ def test_cut_short_anywhere_it_goes_on_as_it_would_have_gone(sweep, sampler, job
 
 
 def test_a_grid_tries_every_combination_once(sweep):
-    sweep("rate=0.001,0.01,0.1", "share=range(0,4)", sampler="grid", trials=100)
+    sweep("rate=0.001,0.01,0.1", "share=range(0,4)", sampler="grid", n_trials=100)
     tried = [(trial.params["rate"], trial.params["share"]) for trial in sweep.study.trials]
     assert sorted(tried) == sorted((rate, str(share)) for rate in ("0.001", "0.01", "0.1") for share in range(4))
     assert sweep.study.best_params == {"rate": "0.01", "share": "0"}
 
 
 def test_batches_are_as_wide_as_the_launcher(sweep):
-    sweep(RATE, trials=7, jobs=3)
+    sweep(RATE, n_trials=7, n_jobs=3)
     assert [len(batch) for batch in sweep.launcher.batches] == [3, 3, 1]
     assert all(words[0] == "model=lstm" for batch in sweep.launcher.batches for words in batch)
 
@@ -150,7 +150,7 @@ def test_a_trial_that_fails_does_not_end_it_unless_that_is_asked_for(sweep):
 
 
 def test_of_several_objectives_the_front_is_found(sweep):
-    sweep(RATE, SHARE, objectives=["val_loss", "parameters"], trials=20)
+    sweep(RATE, SHARE, objectives=["val_loss", "parameters"], n_trials=20)
     wanted = {trial.values[0] for trial in sweep.study.best_trials}
     jobs = sweep.jobs.all()
     front = report.front(jobs, ["val_loss", "parameters"])
@@ -197,10 +197,10 @@ def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in (config.CONF / "model").glob("*.yaml")))
+@pytest.mark.parametrize("recipe", config.options("model"))
 def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
     asked = config.check(["-m", f"sweep={recipe}"])
-    assert asked.search.trials == 20
+    assert asked.search.n_trials == 20
     assert {job.model.name for job in asked.jobs} == {recipe}
     assert len(asked.jobs) > 4
     assert len({job.optimizer.learning_rate for job in asked.jobs}) == 2
@@ -223,7 +223,7 @@ def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "n_jobs=0 would run nothing; type a number of processes"),
         (["seed=interval(0,3)"], "more values than can be tried; add hydra/sweeper=optuna"),
         (["sweep=lstm", "hydra.sweeper.sampler=grid"], "more values than can be tried; list values, like"),
-        (["sweep=lstm", "hydra.sweeper.trials=0"], "hydra.sweeper.trials must be greater than or equal to 1, not 0"),
+        (["sweep=lstm", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be greater than or equal to 1, not 0"),
         (["sweep=lstm", "hydra.sweeper.sampler=best"], "hydra.sweeper.sampler must be 'tpe', 'random' or 'grid', not 'best'"),
         (
             ["sweep=lstm", "hydra.sweeper.objectives=[test/mae]"],
@@ -262,7 +262,7 @@ def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, her
     assert done.returncode == 0, done.stderr
     (default,) = Left(here).runs
     ranged = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
-    done = command("-m", *words, "hydra/sweeper=optuna", ranged, "hydra.sweeper.trials=16")
+    done = command("-m", *words, "hydra/sweeper=optuna", ranged, "hydra.sweeper.n_trials=16")
     assert done.returncode == 0, done.stderr
 
     left = Left(here)
@@ -289,7 +289,7 @@ def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, her
 
 @pytest.mark.slow
 def test_killed_it_goes_on_as_the_same_search(tmp_path):
-    words = (*TINY, "hydra/sweeper=optuna", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.trials=6")
+    words = (*TINY, "hydra/sweeper=optuna", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.n_trials=6")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()

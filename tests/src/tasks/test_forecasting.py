@@ -39,7 +39,7 @@ def test_every_window_lies_within_one_part(create):
 
 
 def test_windows_that_reach_back_forecast_the_whole_part_and_nothing_of_another(create):
-    task = create(COUNTING, "task.reach_back=true")
+    task = create(COUNTING, "task.include_history=true")
     for part, first, last in ((task.train, 6, 30), (task.validation, 30, 50), (task.test, 50, 70)):
         np.testing.assert_array_equal(part.targets[:, 0, 0], np.arange(first, last - 2))
         np.testing.assert_array_equal(part.inputs[:, -1, 0], part.targets[:, 0, 0] - 1)

@@ -149,9 +149,9 @@ def test_generated_images_are_judged_by_a_run_that_is_made_once(store, settings)
     few = (
         "model.width=8",
         "training.epochs=2",
-        "training.glances=1",
+        "training.previews=1",
         "task.samples=20",
-        "dataset.passes=1",
+        "dataset.epochs=1",
         "dataset.limit=128",
     )
     for seed in (0, 1):

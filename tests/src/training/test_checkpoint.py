@@ -71,7 +71,7 @@ def same(whole, rest):
     ],
 )
 def test_what_was_cut_short_ends_as_what_was_not(trained, tmp_path, recipe, strategy):
-    more = ("training.ema=0.9", "training.gradient_norm=true", "training.keep=best")
+    more = ("training.ema=0.9", "training.gradient_norm=true", "training.restore_best_weights=true")
     whole = trained(recipe, FIRST[recipe], strategy, *more)
     middle = sorted((tmp_path / "kept").glob("*.npz"))[1]
     same(whole, trained(recipe, FIRST[recipe], strategy, *more, since=middle))

@@ -66,11 +66,14 @@ def test_pruned_weights_stay_pruned_under_any_optimizer_and_strategy(run, optimi
     assert pruning.sparsity(model) == pytest.approx(0.75, abs=0.01)
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("best", ["true", "false"])
 @pytest.mark.parametrize("ema", ["null", "0.9"])
-def test_what_is_kept_is_sparse(run, keep, ema):
+def test_what_is_kept_is_sparse(run, best, ema):
     _, _, model = run(
-        "compression.sparsity=0.8", f"training.keep={keep}", f"training.ema={ema}", "optimizer.learning_rate=0.02"
+        "compression.sparsity=0.8",
+        f"training.restore_best_weights={best}",
+        f"training.ema={ema}",
+        "optimizer.learning_rate=0.02",
     )
     assert pruning.sparsity(model) == pytest.approx(0.8, abs=0.01)
 
@@ -147,7 +150,13 @@ def test_a_student_learns_the_same_under_every_strategy_and_leaves_its_teacher_a
         teachers[-1].set_weights(weights)
         return teachers[-1]
 
-    plain = ("model.dropout=0", "optimizer=sgd", "optimizer.learning_rate=0.1", "training.epochs=2", "training.keep=last")
+    plain = (
+        "model.dropout=0",
+        "optimizer=sgd",
+        "optimizer.learning_rate=0.1",
+        "training.epochs=2",
+        "training.restore_best_weights=false",
+    )
     losses = []
     for strategy in ("single", "mirrored"):
         run(*plain, f"strategy={strategy}", teach=teach)

@@ -39,7 +39,7 @@ FEW = {
     "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.bpe_vocabulary=300"],
     "translation": SLICES,
 }
-RECIPES = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+RECIPES = config.options("model")
 
 
 def learns(recipe, task):

@@ -93,7 +93,7 @@ def test_the_norm_of_the_gradient_is_that_of_the_loss_that_is_not_scaled(trained
         "model.augmentation=0",
         "model.dropout=0",
         "training.epochs=1",
-        "training.keep=last",
+        "training.restore_best_weights=false",
         "training.gradient_norm=true",
     )
     _, wanted, _ = trained(*common)
@@ -104,7 +104,13 @@ def test_the_norm_of_the_gradient_is_that_of_the_loss_that_is_not_scaled(trained
 
 def test_accumulated_gradients_are_those_of_the_large_batch(trained):
     common = ("model.normalization=false", "model.augmentation=0", "model.dropout=0", "optimizer=sgd", "optimizer.momentum=0")
-    common = (*common, "optimizer.nesterov=false", "training.keep=last", "optimizer.schedule=constant", "training.epochs=1")
+    common = (
+        *common,
+        "optimizer.nesterov=false",
+        "training.restore_best_weights=false",
+        "optimizer.schedule=constant",
+        "training.epochs=1",
+    )
     common = (*common, "optimizer.warmup=0")
     large, _, _ = trained(*common, "training.batch_size=64")
     small, _, _ = trained(*common, "training.batch_size=32", "training.gradient_accumulation=2")
@@ -113,7 +119,12 @@ def test_accumulated_gradients_are_those_of_the_large_batch(trained):
 
 
 def test_the_averaged_weights_are_kept(trained):
-    common = ("training.keep=last", "optimizer.schedule=constant", "training.epochs=1", "model.normalization=false")
+    common = (
+        "training.restore_best_weights=false",
+        "optimizer.schedule=constant",
+        "training.epochs=1",
+        "model.normalization=false",
+    )
     averaged, _, _ = trained(*common, "training.ema=0.5")
     seen = []
     chosen_fit = keras.Model.fit
@@ -146,7 +157,12 @@ def test_the_best_epoch_is_kept(trained):
 
 
 def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
-    common = ("training.epochs=6", "optimizer.learning_rate=0.05", "optimizer.schedule=constant", "training.keep=last")
+    common = (
+        "training.epochs=6",
+        "optimizer.learning_rate=0.05",
+        "optimizer.schedule=constant",
+        "training.restore_best_weights=false",
+    )
     model, history, objective = trained(*common)
     assert objective == history[-1]["val/loss"]
     found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
@@ -162,9 +178,19 @@ def test_the_norm_of_the_gradient_is_that_of_the_batch_before_clipping(trained):
         "optimizer.warmup=0",
     )
     plain = (*plain, "optimizer.learning_rate=0.1", "model.dropout=0", "model.augmentation=0", "model.normalization=false")
-    one_step = (*plain, "training.epochs=1", "training.steps_per_epoch=1", "training.keep=last", "training.gradient_norm=true")
+    one_step = (
+        *plain,
+        "training.epochs=1",
+        "training.steps_per_epoch=1",
+        "training.restore_best_weights=false",
+        "training.gradient_norm=true",
+    )
     start, _, _ = trained(
-        *plain, "training.epochs=1", "training.steps_per_epoch=1", "training.keep=last", "optimizer.learning_rate=1e-9"
+        *plain,
+        "training.epochs=1",
+        "training.steps_per_epoch=1",
+        "training.restore_best_weights=false",
+        "optimizer.learning_rate=1e-9",
     )
     model, history, _ = trained(*one_step)
     moved = np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start.get_weights())])
@@ -298,10 +324,10 @@ def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(("glances", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
-def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, glances, epochs):
+@pytest.mark.parametrize(("previews", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
+def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, previews, epochs):
     monkeypatch.setattr(ImageClassification, "glance", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
-    model_settings = settings("model=cnn", "training.epochs=5", f"training.glances={glances}").training
+    model_settings = settings("model=cnn", "training.epochs=5", f"training.previews={previews}").training
     told, shown = [], []
     task = ImageClassification.__new__(ImageClassification)
     glance = callbacks.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
@@ -340,15 +366,15 @@ def test_what_only_some_epochs_have_can_be_monitored():
     assert told == [(2, 3.0), (4, 2.0)]  # of the last epoch nothing can be saved any more
 
 
-def test_a_generator_cannot_be_judged_by_glances_that_are_not_taken(settings):
+def test_a_generator_cannot_be_judged_by_previews_that_are_not_taken(settings):
     class Judged:
         glanced = ("fid",)
 
         def training_metrics(self):
             return []
 
-    chosen = settings("model=gan", "training.monitor=val_fid", "training.glances=0").training
-    with pytest.raises(UserError, match=r"type training\.glances=1 or more"):
+    chosen = settings("model=gan", "training.monitor=val_fid", "training.previews=0").training
+    with pytest.raises(UserError, match=r"type training\.previews=1 or more"):
         loop._check_monitor(chosen, Judged())
     with pytest.raises(UserError, match="known: val_loss, val_fid, loss"):
         loop._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Judged())

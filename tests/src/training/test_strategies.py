@@ -40,11 +40,11 @@ RECIPES = {  # recipe: settings that leave it no randomness but its first weight
         "dataset=docstrings",
         "dataset.limit=400",
         "training.steps_per_epoch=null",
-        "training.glances=0",
+        "training.previews=0",
         *GENTLE,
     ),
-    "gan": ("model=gan", "dataset=digits", "training.ema=null", "training.glances=0", *GENTLE),
-    "diffusion": ("model=diffusion", "dataset=digits", "training.ema=null", "training.glances=0", *GENTLE),
+    "gan": ("model=gan", "dataset=digits", "training.ema=null", "training.previews=0", *GENTLE),
+    "diffusion": ("model=diffusion", "dataset=digits", "training.ema=null", "training.previews=0", *GENTLE),
     "hard attention": ("model=attention", "dataset=digits", *CENTER, *GENTLE),
 }
 
@@ -80,7 +80,7 @@ def draw_equal_noise(monkeypatch):
 def test_single_and_mirrored_have_the_same_loss_curve(settings, monkeypatch, recipe):
     if recipe in ("gan", "diffusion"):
         draw_equal_noise(monkeypatch)
-    common = (*RECIPES[recipe], "training.epochs=3", "training.keep=last")
+    common = (*RECIPES[recipe], "training.epochs=3", "training.restore_best_weights=false")
     single, _ = train(settings(*common, "strategy=single"))
     mirrored, _ = train(settings(*common, "strategy=mirrored", "strategy.replicas=2"))
     if recipe in ("cnn", "lstm"):
