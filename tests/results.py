@@ -14,7 +14,7 @@ from PIL import Image
 
 from src import config
 from src.comparison import groups, tables
-from src.tracking.run_summaries import finished
+from src.tracking.run_summaries import load_summaries
 from tests.browser import browser
 from tests.commands import ROOT
 from tests.pin import EXPERIMENTS, settings_of
@@ -48,7 +48,7 @@ def reached() -> list[groups.Group]:
     """
     found = []
     wanted = {name: {key: str(value) for key, value in settings_of(name).items()} for name in EXPERIMENTS}
-    for group in groups.grouped(finished()):
+    for group in groups.grouped(load_summaries()):
         settings = wanted.get(group.settings.get("experiment"), {})
         same = all(
             group.settings.get(name, value) == value for name, value in settings.items() if not name.startswith(groups.CHANCE)

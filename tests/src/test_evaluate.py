@@ -25,10 +25,11 @@ def ran(here, command):
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("diffusion", "gan"))) for name in sorted(faults.SMALL)]
+    "recipe",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("diffusion", "gan"))) for name in sorted(faults.SHORT_RUNS)],
 )
 def test_it_gets_the_very_numbers_that_were_logged(store, settings, recipe):
-    done = experiment.run(settings(*faults.arguments(recipe), "training.epochs=1"), quiet=True)
+    done = experiment.run(settings(*faults.overrides(recipe), "training.epochs=1"), quiet=True)
     assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
 
 

@@ -37,11 +37,11 @@ def test_a_prompt_is_taken_letter_by_letter():
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
-    class Old(finished_runs.Stored):
+    class Old(finished_runs.FinishedRun):
         def __init__(self, run_id, setting):
-            self.name, self.recorded = f"{setting}={run_id}", {"model": {"name": "gpt"}}
+            self.argument, self.config = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
-    monkeypatch.setattr(finished_runs, "Stored", Old)
+    monkeypatch.setattr(finished_runs, "FinishedRun", Old)
     with pytest.raises(UserError, match="run=old was made with another version of this project"):
         generate.generate(generate.read(["run=old"]))
 
