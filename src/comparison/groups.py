@@ -120,7 +120,7 @@ def boards(runs: Iterable[RunSummary], metric: str | None = None) -> list[Board]
     together: dict[tuple, list[Group]] = defaultdict(list)
     for group in grouped(runs):
         settings = group.settings
-        task, chosen = metrics.COMPARED[settings["task.name"]][0], metric or metric_of(group)
+        task, chosen = metrics.LEADING_METRICS[settings["task.name"]][0], metric or metric_of(group)
         if len(group.values(chosen)):
             question = group.runs[0].test_digest, settings.get("task.horizon")
             together[(settings["dataset.name"], task, chosen, question)].append(group)
@@ -134,7 +134,7 @@ def boards(runs: Iterable[RunSummary], metric: str | None = None) -> list[Board]
 
 def metric_of(group: Group) -> str:
     """What the task of a group is compared by, as MLflow has it."""
-    return f"test/{metrics.COMPARED[group.settings['task.name']][1]}"
+    return f"test/{metrics.LEADING_METRICS[group.settings['task.name']][1]}"
 
 
 def differing(groups: Iterable[Group]) -> list[str]:

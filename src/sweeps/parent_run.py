@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from src.config import schema
 from src.errors import SweepError
-from src.redaction import redacted
+from src.redaction import redact
 from src.sweeps import report
 from src.sweeps.job_store import Job, Jobs
 from src.tracking.client import FINGERPRINT_TAG, tracking_uri
@@ -89,7 +89,7 @@ def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Outbo
     experiments = {job.tracking.experiment for job in jobs}
     return Outbox.create(
         fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED,
-        name=name, code=code_digest(), command=redacted(command()),
+        name=name, code=code_digest(), command=redact(command()),
     )  # fmt: skip
 
 

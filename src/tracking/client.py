@@ -11,7 +11,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DEN
 from sqlalchemy import make_url
 
 from src.errors import UserError
-from src.redaction import bare, redacted
+from src.redaction import redact, strip_credentials
 from src.tracking.outbox import PARTIAL_SUFFIX, file_lock
 
 OUTBOX_TAG = "journal"  # name of the outbox that a run was created from, so that it is created only once
@@ -42,12 +42,12 @@ def require_mlflow() -> Iterator[None]:
 
 def tracking_uri() -> str:
     """MLflow's tracking URI without user name and password."""
-    return bare(mlflow.get_tracking_uri())
+    return strip_credentials(mlflow.get_tracking_uri())
 
 
 def short_message(error: Exception | None) -> str:
     """The first line of an error's message, at most 200 characters, without secrets."""
-    return redacted(str(error).partition("\n")[0])[:200]
+    return redact(str(error).partition("\n")[0])[:200]
 
 
 def create_client(uri: str | None = None) -> mlflow.MlflowClient:

@@ -17,7 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from src.config.schema import Settings
 from src.datasets import Data
 from src.errors import UserError
-from src.redaction import redacted
+from src.redaction import redact
 from src.tracking.client import (
     CHECKPOINT_ARTIFACTS,
     FINGERPRINT_TAG,
@@ -83,10 +83,10 @@ def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outb
         interrupted = _find_local(settings, fingerprint, uri) or _find_remote(settings, fingerprint)
         if interrupted is not None:
             return interrupted, _read_checkpoint(interrupted)
-    name = redacted(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
+    name = redact(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
     new = Outbox.create(
         fingerprint=fingerprint, uri=uri, experiment=settings.tracking.experiment,
-        name=name, code=code_digest(), command=redacted(command()), sweep=sweep,
+        name=name, code=code_digest(), command=redact(command()), sweep=sweep,
     )  # fmt: skip
     return new, None
 

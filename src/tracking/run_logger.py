@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
 from src.errors import UserError
-from src.redaction import redacted
+from src.redaction import redact
 from src.tracking.client import OUTBOX_TAG
 from src.tracking.outbox import Outbox
 
@@ -40,8 +40,8 @@ class RunLogger:
         metadata = self.outbox.metadata
         with self.outbox.add_event(
             "start", experiment=metadata["experiment"], name=metadata["name"], time=now_ms(), sweep=metadata.get("sweep"),
-            params=redacted(dict(params)), inputs=dict(inputs),
-            tags=redacted(resolve_tags({**tags, OUTBOX_TAG: self.outbox.folder.name})),
+            params=redact(dict(params)), inputs=dict(inputs),
+            tags=redact(resolve_tags({**tags, OUTBOX_TAG: self.outbox.folder.name})),
         ):  # fmt: skip
             pass
 
@@ -51,7 +51,7 @@ class RunLogger:
 
     def set_tags(self, **tags: str) -> None:
         """Set tags of the run."""
-        with self.outbox.add_event("tags", tags=redacted(tags)):
+        with self.outbox.add_event("tags", tags=redact(tags)):
             pass
 
     def log_figures(self, figures: Mapping[str, Figure | str]) -> None:

@@ -5,8 +5,8 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 
-from src.errors import DiskFullError, PrunedError, ResumableError, UserError, enough_space
-from src.redaction import redacted
+from src.errors import DiskFullError, PrunedError, ResumableError, UserError, translate_disk_full
+from src.redaction import redact
 from src.tracking.client import short_message, tracking_uri
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
@@ -31,10 +31,10 @@ def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None
     """
     outbox, status, would_fail_again = run_logger.outbox, "FAILED", False
     with outbox.closing(), Uploader(outbox) as uploader:
-        with enough_space():
+        with translate_disk_full():
             log_start()
         try:
-            with enough_space():
+            with translate_disk_full():
                 yield
             status = "FINISHED"
         except KeyboardInterrupt:  # Ctrl-C, or a signal (`src.signals`)
@@ -50,7 +50,7 @@ def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None
                 outbox.release_space()
             with _warn_on_os_error():
                 run_logger.set_tags(failure=f"{type(error).__name__}: {error}"[:5000])
-                run_logger.log_texts(redacted({"traceback.txt": traceback.format_exc()}))
+                run_logger.log_texts(redact({"traceback.txt": traceback.format_exc()}))
             raise
         finally:
             with _warn_on_os_error():

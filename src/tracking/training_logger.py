@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, Schema
 from src.config.schema import Settings
 from src.datasets import Data
 from src.export import serving
-from src.redaction import redacted
+from src.redaction import redact
 from src.tasks.base import Task
 from src.tasks.reference_classifier import Judge
 from src.tracking import provenance
@@ -58,7 +58,7 @@ class TrainingLogger(RunLogger):
         self.start(settings.flat(), _tags(settings), inputs)
         config = yaml.safe_dump(settings.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
         diff = provenance.git("diff", "HEAD")
-        self.log_texts(redacted({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
+        self.log_texts(redact({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
 
     @property
     def checkpoint_manager(self) -> Keeper:

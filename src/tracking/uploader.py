@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
-from src.redaction import bare
+from src.redaction import strip_credentials
 from src.tracking.client import CHECKPOINT_ARTIFACTS, OUTBOX_TAG, PERMANENT_ERRORS, create_client
 from src.tracking.outbox import METRICS_EVENT, Event, Outbox, file_lock
 
@@ -114,7 +114,7 @@ def _batches(events: list[Event]) -> Iterator[list[Event]]:
 def _send(outbox: Outbox, events: list[Event]) -> None:
     """Send one event, or several of metrics, to MLflow."""
     uri, current = outbox.metadata["uri"], mlflow.get_tracking_uri()
-    client = create_client(current if bare(current) == uri else uri)  # the outbox stores no password
+    client = create_client(current if strip_credentials(current) == uri else uri)  # the outbox stores no password
     event = events[0]
     payload = event.payload
     if event.kind == "start":
