@@ -47,10 +47,7 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     chosen, task, model = runs.assemble(
         chosen, data, strategy, finished_runs.load_reference_classifier(judge, data) if judge else None
     )
-    try:
-        model.load_weights(stored.weights)
-    except ValueError as error:
-        raise UserError(f"The weights of run={run} do not fit its recipe, which has changed since.") from error
+    stored.load_weights(model)
     found = task.metrics(task.test, task.predict(model, task.test, chosen.training.batch_size))
     model_on_data = f"{chosen.model.name} on {data.source}"
     if other:

@@ -4,6 +4,7 @@ language model, a teacher.
 Whether such a run exists is checked before TensorFlow loads, so what needs TensorFlow is imported where a model is restored.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,6 @@ class FinishedRun:
 
     Attributes:
         config: its config.yaml.
-        weights: path of its weights, downloaded if necessary.
 
     Raises:
         UserError: there is no such run, it has no weights, or its recipe is not one of this project's. The last is a security
@@ -62,7 +62,7 @@ class FinishedRun:
             with require_mlflow():
                 self.client = create_client()
                 self.config = yaml.safe_load(self.load_text("config.yaml"))
-                self.weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS_FILE}")
+                self._weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS_FILE}")
         except (mlflow.MlflowException, OSError):
             raise UserError(
                 f"{self.argument} names no finished run; the id of a run is in the last line of its log and in the MLflow UI."
@@ -84,6 +84,23 @@ class FinishedRun:
             raise UserError(
                 f"{self.argument} was made with another version of this project; choose a run that was made with this one."
             ) from None
+
+    def load_weights(self, model: "keras.Model", advice: str = "choose a run that was made with this version") -> None:
+        """Load its weights into a model that was built from its settings.
+
+        Args:
+            model: is changed.
+            advice: what the user can do if the weights do not fit.
+
+        Raises:
+            UserError: the weights do not fit, since the recipe has changed.
+        """
+        try:
+            model.load_weights(self._weights)
+        except ValueError as error:
+            raise UserError(
+                f"The weights of {self.argument} do not fit its recipe, which has changed since; {advice}."
+            ) from error
 
     def metric(self, name: str) -> float:
         """The last value of a metric."""
@@ -129,7 +146,8 @@ def load_reference_classifier(run_id: str, data: "Data") -> "Judge":
     run = FinishedRun(run_id, "task.judge")
     settings = run.settings
     loop.prepare(settings)
-    return Judge.restored(settings, data, run.weights, run_id, run.metric("test/accuracy"))
+    load_weights = functools.partial(run.load_weights, advice="delete that run, and a new one is trained")
+    return Judge.restored(settings, data, load_weights, run_id, run.metric("test/accuracy"))
 
 
 def load_teacher(settings: Settings, task: "Task") -> "Callable[[], keras.Model]":
@@ -141,7 +159,7 @@ def load_teacher(settings: Settings, task: "Task") -> "Callable[[], keras.Model]
     from src.training import distillation
 
     run = _run_of(settings.compression.teacher, "compression.teacher")
-    return lambda: distillation.teacher(run.config, run.weights, settings, task)
+    return lambda: distillation.teacher(run.config, run.load_weights, settings, task)
 
 
 def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
@@ -172,7 +190,7 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
     if mismatched:
         overrides = " ".join(f"model.{key}={value}" for key, value in mismatched.items())
         raise UserError(f"{run.argument} has another size; type {overrides}.")
-    language_model = LanguageModeling.restored(source, run.load_text(LanguageModeling.KEPT), run.weights)
+    language_model = LanguageModeling.restored(source, run.load_text(LanguageModeling.KEPT), run.load_weights)
     tokenization: dict[str, Any] = {"tokens": source_task.tokens, "context": source_task.context}
     if settings.task.name == "text_classification":
         tokenization = {
