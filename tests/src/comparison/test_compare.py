@@ -15,8 +15,9 @@ from src import compare
 from src.comparison import groups, significance, tables
 from src.comparison.groups import Group
 from src.errors import UserError
+from src.metrics import format_value
 from src.tracking.run_summaries import RunSummary
-from tests.bench_compare import fill
+from tests.bench_compare import create_runs
 from tests.commands import environment
 
 
@@ -135,7 +136,7 @@ def test_less_is_better_of_an_error():
     ],
 )  # fmt: skip
 def test_numbers_have_four_digits(value, metric, shown):
-    assert tables.number(value, metric) == shown
+    assert format_value(value, metric) == shown
 
 
 def test_every_form_has_the_same_numbers():
@@ -159,7 +160,7 @@ def some(tmp_path_factory):
         patched.chdir(folder)
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         mlflow.set_tracking_uri(None)
-        fill(None, 30)
+        create_runs(None, 30)
         yield folder
 
 
