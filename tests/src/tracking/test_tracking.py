@@ -97,6 +97,13 @@ def test_the_logged_model_holds_no_pickle(cnn_run, tmp_path):
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".cloudpickle", ".py"))]
 
 
+def test_weights_that_do_not_fit_are_reported(cnn_run):
+    _, run, _, _ = cnn_run
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(UserError, match=r"The weights of run=\w+ do not fit its recipe, which has changed since; choose"):
+        finished_runs.FinishedRun(run.info.run_id, "run").load_weights(model)
+
+
 def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
     run_settings = settings("model=lstm", "training.epochs=1", "dataset.limit=128", "model.units=4")
     experiment.run(run_settings, quiet=True)
