@@ -81,7 +81,7 @@ def overrides(recipe: str, strategy: str = "single") -> list[str]:
 
 def start(
     folder: Path, arguments: Sequence[str], fault: str = "none", fault_step: int = -1, **variables: str
-) -> subprocess.Popen:  # fmt: skip
+) -> subprocess.Popen:
     """Start a run in a folder, with a fault at a step.
 
     Args:
@@ -126,7 +126,7 @@ def _only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
 
 def run_with_faults(
     arguments: Sequence[str], folder: Path, faults: Sequence[tuple[str, int]]
-) -> tuple[Outcome, dict[str, int]]:  # fmt: skip
+) -> tuple[Outcome, dict[str, int]]:
     """Run with one fault after the other, resuming the run after each.
 
     Args:

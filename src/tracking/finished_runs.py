@@ -183,10 +183,8 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
         )
     own = settings.model.hyperparameters
     mismatched = {
-        key: value
-        for key, value in source.model.hyperparameters.items()
-        if value != own[key] and key not in SHAPE_INDEPENDENT
-    }  # fmt: skip
+        key: value for key, value in source.model.hyperparameters.items() if value != own[key] and key not in SHAPE_INDEPENDENT
+    }
     if mismatched:
         overrides = " ".join(f"model.{key}={value}" for key, value in mismatched.items())
         raise UserError(f"{run.argument} has another size; type {overrides}.")
@@ -197,7 +195,7 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
             "unit": source_task.tokens,
             "vocabulary": len(language_model.vocabulary),
             "length": source_task.context,
-        }  # fmt: skip
+        }
     return settings.model_copy(update={"task": settings.task.model_copy(update=tokenization)}), language_model
 
 

@@ -41,7 +41,7 @@ STALE_AFTER = 600  # seconds without a new metric after which a running run on a
 @contextlib.contextmanager
 def training_run(
     settings: Settings, data: Data, log_file: str | None, sweep: dict[str, str] | None = None
-) -> Iterator[TrainingLogger]:  # fmt: skip
+) -> Iterator[TrainingLogger]:
     """The MLflow run of a training: an interrupted run with the same settings that is resumed, or else a new one.
 
     Args:
@@ -180,9 +180,7 @@ def _find_remote(settings: Settings, fingerprint: str) -> Outbox | None:
 def _download_outbox(run: mlflow.entities.Run, settings: Settings) -> Outbox:
     tags, run_id = run.data.tags, run.info.run_id
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoints = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=CHECKPOINT_ARTIFACTS, dst_path=scratch
-        )  # fmt: skip
+        checkpoints = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINT_ARTIFACTS, dst_path=scratch)
         return Outbox.create(
             checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in run.data._metric_objs},
             fingerprint=tags[FINGERPRINT_TAG], uri=tracking_uri(), experiment=settings.tracking.experiment,

@@ -75,9 +75,7 @@ class Outbox:
         self._thread_lock = threading.RLock()  # training, system metrics and checkpoints add events from different threads
 
     @classmethod
-    def create(
-        cls, checkpoints: Path | None = None, last_steps: Mapping[str, int] | None = None, **metadata: Any
-    ) -> "Outbox":  # fmt: skip
+    def create(cls, checkpoints: Path | None = None, last_steps: Mapping[str, int] | None = None, **metadata: Any) -> "Outbox":
         """Create the outbox of a run, locked by this process.
 
         Args:

@@ -42,9 +42,7 @@ def load_summaries() -> list[RunSummary]:
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     while experiments:
         with require_mlflow():
-            page = client.search_runs(
-                experiments, "attributes.status = 'FINISHED'", max_results=PAGE_SIZE, page_token=token
-            )  # fmt: skip
+            page = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=PAGE_SIZE, page_token=token)
         summaries += [_summarize(run) for run in page if "model._target_" in run.data.params]
         token = page.token
         if not token:
