@@ -7,19 +7,19 @@ from typing import NoReturn
 
 from src import signals
 from src.errors import UserError
-from src.redaction import redacted
+from src.redaction import redact
 from src.terminal import log_to_terminal
 
 
 def command(body: Callable[[], int]) -> NoReturn:
     """A command line: ends with the status that `body` returns, 2 after a mistake, said in a sentence, or 130 if stopped."""
-    signals.listen()
+    signals.install_handlers()
     log_to_terminal()
     logging.raiseExceptions = False  # a full disk would show a traceback for every line of a log
     try:
         sys.exit(body())
     except UserError as error:
-        print(redacted(str(error)), file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -37,9 +37,9 @@ def compare(words: Sequence[str]) -> str:
     if len({"a", "b"} & options.keys()) == 1:
         raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
     from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
-    from src.tracking.run_summaries import finished
+    from src.tracking.run_summaries import load_summaries
 
-    runs = finished()
+    runs = load_summaries()
     known = {name for run in runs for name in run.settings}
     for name in [*wanted, *(name for side in "ab" for name in _side(options, side))]:
         _check(name, known)

@@ -1,4 +1,4 @@
-"""Exceptions that are messages to the user."""
+"""Exceptions whose text is a message to the user."""
 
 import contextlib
 import errno
@@ -6,49 +6,55 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Something the user can put right. Its text is one sentence saying what is wrong and what to type instead.
+    """An error that the user can correct. Its text is one sentence that says what is wrong and what to type instead.
 
-    It is printed without a traceback and ends the command with exit status 2, as a wrong option does everywhere else.
+    Commands print it without a traceback and exit with status 2, as command lines do for an invalid option.
     """
 
 
 class ResumableError(UserError):
-    """One that ends a run which can go on, once that is put right."""
+    """An error that ends a run which can be resumed once its cause is corrected."""
 
 
 class OutOfMemoryError(ResumableError):
-    """The memory did not suffice; on another day, or beside fewer processes, it may."""
+    """Out of memory. Resumable: with fewer processes beside it the run may succeed."""
 
 
 class DiskFullError(ResumableError):
-    """No space is left on a disk."""
+    """A disk is full."""
 
     def __init__(self) -> None:
         super().__init__(
-            "No space is left on the disk of mlruns, or on that of temporary files; make some, and type the same again: the "
-            "run goes on from its last checkpoint."
+            "No space is left on the disk of mlruns, or on that of temporary files; free some, and type the same command "
+            "again: the run resumes from its last checkpoint."
         )
 
 
 class SweepError(ResumableError):
-    """Jobs of a sweep have failed."""
+    """Jobs of a sweep have failed.
+
+    Args:
+        failed: number of jobs that failed.
+        jobs: number of jobs of the sweep.
+        first: the failure of the first one.
+    """
 
     def __init__(self, failed: int, jobs: int, first: str):
         super().__init__(
-            f"{failed} of {jobs} jobs failed; the first: {first} Type the same again to run again what has not finished."
+            f"{failed} of {jobs} jobs failed; the first: {first} Type the same command again to repeat the unfinished jobs."
         )
 
 
 class PrunedError(Exception):
-    """A search gives a job up, since it is behind the others. That is no mistake: the run ends as KILLED, with this reason."""
+    """A search has pruned the job. Not an error of the user: the run ends as KILLED, with this text as the reason."""
 
 
 @contextlib.contextmanager
-def enough_space() -> Iterator[None]:
-    """Says what to do where there is not.
+def translate_disk_full() -> Iterator[None]:
+    """Turn the OSError of a full disk into a message to the user.
 
     Raises:
-        DiskFullError: a disk is full, or what one may put on it is used up.
+        DiskFullError: a disk is full, or a quota is exceeded.
     """
     try:
         yield

@@ -28,9 +28,9 @@ def evaluate(run: str, dataset: str | None = None) -> str:
         UserError: there is no such run, or the data set has other classes or other inputs.
     """
     other = config.dataset(dataset) if dataset else None
-    from src.tracking.finished_runs import Stored
+    from src.tracking.finished_runs import FinishedRun
 
-    stored = Stored(run, "run")
+    stored = FinishedRun(run, "run")
     chosen = stored.settings
     terminal.load_tensorflow()
     from src import datasets
@@ -44,11 +44,10 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     if other:
         data = _tested_on(data, datasets.load(other))
     judge = stored.tag("judge")
-    chosen, task, model = runs.assemble(chosen, data, strategy, finished_runs.judge(judge, data) if judge else None)
-    try:
-        model.load_weights(stored.weights)
-    except ValueError as error:
-        raise UserError(f"The weights of run={run} do not fit its recipe, which has changed since.") from error
+    chosen, task, model = runs.assemble(
+        chosen, data, strategy, finished_runs.load_reference_classifier(judge, data) if judge else None
+    )
+    stored.load_weights(model)
     found = task.metrics(task.test, task.predict(model, task.test, chosen.training.batch_size))
     model_on_data = f"{chosen.model.name} on {data.source}"
     if other:

@@ -69,7 +69,7 @@ def run(
     chosen, task, model = assemble(chosen, data, strategy, judge)
     learner = model
     if chosen.compression.teacher:
-        learner = loop.pupil(model, finished_runs.teacher(chosen, task), chosen, task, strategy)
+        learner = loop.pupil(model, finished_runs.load_teacher(chosen, task), chosen, task, strategy)
     cost = {"parameters": costs.parameters(model), "macs": costs.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
@@ -77,53 +77,53 @@ def run(
     )  # fmt: skip
 
     with (
-        lifecycle.run(chosen, data, log_file, sweep) as record,
+        lifecycle.training_run(chosen, data, log_file, sweep) as run_logger,
         loop.enough_memory(chosen.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        record.metrics(cost)
+        run_logger.log_metrics(cost)
         if judge:
-            record.judge(judge)
+            run_logger.log_reference_classifier(judge)
         profile_to = f"{scratch}/profile" if chosen.training.profile else None
         try:
             objective = loop.fit(
-                learner, chosen, task, record.metrics, log_figures=record.figures, keeper=record.keeper,
-                quiet=quiet, profile_to=profile_to, report=report_metric,
+                learner, chosen, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
+                keeper=run_logger.checkpoint_manager, quiet=quiet, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
-            record.metrics({"seconds": time.perf_counter() - began + record.spent})
+            run_logger.log_metrics({"seconds": time.perf_counter() - began + run_logger.previous_seconds})
             raise
         if profile_to:
-            record.files(profile_to, "profile")
+            run_logger.log_files(profile_to, "profile")
 
         predictions = task.predict(model, task.test, chosen.training.batch_size)
         test, baselines = task.metrics(task.test, predictions), task.baselines()
         ablations = task.ablations(model, chosen.training.batch_size)
-        record.metrics({f"test/{name}": value for name, value in test.items()})
+        run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
         for kind, others in (("baseline", baselines), ("ablation", ablations)):
             for other, values in others.items():
-                record.metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
-        record.figures(task.figures(model, predictions))
-        record.metrics(task.costs(model))
+                run_logger.log_metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
+        run_logger.log_figures(task.figures(model, predictions))
+        run_logger.log_metrics(task.costs(model))
         if chosen.compression.sparsity:
-            record.metrics({"sparsity": pruning.sparsity(model)})
+            run_logger.log_metrics({"sparsity": pruning.sparsity(model)})
         if chosen.compression.export:
             measured = litert.export(model, task, chosen.compression, f"{scratch}/litert")
-            record.files(f"{scratch}/litert", "litert")
+            run_logger.log_files(f"{scratch}/litert", "litert")
             for kind, values in measured.items():
-                record.metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
+                run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
             log.info("\n%s", litert.table(measured, chosen.compression.threads))
-        record.weights(model)
-        record.texts(task.artifacts())
+        run_logger.log_weights(model)
+        run_logger.log_texts(task.artifacts())
         if chosen.tracking.log_model:
-            record.model(task, model, task.test.first(2).raw, data.classes)
+            run_logger.log_model(task, model, task.test.first(2).raw, data.classes)
 
-        seconds = time.perf_counter() - began + record.spent
-        record.metrics({"seconds": seconds})
+        seconds = time.perf_counter() - began + run_logger.previous_seconds
+        run_logger.log_metrics({"seconds": seconds})
         log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
-        log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
+        log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, run_logger.describe())
     metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
-    return Outcome(objective, metrics, record.run_id)
+    return Outcome(objective, metrics, run_logger.run_id)
 
 
 def assemble(
@@ -144,7 +144,7 @@ def assemble(
     strategies.check_batch(chosen.training.batch_size, strategy)
     pretrained = None
     if chosen.model.pretrained:
-        chosen, pretrained = finished_runs.pretrained(chosen)
+        chosen, pretrained = finished_runs.load_pretrained(chosen)
     loop.prepare(chosen)
     task = registry.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
     model = loop.build(chosen, task, strategy)
@@ -156,16 +156,16 @@ def assemble(
 def _judge(chosen: Settings, data: "Data") -> "Judge":
     """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
-    from src.tracking.outbox import one_at_a_time
+    from src.tracking.outbox import file_lock
 
     wanted = config.judge(chosen)
-    with one_at_a_time(f"judge-{wanted.digest()}"):  # jobs side by side share one
-        found = finished_runs.same(wanted)
+    with file_lock(f"judge-{wanted.digest()}"):  # jobs side by side share one
+        found = finished_runs.find_run(wanted)
         if found is None:
             log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
             found = run(wanted, quiet=True).run_id
             if found is None:
                 raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
-    judge = finished_runs.judge(found, data)
+    judge = finished_runs.load_reference_classifier(found, data)
     log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
     return judge

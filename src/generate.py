@@ -105,9 +105,9 @@ def generate(wish: Wish) -> list[str]:
     Raises:
         UserError: there is no such run, it is not one of a model that generates, or not one of what was wished for.
     """
-    from src.tracking.finished_runs import Stored
+    from src.tracking.finished_runs import FinishedRun
 
-    stored = Stored(wish.run, "run")
+    stored = FinishedRun(wish.run, "run")
     chosen = stored.settings
     terminal.load_tensorflow()
     from src.tasks import registry
@@ -121,8 +121,8 @@ def generate(wish: Wish) -> list[str]:
         makers = ", ".join(registry.MAKERS)
         raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {makers}.")
     try:
-        maker = task.restored(chosen, stored.text(task.KEPT), stored.weights)
-    except (TypeError, ValueError) as error:  # a recipe with other hyperparameters, or with other weights
+        maker = task.restored(chosen, stored.load_text(task.KEPT), stored.load_weights)
+    except (TypeError, ValueError) as error:  # a recipe with other hyperparameters
         raise other from error
     if isinstance(maker, Writer):
         how = wish.options(maker.how, ["prompt", "length"])

@@ -1,4 +1,4 @@
-"""What the metrics of the tasks mean to whoever compares: which one counts first, and whether more of it is better."""
+"""Properties of metrics: which one leads for a task, whether lower is better, and how values are formatted."""
 
 import math
 
@@ -6,11 +6,11 @@ LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardi
     "perplexity", "bits_per_character", "fid", "kid", "class_distance", "loss", "seconds", "joules", "parameters", "macs",
     "milliseconds_per_sample",
 }  # fmt: skip
-SHARES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as percentages
-UNRANKED = {"training_distance"}  # neither more nor less of it is better
+PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
+UNRANKED = {"training_distance"}  # neither higher nor lower is better
 
-# What a task is called where recipes are compared, and by which of its test metrics.
-COMPARED = {
+# {task: title and leading test metric} in comparisons of recipes.
+LEADING_METRICS = {
     "image_classification": ("image classification", "accuracy"),
     "text_classification": ("text classification", "accuracy"),
     "language_modeling": ("language modeling", "bits_per_character"),
@@ -20,32 +20,32 @@ COMPARED = {
     "pixel_generation": ("image generation", "fid"),
 }
 
-Logs = dict[str, float]  # what Keras tells a callback: {metric: value}
+Logs = dict[str, float]  # {metric: value}, as Keras passes them to callbacks
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether less of a metric is better, of which `name` may be the path in MLflow, test/nll, or Keras's val_nll."""
-    return _bare(name) in LOWER_IS_BETTER
+    """Whether lower values of a metric are better; `name` may be that of MLflow (test/nll) or of Keras (val_nll)."""
+    return _base_name(name) in LOWER_IS_BETTER
 
 
-def is_share(name: str) -> bool:
+def is_percentage(name: str) -> bool:
     """Whether a metric is shown as a percentage."""
-    return _bare(name) in SHARES
+    return _base_name(name) in PERCENTAGES
 
 
-def number(value: float, metric: str) -> str:
-    """Four digits of a value, or a percentage with two places."""
+def format_value(value: float, metric: str) -> str:
+    """A value with four significant digits or more, or as a percentage with two decimals."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else str(value)
-    if is_share(metric):
+    if is_percentage(metric):
         return f"{100 * value:.2f} %"
-    return f"{value:,.{places(value)}f}"
+    return f"{value:,.{decimals(value)}f}"
 
 
-def places(value: float) -> int:
-    """So many digits after the point that there are four in all, or more."""
+def decimals(value: float) -> int:
+    """The number of decimals with which a value has four significant digits; 0 if it has more before the decimal point."""
     return max(0, 3 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 3
 
 
-def _bare(name: str) -> str:
+def _base_name(name: str) -> str:
     return name.rpartition("/")[2].removeprefix("val_")

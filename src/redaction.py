@@ -1,4 +1,4 @@
-"""Keeps the secrets of the environment out of what is logged and recorded."""
+"""Redaction of secrets: values of environment variables that must not appear in logs and in MLflow."""
 
 import logging
 import os
@@ -6,40 +6,40 @@ import re
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)  # of variables that hold secrets
-IN_ADDRESS = re.compile(r"://[^/@\s]*:([^/@\s]+)@")  # the password of an address like https://user:password@host
-SHORTEST = 6  # characters; what is shorter would be found within ordinary words
-HIDDEN = "***"
+SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)  # of environment variables
+URI_PASSWORD = re.compile(r"://[^/@\s]*:([^/@\s]+)@")  # as in https://user:password@host
+MIN_LENGTH = 6  # characters; shorter values would match within ordinary words
+MASK = "***"
 
 
-def redacted(told: Any) -> Any:
-    """A text, or what consists of dicts, lists and texts, with the secrets of the environment hidden."""
-    if isinstance(told, dict):
-        return {name: redacted(value) for name, value in told.items()}
-    if isinstance(told, list | tuple):
-        return type(told)(map(redacted, told))
-    if isinstance(told, str):
+def redact(value: Any) -> Any:
+    """Mask the secrets of the environment in a text, or in all texts of nested dicts, lists and tuples."""
+    if isinstance(value, dict):
+        return {name: redact(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(redact, value))
+    if isinstance(value, str):
         for secret in _secrets():
-            told = told.replace(secret, HIDDEN)
-    return told
+            value = value.replace(secret, MASK)
+    return value
 
 
-def bare(address: str) -> str:
-    """An address without the name and password that it may hold."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else address
+def strip_credentials(uri: str) -> str:
+    """Remove user name and password from a URI."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
-class HidesSecrets(logging.Formatter):
-    """The format of log lines."""
+class RedactingFormatter(logging.Formatter):
+    """A log formatter that masks secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        return redacted(super().format(record))
+        """Format a record, secrets masked."""
+        return redact(super().format(record))
 
 
 def _secrets() -> list[str]:
-    """The longest first, since one may be part of another."""
-    named = [value for name, value in os.environ.items() if NAMES.search(name)]
-    passwords = [found[1] for value in os.environ.values() for found in IN_ADDRESS.finditer(value)]
-    return sorted({secret for secret in [*named, *passwords] if len(secret) >= SHORTEST}, key=len, reverse=True)
+    """The secrets of the environment, longest first since one may be part of another."""
+    by_name = [value for name, value in os.environ.items() if SECRET_NAMES.search(name)]
+    passwords = [match[1] for value in os.environ.values() for match in URI_PASSWORD.finditer(value)]
+    return sorted({secret for secret in [*by_name, *passwords] if len(secret) >= MIN_LENGTH}, key=len, reverse=True)

@@ -20,18 +20,18 @@ def reproduce(run: str) -> int:
     Raises:
         UserError: there is no such run, or its settings are not those of this version.
     """
-    from src.tracking.finished_runs import Stored
+    from src.tracking.finished_runs import FinishedRun
 
-    stored = Stored(run, "run")
+    stored = FinishedRun(run, "run")
     chosen = stored.settings
     terminal.load_tensorflow()
     from src import datasets
     from src import experiment as runs
-    from src.tracking.training_logger import surroundings
+    from src.tracking.training_logger import provenance_of
     from src.training import strategies
 
     strategies.create(chosen.strategy)  # before TensorFlow uses a device
-    here, there = surroundings(datasets.load(chosen.dataset)), stored.surroundings()
+    here, there = provenance_of(datasets.load(chosen.dataset)), stored.provenance()
     changed = {name: (there.get(name), here.get(name)) for name in sorted(here | there) if there.get(name) != here.get(name)}
     print("Nothing has changed since: code, versions, data, device." if not changed else "Not as it was:")
     for name, (then, now) in changed.items():
@@ -41,7 +41,7 @@ def reproduce(run: str) -> int:
         raise UserError(
             "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.sync"
         )
-    return compare(stored.history(), Stored(found, "run").history())
+    return compare(stored.metric_history(), FinishedRun(found, "run").metric_history())
 
 
 def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:

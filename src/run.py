@@ -20,7 +20,7 @@ from src.sweeps import worker
 def main() -> None:
     """The command line: checks it, runs what it asks for, and answers a mistake in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hands exceptions on to here instead of printing and exiting
-    signals.listen()
+    signals.install_handlers()
     logging.raiseExceptions = False  # a full disk would show a traceback for every line of the log
     try:
         asked = config.check(sys.argv[1:])
@@ -63,10 +63,10 @@ def _sweep(asked: config.Asked) -> Iterator[None]:
         _prepare_data(asked.jobs)
     with parent_run.sweep(asked.words, asked.jobs, asked.search):
         try:
-            with signals.left_to_others() if asked.launcher == config.JOBLIB else contextlib.nullcontext():
+            with signals.leave_to_children() if asked.launcher == config.JOBLIB else contextlib.nullcontext():
                 yield
         finally:
-            signals.check()  # jobs in other processes have been told so too, and say that they have failed
+            signals.raise_if_requested()  # jobs in other processes have been told so too, and say that they have failed
 
 
 def _prepare_data(jobs: Sequence[Settings]) -> None:

@@ -1,4 +1,4 @@
-"""Models that were logged before `src.export.serving` had that name are loaded by MLflow through this one."""
+"""MLflow loads models through this module that were logged before `src.export.serving` had its present name."""
 
 from src.export.serving import _load_pyfunc
 

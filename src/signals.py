@@ -1,4 +1,4 @@
-"""How a process is asked to stop: by Ctrl-C, by a scheduler that ends the job, by a terminal that is closed."""
+"""Signals that ask a process to stop: Ctrl-C, a scheduler that ends the job, a terminal that is closed."""
 
 import contextlib
 import signal
@@ -9,51 +9,52 @@ from types import FrameType
 import psutil
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-_asked, _put_off, _others = threading.Event(), threading.Event(), threading.Event()
+_stop_requested, _deferred, _left_to_children = threading.Event(), threading.Event(), threading.Event()
 
 
-def listen() -> None:
-    """Makes each of the signals that this system has raise KeyboardInterrupt."""
+def install_handlers() -> None:
+    """Make each of these signals, as far as the system has them, raise KeyboardInterrupt."""
     for name in SIGNALS:
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+            signal.signal(getattr(signal, name), _handle)
 
 
-def put_off(until_checked: bool) -> None:
-    """Whether the first signal raises nothing until `check` is called; the second one always does."""
-    _put_off.set() if until_checked else _put_off.clear()
+def defer(enabled: bool) -> None:
+    """Set whether the first signal raises nothing until `raise_if_requested` is called. The second one always raises."""
+    _deferred.set() if enabled else _deferred.clear()
 
 
 @contextlib.contextmanager
-def left_to_others() -> Iterator[None]:
-    """In the block the first signal is one for the processes that this one has begun, which end in their own way; the second
-    one raises here. Ctrl-C reaches all of them by itself, SIGTERM is handed on.
+def leave_to_children() -> Iterator[None]:
+    """In the block, the first signal only stops the child processes, which end in their own way; the second one raises here.
+
+    Ctrl-C reaches child processes by itself, SIGTERM is forwarded to them.
     """
-    _others.set()
+    _left_to_children.set()
     try:
         yield
     finally:
-        _others.clear()
+        _left_to_children.clear()
 
 
-def asked() -> bool:
-    """Whether a signal has come."""
-    return _asked.is_set()
+def stop_requested() -> bool:
+    """Whether a signal has been received."""
+    return _stop_requested.is_set()
 
 
-def check() -> None:
-    """Raises KeyboardInterrupt if a signal has come: put off, or dropped, as Python does while a finalizer runs."""
-    if asked():
+def raise_if_requested() -> None:
+    """Raise KeyboardInterrupt if a signal has been received: one that was deferred, or that Python dropped in a finalizer."""
+    if stop_requested():
         raise KeyboardInterrupt
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    again = asked()
-    _asked.set()
-    if _others.is_set() and not again:
+def _handle(number: int, frame: FrameType | None) -> None:
+    is_first = not stop_requested()
+    _stop_requested.set()
+    if _left_to_children.is_set() and is_first:
         if number == signal.SIGTERM:
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
-    elif again or not _put_off.is_set():
+    elif not is_first or not _deferred.is_set():
         raise KeyboardInterrupt

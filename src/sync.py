@@ -6,11 +6,11 @@ from src.errors import UserError
 
 def main() -> int:
     """The command line."""
-    from src.tracking.status import settle
+    from src.tracking.status import sync
 
-    left = settle()
-    if left:
-        raise UserError(f"MLflow does not answer ({left[0]}); {len(left)} run(s) have something to tell still.")
+    errors = sync()
+    if errors:
+        raise UserError(f"MLflow does not answer ({errors[0]}); {len(errors)} run(s) have something to tell still.")
     return 0
 
 

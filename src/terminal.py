@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from src.redaction import HidesSecrets
+from src.redaction import RedactingFormatter
 
 
 def load_tensorflow() -> None:
@@ -29,7 +29,7 @@ def load_tensorflow() -> None:
 def log_to_terminal() -> None:
     """What Hydra does for `src.run`, for the other commands."""
     terminal = logging.StreamHandler(sys.stdout)
-    terminal.setFormatter(HidesSecrets("%(message)s"))
+    terminal.setFormatter(RedactingFormatter("%(message)s"))
     logging.basicConfig(handlers=[terminal], level=logging.WARNING)
     logging.getLogger("src").setLevel(logging.INFO)
     for name in ("absl", "tensorflow"):
@@ -40,7 +40,7 @@ def begin_lines_with(prefix: str) -> None:
     """Tells apart, in one terminal, what jobs say that run side by side."""
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:  # not the file
-            handler.setFormatter(HidesSecrets(f"{prefix}%(message)s"))
+            handler.setFormatter(RedactingFormatter(f"{prefix}%(message)s"))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""What a checkpoint costs: `python -m tests.bench_checkpoints`. It prints, and asserts nothing about time.
+"""Overhead of checkpoints: `python -m tests.bench_checkpoints`. It prints times, and asserts nothing about them.
 
-Training stops while the state is copied. The file is written, and copied to MLflow's folder, in the background, on a core that
-training may want too; so all three count.
+Training stops while the state is copied. Writing the file and copying it to MLflow's folder happen in the background, but on a
+core that training may need, so all three times count.
 """
 
 import itertools
@@ -25,38 +25,39 @@ ROUNDS = 5
 
 
 def main() -> None:
+    """The command line."""
     terminal.log_to_terminal()
     strategies.prepare_devices()
-    print(f"{'recipe':<12} {'MB':>6} {'copied, ms':>11} {'written, ms':>12} {'told, ms':>9} {'of the default interval':>24}")
+    print(f"{'recipe':<12} {'MB':>6} {'copy, ms':>9} {'write, ms':>10} {'log, ms':>8} {'of the default interval':>24}")
     for recipe in config.options("model"):
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            chosen = config.checked(compose("config", [f"model={recipe}"]))
-        *seconds, size = cost(chosen)
-        copied, written, told = (1e3 * part for part in seconds)
-        share = sum(seconds) / chosen.checkpoint.every
-        print(f"{recipe:<12} {size / 1e6:6.1f} {copied:11.1f} {written:12.1f} {told:9.1f} {share:24.2%}", flush=True)
+            settings = config.checked(compose("config", [f"model={recipe}"]))
+        *seconds, size = measure(settings)
+        copy, write, log = (1e3 * each for each in seconds)
+        overhead = sum(seconds) / settings.checkpoint.every
+        print(f"{recipe:<12} {size / 1e6:6.1f} {copy:9.1f} {write:10.1f} {log:8.1f} {overhead:24.2%}", flush=True)
 
 
-def cost(chosen) -> tuple[float, float, float, int]:
-    """Seconds of copying, of writing and of telling MLflow, and bytes, of a checkpoint that holds the best weights too."""
-    data = datasets.load(chosen.dataset)
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, data, 256)
-    model = loop.build(chosen, task, strategies.create(chosen.strategy))
+def measure(settings) -> tuple[float, float, float, int]:
+    """Seconds of copying, writing and logging a checkpoint that contains the best weights too, and its size in bytes."""
+    data = datasets.load(settings.dataset)
+    loop.prepare(settings)
+    task = registry.create(settings.task, data, 256)
+    model = loop.build(settings, task, strategies.create(settings.strategy))
     best = callbacks.KeepBest()
     best.on_train_begin()
     best.best_weights = model.get_weights()
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         for step in range(ROUNDS):
-            moments = [time.perf_counter()]
+            times = [time.perf_counter()]
             state = checkpoint.capture(model, [best], 0, step)
-            moments.append(time.perf_counter())
+            times.append(time.perf_counter())
             path = checkpoint.write(state, Path(folder))
-            moments.append(time.perf_counter())
-            shutil.copy2(path, Path(folder, "told"))
-            moments.append(time.perf_counter())
-            rounds.append([after - before for before, after in itertools.pairwise(moments)])
+            times.append(time.perf_counter())
+            shutil.copy2(path, Path(folder, "artifact"))
+            times.append(time.perf_counter())
+            rounds.append([after - before for before, after in itertools.pairwise(times)])
         size = path.stat().st_size
     return *map(statistics.median, zip(*rounds)), size
 

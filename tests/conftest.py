@@ -99,7 +99,7 @@ def store(here, monkeypatch) -> "mlflow.MlflowClient":
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
-    return client.connected()
+    return client.create_client()
 
 
 @pytest.fixture(scope="session")

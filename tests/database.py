@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 
 from src.tracking import client
-from src.tracking.outbox import UNFINISHED
+from src.tracking.outbox import PARTIAL_SUFFIX
 
 TEMPLATE = "MLFLOW_DATABASE_TEMPLATE"  # environment variable: the path of an empty one
 
@@ -19,14 +19,14 @@ def make_template(path: Path) -> None:
 
 
 def copy_from_now_on() -> None:
-    """Makes this process copy the template where it would create a database; all else is as `server.connected` does it."""
-    client._create = copy
+    """Makes this process copy the template where it would create a database; all else is as `client.create_client` does it."""
+    client._create_database = copy
 
 
 def copy(path: Path) -> None:
     """A new database at a path, unless there is one."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(UNFINISHED)
+        unfinished = path.with_suffix(PARTIAL_SUFFIX)
         shutil.copy(os.environ[TEMPLATE], unfinished)
         os.replace(unfinished, path)

@@ -1,10 +1,10 @@
 """What runs lose by faults. Every run here is a process of its own; the faults are real ones.
 
-    python -m tests.faults                # each fault in turn, for every recipe: the README's table
+    python -m tests.faults                # each fault in turn, for every recipe: the table of src/README.md
     python -m tests.faults --kills 200    # kill -9 at random moments, over all recipes and strategies
 
-A run that suffered them is compared with one that was left alone: its weights and all its metrics have to be the same, bit for
-bit. The tables tell how many steps had to be done again after each. Ends with status 1 if anything is not as it has to be.
+A run with faults is compared with an undisturbed one: its weights and all its metrics have to be the same, bit for bit. The
+tables show how many steps had to be repeated after each fault. The exit status is 1 if anything is not as it has to be.
 """
 
 import argparse
@@ -29,12 +29,12 @@ import mlflow
 import numpy as np
 
 from tests import commands, database
-from tests.victim import EPOCHS, FAULTS, PROGRESS
+from tests.victim import EPOCHS, FAULTS, PROGRESS_FILE
 
-EVERY = 5  # steps between two checkpoints
-TIMES = ("seconds", "milliseconds_per_sample", "examples_per_second")  # metrics that are no consequence of the settings
+CHECKPOINT_EVERY = 5  # steps
+TIMES = ("seconds", "milliseconds_per_sample", "examples_per_second")  # metrics that differ between equal runs
 IMAGES = ["model.width=8", "dataset.limit=640", "task.samples=20", "task.reference_classifier=rnn"]
-SMALL = {  # what makes each recipe a run of seconds
+SHORT_RUNS = {  # overrides that make a run of each recipe one of seconds
     "attention": ["dataset.limit=640"],
     "cnn": ["dataset.limit=640"],
     "diffusion": IMAGES,
@@ -46,7 +46,7 @@ SMALL = {  # what makes each recipe a run of seconds
     "rnn": ["dataset.limit=640"],
     "transformer": ["model.blocks=1", "model.dimension=16", "dataset.limit=640"],
 }
-IN_TURN = [name for name in FAULTS if name not in ("none", "server dies")]
+TABLE_FAULTS = [name for name in FAULTS if name not in ("none", "server dies")]
 STEPS = 20 * EPOCHS  # of each run
 
 
@@ -55,7 +55,7 @@ class Outcome:
     """What a run ended with.
 
     Attributes:
-        weights: by name.
+        weights: {name: values}.
         history: {metric: [(step, value), …]}.
     """
 
@@ -71,140 +71,168 @@ class Outcome:
         )
 
 
-def arguments(recipe: str, strategy: str = "single") -> list[str]:
-    """Of a short run of a recipe."""
+def overrides(recipe: str, strategy: str = "single") -> list[str]:
+    """The command line of a short run of a recipe."""
     return [
         f"model={recipe}", f"strategy={strategy}", f"training.epochs={EPOCHS}", "training.batch_size=32", "training.ema=0.9",
-        f"checkpoint.every={EVERY}", "checkpoint.unit=steps", "tracking.log_model=false", *SMALL[recipe],
+        f"checkpoint.every={CHECKPOINT_EVERY}", "checkpoint.unit=steps", "tracking.log_model=false", *SHORT_RUNS[recipe],
     ]  # fmt: skip
 
 
-def start(folder: Path, words: Sequence[str], fault: str = "none", at: int = -1, **variables: str) -> subprocess.Popen:
-    """A process that runs in a folder, until a fault comes at a step or it ends by itself."""
-    return commands.start(folder, fault, str(at), *words, module="tests.victim", own_session=True, **variables)
+def start(
+    folder: Path, arguments: Sequence[str], fault: str = "none", fault_step: int = -1, **variables: str
+) -> subprocess.Popen:
+    """Start a run in a folder, with a fault at a step.
+
+    Args:
+        folder: its working directory.
+        arguments: of `src.run`.
+        fault: one of `FAULTS`.
+        fault_step: completed steps at which the fault comes.
+        variables: of its environment.
+    """
+    return commands.start(folder, fault, str(fault_step), *arguments, module="tests.victim", own_session=True, **variables)
 
 
-def alone(words: Sequence[str], folder: Path) -> Outcome:
-    """Of a run without any fault."""
-    process = start(folder, words)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    return outcome(folder)
+def run_undisturbed(arguments: Sequence[str], folder: Path) -> Outcome:
+    """The outcome of a run without faults."""
+    process = start(folder, arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return read_outcome(folder)
 
 
-def outcome(folder: Path, uri: str | None = None) -> Outcome:
-    """Of the one run of a folder, or of a server; judges have more epochs."""
+def read_outcome(folder: Path, uri: str | None = None) -> Outcome:
+    """The outcome of the only run with `EPOCHS` epochs in a folder, or on a server."""
     client = mlflow.MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    (run,) = client.search_runs(experiments, f"params.`training.epochs` = '{EPOCHS}'")
+    run = _only_run(client)
     assert run.info.status == "FINISHED", run.info.status
     history = {}
     for name in run.data.metrics:
         if not name.startswith("system/") and name.rpartition("/")[2] not in TIMES:
-            history[name] = [(found.step, found.value) for found in client.get_metric_history(run.info.run_id, name)]
+            history[name] = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
     weights = {}
     with h5py.File(next(folder.rglob(f"{run.info.run_id}/artifacts/model.weights.h5"))) as file:
         file.visititems(lambda name, item: weights.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return Outcome(weights, history)
 
 
-def suffer(words: Sequence[str], folder: Path, plan: Sequence[tuple[str, int]]) -> tuple[Outcome, dict[str, int]]:
-    """A run that suffers one fault after the other, each time typed again.
+def _only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
+    """The run with `EPOCHS` epochs; reference classifiers have more."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"params.`training.epochs` = '{EPOCHS}'")
+    return run
+
+
+def run_with_faults(
+    arguments: Sequence[str], folder: Path, faults: Sequence[tuple[str, int]]
+) -> tuple[Outcome, dict[str, int]]:
+    """Run with one fault after the other, resuming the run after each.
+
+    Args:
+        arguments: of `src.run`.
+        folder: its working directory.
+        faults: (fault, completed steps at which it comes), in order.
 
     Returns:
-        Its outcome, and the steps that had to be done again after each fault.
+        The outcome, and for each fault the number of steps that had to be repeated.
     """
-    lost, before, more, done, epoch = {}, None, [], 0, 0
-    for fault, at in [*plan, ("none", -1)]:
-        process = start(folder, [*words, *more], fault, at)
-        said, _ = process.communicate()
-        if before:
-            lost[before] = done - _resumed(said, epoch)
-        assert (process.returncode == 0) == (fault == "none"), f"{fault} at {at}:\n{said}"
-        done, epoch, _ = progress(folder)
-        before, more = fault, []
+    repeated, previous, resume, completed, steps_per_epoch = {}, None, [], 0, 0
+    for fault, step in [*faults, ("none", -1)]:
+        process = start(folder, [*arguments, *resume], fault, step)
+        output, _ = process.communicate()
+        if previous:
+            repeated[previous] = completed - _resumed_step(output, steps_per_epoch)
+        assert (process.returncode == 0) == (fault == "none"), f"{fault} at {step}:\n{output}"
+        completed, steps_per_epoch, _ = progress(folder)
+        previous, resume = fault, []
         if fault == "machine lost":
             shutil.rmtree(folder / "mlruns/unfinished")
-            more = [f"resume={_run_id(folder)}"]  # it looks as if it were running
-    return outcome(folder), lost
+            run_id = _only_run(mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")).info.run_id
+            resume = [f"resume={run_id}"]  # needed since MLflow says that it is running
+    return read_outcome(folder), repeated
 
 
-def killed(words: Sequence[str], folder: Path, moments: Sequence[float]) -> tuple[Outcome, list[int]]:
-    """A run that is killed, each time it was typed, so many seconds after it began to train; or, if negative, to start.
+def run_with_kills(arguments: Sequence[str], folder: Path, moments: Sequence[float]) -> tuple[Outcome, list[int]]:
+    """Run with kill -9 at several moments, resuming the run after each.
+
+    Args:
+        arguments: of `src.run`.
+        folder: its working directory.
+        moments: seconds after the first step of training or, if negative, after the start of the process.
 
     Returns:
-        Its outcome, and the steps that had to be done again after each kill that came while it trained.
+        The outcome, and the number of steps that had to be repeated after each kill during training.
     """
-    lost, before = [], None
+    repeated, before_kill = [], None
     for seconds in [*moments, None]:
-        (folder / PROGRESS).unlink(missing_ok=True)
-        process = start(folder, words)
+        (folder / PROGRESS_FILE).unlink(missing_ok=True)
+        process = start(folder, arguments)
         if seconds is not None and seconds >= 0:
             while process.poll() is None and not progress(folder)[0]:
                 time.sleep(0.005)
         try:
-            said, _ = process.communicate(timeout=seconds and abs(seconds))
+            output, _ = process.communicate(timeout=seconds and abs(seconds))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            said, _ = process.communicate()
-        if before and _goes_on(said):
-            lost.append(before[0] - _resumed(said, before[1]))
-            before = None
+            output, _ = process.communicate()
+        if before_kill and _resume_message(output):
+            repeated.append(before_kill[0] - _resumed_step(output, before_kill[1]))
+            before_kill = None
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, said
+        assert process.returncode == -signal.SIGKILL, output
         if progress(folder)[0]:
-            before = progress(folder)
-    return outcome(folder), lost
+            before_kill = progress(folder)
+    return read_outcome(folder), repeated
 
 
 def progress(folder: Path) -> tuple[int, int, float]:
-    """Steps done, steps of an epoch, and seconds since the first step, of the process that ran last; zeros before that."""
+    """Completed steps, steps per epoch, and seconds since the first step, of the last process; zeros before that."""
     try:
-        done, epoch, seconds = (folder / PROGRESS).read_text().split()
+        completed, steps_per_epoch, seconds = (folder / PROGRESS_FILE).read_text().split()
     except (FileNotFoundError, ValueError):
         return 0, 0, 0.0
-    return int(done), int(epoch), float(seconds)
+    return int(completed), int(steps_per_epoch), float(seconds)
 
 
-def _goes_on(said: str) -> re.Match | None:
-    return re.search(r"it goes on from (?:epoch (\d+), step (\d+)|the beginning)", said)
+def _resume_message(output: str) -> re.Match | None:
+    return re.search(r"Resuming an interrupted run from (?:epoch (\d+), step (\d+)|the beginning)", output)
 
 
-def _resumed(said: str, epoch: int) -> int:
-    found = _goes_on(said)
-    assert found, said
-    return (int(found[1]) - 1) * epoch + int(found[2]) if found[1] else 0
-
-
-def _run_id(folder: Path) -> str:
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    (run,) = client.search_runs(experiments, f"params.`training.epochs` = '{EPOCHS}'")
-    return run.info.run_id
+def _resumed_step(output: str, steps_per_epoch: int) -> int:
+    match = _resume_message(output)
+    assert match, output
+    return (int(match[1]) - 1) * steps_per_epoch + int(match[2]) if match[1] else 0
 
 
 class Server:
-    """An MLflow server on a port of the loopback interface, which can go and come back."""
+    """An MLflow server on a port of the loopback interface, which can be stopped and started again.
 
-    def __init__(self, folder: Path, *more: str, **variables: str):
-        self.folder, self.more, self.variables, self.process = folder, more, variables, None
+    Args:
+        folder: of its database and artifacts.
+        options: more options of `mlflow server`.
+        variables: of its environment.
+    """
+
+    def __init__(self, folder: Path, *options: str, **variables: str):
+        self.folder, self.options, self.variables, self.process = folder, options, variables, None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server, and wait until it answers."""
         if database.TEMPLATE in os.environ:
             database.copy(self.folder / "server.db")
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
                 "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
-                "--artifacts-destination", f"{self.folder}/artifacts", *self.more,
+                "--artifacts-destination", f"{self.folder}/artifacts", *self.options,
             ],
-            # Without the jobs of MLflow's GenAI part, which are two more processes to start.
+            # Without the jobs of MLflow's GenAI features, which are two more processes to start.
             cwd=self.folder, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **self.variables},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
@@ -216,7 +244,7 @@ class Server:
         raise AssertionError("the server does not start")
 
     def stop(self) -> None:
-        """At once."""
+        """Kill the server and its workers."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -224,88 +252,91 @@ class Server:
             self.process = None
 
 
-def send(folder: Path, uri: str, **variables: str) -> subprocess.CompletedProcess:
-    """Tells MLflow what runs have left untold."""
+def sync(folder: Path, uri: str, **variables: str) -> subprocess.CompletedProcess:
+    """Upload the outboxes of a folder to a server."""
     return commands.run(folder, module="src.sync", MLFLOW_TRACKING_URI=uri, **variables)
 
 
-def served(words: Sequence[str], folder: Path, at: int) -> Outcome:
-    """A run whose MLflow server dies at a step, and comes back after it has ended."""
+def run_while_server_dies(arguments: Sequence[str], folder: Path, step: int) -> Outcome:
+    """The outcome of a run whose MLflow server dies at a step, and is started again after the run has ended."""
     server = Server(folder)
     server.start()
     try:
-        process = start(folder, words, "server dies", at, MLFLOW_TRACKING_URI=server.uri, SERVER=str(server.process.pid))
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
-        assert "does not answer" in said
+        process = start(folder, arguments, "server dies", step, MLFLOW_TRACKING_URI=server.uri, SERVER=str(server.process.pid))
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert "does not answer" in output
         server.stop()
         server.start()
-        done = send(folder, server.uri)
-        assert done.returncode == 0, done.stderr
-        return outcome(folder, server.uri)
+        synced = sync(folder, server.uri)
+        assert synced.returncode == 0, synced.stderr
+        return read_outcome(folder, server.uri)
     finally:
         server.stop()
 
 
 @contextlib.contextmanager
 def folders(number: int) -> Iterator[list[Path]]:
-    """Empty ones."""
+    """Empty temporary folders."""
     with tempfile.TemporaryDirectory() as root:
-        made = [Path(root, str(index)) for index in range(number)]
-        for folder in made:
-            folder.mkdir()
-        yield made
+        paths = [Path(root, str(index)) for index in range(number)]
+        for path in paths:
+            path.mkdir()
+        yield paths
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, help="in all; without it, each fault in turn")
-    parser.add_argument("--recipes", nargs="+", default=list(SMALL))
+    parser.add_argument("--kills", type=int, help="number of kills over all runs; without it, each fault in turn")
+    parser.add_argument("--recipes", nargs="+", default=list(SHORT_RUNS))
     parser.add_argument("--strategies", nargs="+", default=["single", "mirrored"])
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    draw = random.Random(chosen.seed)
-    right = at_random(chosen, draw) if chosen.kills else in_turn(chosen, draw)
-    sys.exit(not right)
+    options = parser.parse_args()
+    generator = random.Random(options.seed)
+    passed = print_kills(options, generator) if options.kills else print_faults(options, generator)
+    sys.exit(not passed)
 
 
-def in_turn(chosen: argparse.Namespace, draw: random.Random) -> bool:
-    """The table of faults; whether all is as it has to be."""
-    right = True
-    print(f"| | {' | '.join([*IN_TURN, 'server dies'])} | end |\n|---|{'---|' * (len(IN_TURN) + 2)}", flush=True)
-    for recipe in chosen.recipes:
-        between = STEPS // (len(IN_TURN) + 1)
-        plan = [(fault, between * number + draw.randrange(between)) for number, fault in enumerate(IN_TURN, 1)]
-        with folders(3) as (whole, cut, away):
-            reference = alone(arguments(recipe), whole)
-            result, lost = suffer(arguments(recipe), cut, plan)
-            equal = reference.same_as(result) and reference.same_as(served(arguments(recipe), away, STEPS // 2))
-        kept = all(steps <= EVERY for fault, steps in lost.items() if fault not in ("disk full", "machine lost"))
-        right &= equal and kept
-        cells = [*(_steps(lost[fault]) for fault in IN_TURN), _steps(0), "the same" if equal else "DIFFERENT"]
+def print_faults(options: argparse.Namespace, generator: random.Random) -> bool:
+    """Print the table of faults. Return whether every run ended as it has to."""
+    passed = True
+    print(f"| | {' | '.join([*TABLE_FAULTS, 'server dies'])} | end |\n|---|{'---|' * (len(TABLE_FAULTS) + 2)}", flush=True)
+    for recipe in options.recipes:
+        interval = STEPS // (len(TABLE_FAULTS) + 1)
+        faults = [(fault, interval * number + generator.randrange(interval)) for number, fault in enumerate(TABLE_FAULTS, 1)]
+        with folders(3) as (undisturbed, disturbed, without_server):
+            reference = run_undisturbed(overrides(recipe), undisturbed)
+            result, repeated = run_with_faults(overrides(recipe), disturbed, faults)
+            server_died = run_while_server_dies(overrides(recipe), without_server, STEPS // 2)
+        equal = reference.same_as(result) and reference.same_as(server_died)
+        within_interval = all(
+            steps <= CHECKPOINT_EVERY for fault, steps in repeated.items() if fault not in ("disk full", "machine lost")
+        )
+        passed &= equal and within_interval
+        cells = [*(_steps(repeated[fault]) for fault in TABLE_FAULTS), _steps(0), "the same" if equal else "DIFFERENT"]
         print(f"| `{recipe}` | {' | '.join(cells)} |", flush=True)
-    return right
+    return passed
 
 
-def at_random(chosen: argparse.Namespace, draw: random.Random) -> bool:
-    """The table of kills; whether all is as it has to be."""
-    pairs, right = [(recipe, strategy) for recipe in chosen.recipes for strategy in chosen.strategies], True
-    print("| recipe | strategy | kills | of them in training | most steps done again | end |", flush=True)
+def print_kills(options: argparse.Namespace, generator: random.Random) -> bool:
+    """Print the table of random kills. Return whether every run ended as it has to."""
+    pairs, passed = [(recipe, strategy) for recipe in options.recipes for strategy in options.strategies], True
+    print("| recipe | strategy | kills | during training | most steps repeated | end |", flush=True)
     print("|---|---|---|---|---|---|")
     for number, (recipe, strategy) in enumerate(pairs):
-        kills = chosen.kills * (number + 1) // len(pairs) - chosen.kills * number // len(pairs)
-        with folders(2) as (whole, cut):
-            reference = alone(arguments(recipe, strategy), whole)
-            length = progress(whole)[2]
-            training = [draw.uniform(0, 2 * length / kills) for _ in range(kills)]
-            moments = [moment if draw.random() < 0.9 else -draw.uniform(1, 10) for moment in training]
-            result, lost = killed(arguments(recipe, strategy), cut, moments)
+        kills = options.kills * (number + 1) // len(pairs) - options.kills * number // len(pairs)
+        with folders(2) as (undisturbed, disturbed):
+            reference = run_undisturbed(overrides(recipe, strategy), undisturbed)
+            seconds = progress(undisturbed)[2]
+            training = [generator.uniform(0, 2 * seconds / kills) for _ in range(kills)]
+            moments = [moment if generator.random() < 0.9 else -generator.uniform(1, 10) for moment in training]
+            result, repeated = run_with_kills(overrides(recipe, strategy), disturbed, moments)
         equal = reference.same_as(result)
-        right &= equal and max(lost, default=0) <= EVERY
-        cells = [f"`{recipe}`", f"`{strategy}`", str(kills), str(len(lost)), _steps(max(lost, default=0))]
+        passed &= equal and max(repeated, default=0) <= CHECKPOINT_EVERY
+        cells = [f"`{recipe}`", f"`{strategy}`", str(kills), str(len(repeated)), _steps(max(repeated, default=0))]
         print(f"| {' | '.join(cells)} | {'the same' if equal else 'DIFFERENT'} |", flush=True)
-    return right
+    return passed
 
 
 def _steps(number: int) -> str:

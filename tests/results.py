@@ -12,9 +12,10 @@ from pathlib import Path
 import mlflow
 from PIL import Image
 
-from src import config, metrics
+from src import config
 from src.comparison import groups, tables
-from src.tracking.run_summaries import finished
+from src.metrics import format_value
+from src.tracking.run_summaries import load_summaries
 from tests.browser import browser
 from tests.commands import ROOT
 from tests.golden import EXPERIMENTS, settings_of
@@ -48,7 +49,7 @@ def reached() -> list[groups.Group]:
     """
     found = []
     wanted = {name: {key: str(value) for key, value in settings_of(f"experiment={name}").items()} for name in EXPERIMENTS}
-    for group in groups.grouped(finished()):
+    for group in groups.grouped(load_summaries()):
         settings = wanted.get(group.settings.get("experiment"), {})
         same = all(
             group.settings.get(name, value) == value for name, value in settings.items() if not name.startswith(groups.CHANCE)
@@ -67,7 +68,7 @@ def said(group: groups.Group) -> tuple[str, str]:
     """What was reached, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and what it cost."""
     metric = metric_of(group)
     name, value = group.baseline(metric) or ("", 0.0)
-    beside = f" ({name} {metrics.number(value, metric)})" if name else ""
+    beside = f" ({name} {format_value(value, metric)})" if name else ""
     measured = metric.removeprefix("test/").replace("_", " ")
     measured = measured.upper() if measured in ("bleu", "fid", "mae", "nll") else measured
     cost = f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):,.0f} s"
@@ -123,7 +124,7 @@ def write_ten(found: Sequence[groups.Group]) -> None:
                     reached = re.sub(MEAN, tables.spread(group, metric), reached)
                     cost = re.sub(NUMBER, "{}", cost).format(*costs)
                     if metric == "test/fid":  # whose floor is measured too
-                        beside = re.sub(NUMBER, metrics.number(group.baseline(metric)[1], metric), beside)
+                        beside = re.sub(NUMBER, format_value(group.baseline(metric)[1], metric), beside)
                     lines[number] = " | ".join([*rest, reached, cost, beside])
         (ROOT / name).write_text("".join(lines), encoding="utf-8")
 

@@ -16,13 +16,13 @@ pytestmark = pytest.mark.skipif(not forkserver.AVAILABLE, reason="commands are f
     ("recipe", "strategy"), [("cnn", "mirrored"), ("lstm", "single"), pytest.param("gan", "single", marks=pytest.mark.slow)]
 )
 def test_its_run_equals_one_in_a_fresh_process_bit_for_bit(recipe, strategy):
-    words = [*faults.arguments(recipe, strategy), "model.dropout=0.1"] if recipe != "gan" else faults.arguments(recipe)
+    words = [*faults.overrides(recipe, strategy), "model.dropout=0.1"] if recipe != "gan" else faults.overrides(recipe)
     with faults.folders(2) as folders:
         for folder, fresh in zip(folders, (True, False)):
             done = commands.run(folder, *words, fresh=fresh)
             assert done.returncode == 0, done.stderr
             assert done.stderr == ""
-        assert faults.outcome(folders[0]).same_as(faults.outcome(folders[1]))
+        assert faults.read_outcome(folders[0]).same_as(faults.read_outcome(folders[1]))
 
 
 PROGRAM = """

@@ -1,6 +1,6 @@
-"""`src.run` with a fault that comes at a step: `python -m tests.victim crash 17 model=lstm`. For tests/faults.py.
+"""`src.run` with a fault at a given step: `python -m tests.victim crash 17 model=lstm`. For tests/faults.py.
 
-It leaves in the file `progress` how many steps are done, how many make an epoch, and the seconds since its first step.
+It writes to the file `progress`: the number of completed steps, the steps of an epoch, and the seconds since the first step.
 """
 
 import os
@@ -10,43 +10,44 @@ import time
 
 from src import run, terminal
 
-PROGRESS = "progress"
-EPOCHS = 4  # of the run that is to suffer
+PROGRESS_FILE = "progress"
+EPOCHS = 4  # of the run that gets the fault
+DISK_FULL_STEPS = 12  # steps after which a process on a full disk is killed; some checkpoints have failed by then
 
 
-def main(fault: str, at: int) -> None:
-    """Arms the fault and runs."""
+def main(fault: str, fault_step: int) -> None:
+    """Install the fault and run."""
     terminal.load_tensorflow()
     from src.training import callbacks
 
-    first, syncs = callbacks.FailOnNaN.on_train_batch_end, os.fsync
-    file, done, began = os.open(PROGRESS, os.O_CREAT | os.O_RDWR), 0, None
+    original_on_train_batch_end, original_fsync = callbacks.FailOnNaN.on_train_batch_end, os.fsync
+    file, completed, start = os.open(PROGRESS_FILE, os.O_CREAT | os.O_RDWR), 0, None
 
-    def step(self, batch, logs=None):
-        nonlocal done, began
-        first(self, batch, logs)
+    def on_train_batch_end(self, batch, logs=None):
+        nonlocal completed, start
+        original_on_train_batch_end(self, batch, logs)
         if self.params["epochs"] != EPOCHS:
-            return  # the training of a judge
-        done = int(self.model.optimizer.iterations.numpy()) or done  # 0 as long as steps are passed over
-        began = began or time.monotonic()
-        os.pwrite(file, f"{done:8d} {self.params['steps']:8d} {time.monotonic() - began:8.2f}".encode(), 0)
-        if done == at:
+            return  # the training of a reference classifier
+        completed = int(self.model.optimizer.iterations.numpy()) or completed  # 0 while a resumed run skips steps
+        start = start or time.monotonic()
+        os.pwrite(file, f"{completed:8d} {self.params['steps']:8d} {time.monotonic() - start:8.2f}".encode(), 0)
+        if completed == fault_step:
             FAULTS[fault]()
-        elif fault == "disk full" and done == at + 12:  # steps; some checkpoints have failed meanwhile
+        elif fault == "disk full" and completed == fault_step + DISK_FULL_STEPS:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def sync(descriptor):
-        if done >= at and fault == "disk full":
+    def fsync(descriptor):
+        if completed >= fault_step and fault == "disk full":
             raise OSError(28, "No space left on device")
-        if done >= at and fault == "killed while it saves":
+        if completed >= fault_step and fault == "killed while it saves":
             os.kill(os.getpid(), signal.SIGKILL)
-        syncs(descriptor)
+        original_fsync(descriptor)
 
-    callbacks.FailOnNaN.on_train_batch_end, os.fsync = step, sync
+    callbacks.FailOnNaN.on_train_batch_end, os.fsync = on_train_batch_end, fsync
     run.main()
 
 
-def _signal(number: int):
+def _send_signal(number: int):
     return lambda: os.kill(os.getpid(), number)
 
 
@@ -54,23 +55,23 @@ def _crash() -> None:
     raise RuntimeError("an exception")
 
 
-def _server_dies() -> None:
+def _kill_server() -> None:
     os.killpg(int(os.environ["SERVER"]), signal.SIGKILL)
 
 
 FAULTS = {
     "none": lambda: None,
-    "kill -9": _signal(signal.SIGKILL),
-    "Ctrl-C": _signal(signal.SIGINT),
-    "SIGTERM": _signal(signal.SIGTERM),
+    "kill -9": _send_signal(signal.SIGKILL),
+    "Ctrl-C": _send_signal(signal.SIGINT),
+    "SIGTERM": _send_signal(signal.SIGTERM),
     "exception": _crash,
     "killed while it saves": lambda: None,
     "disk full": lambda: None,
-    "machine lost": _signal(signal.SIGKILL),
-    "server dies": _server_dies,
+    "machine lost": _send_signal(signal.SIGKILL),
+    "server dies": _kill_server,
 }
 
 
 if __name__ == "__main__":
-    fault, at, *sys.argv[1:] = sys.argv[1:]
-    main(fault, int(at))
+    fault, fault_step, *sys.argv[1:] = sys.argv[1:]
+    main(fault, int(fault_step))

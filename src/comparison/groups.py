@@ -9,7 +9,7 @@ import numpy as np
 
 from src import metrics
 from src.errors import UserError
-from src.tracking.run_summaries import Finished
+from src.tracking.run_summaries import RunSummary
 
 CHANCE = (
     "seed",
@@ -31,7 +31,7 @@ class Group:
         differences: those of the settings that are others than in the groups of the same name beside it.
     """
 
-    runs: Sequence[Finished]
+    runs: Sequence[RunSummary]
     settings: Mapping[str, str]
     differences: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,16 +94,16 @@ class Board:
     groups: Sequence[Group]
 
 
-def grouped(runs: Iterable[Finished]) -> list[Group]:
+def grouped(runs: Iterable[RunSummary]) -> list[Group]:
     """Runs that differ by chance alone, together."""
-    found: dict[tuple, dict[str, Finished]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: run.start, reverse=True):
+    found: dict[tuple, dict[str, RunSummary]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: run.start_time, reverse=True):
         same = {name: value for name, value in run.settings.items() if not name.startswith(CHANCE)}
-        found[(run.tested_on, *sorted(same.items()))].setdefault(run.settings["seed"], run)
+        found[(run.test_digest, *sorted(same.items()))].setdefault(run.settings["seed"], run)
     return [Group(list(seeds.values()), dict(key[1:])) for key, seeds in found.items()]
 
 
-def boards(runs: Iterable[Finished], metric: str | None = None) -> list[Board]:
+def boards(runs: Iterable[RunSummary], metric: str | None = None) -> list[Board]:
     """A leaderboard for each data set and task.
 
     Args:
@@ -120,9 +120,9 @@ def boards(runs: Iterable[Finished], metric: str | None = None) -> list[Board]:
     together: dict[tuple, list[Group]] = defaultdict(list)
     for group in grouped(runs):
         settings = group.settings
-        task, chosen = metrics.COMPARED[settings["task.name"]][0], metric or metric_of(group)
+        task, chosen = metrics.LEADING_METRICS[settings["task.name"]][0], metric or metric_of(group)
         if len(group.values(chosen)):
-            question = group.runs[0].tested_on, settings.get("task.horizon")
+            question = group.runs[0].test_digest, settings.get("task.horizon")
             together[(settings["dataset.name"], task, chosen, question)].append(group)
     if not together:
         raise UserError(f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(known))}>.")
@@ -134,7 +134,7 @@ def boards(runs: Iterable[Finished], metric: str | None = None) -> list[Board]:
 
 def metric_of(group: Group) -> str:
     """What the task of a group is compared by, as MLflow has it."""
-    return f"test/{metrics.COMPARED[group.settings['task.name']][1]}"
+    return f"test/{metrics.LEADING_METRICS[group.settings['task.name']][1]}"
 
 
 def differing(groups: Iterable[Group]) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from src.comparison.groups import Board, Group
 from src.comparison.tables import rows, title
-from src.tracking.run_summaries import curves
+from src.tracking.run_summaries import metric_histories
 
 CURVES = 10  # groups of a board whose learning curves are drawn
 STYLE = (
@@ -62,7 +62,7 @@ def _curves(board: Board) -> str:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for number_, group in enumerate(shown):
-        for first, points in enumerate(curves(group.runs, measured).values()):
+        for first, points in enumerate(metric_histories(group.runs, measured).values()):
             steps, values = zip(*points)
             label = None if first else (group.title if len(group.title) < 60 else f"{group.title[:57]}…")
             axes.plot(steps, values, color=f"C{number_}", alpha=0.8, marker="." if len(points) < 2 else None, label=label)

@@ -85,4 +85,4 @@ def told(metric: str, one: Group, other: Group) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    return f"{100 * value:+.2f} points" if metrics.is_share(metric) else f"{value:+,.{metrics.places(value)}f}"
+    return f"{100 * value:+.2f} points" if metrics.is_percentage(metric) else f"{value:+,.{metrics.decimals(value)}f}"

@@ -21,10 +21,10 @@ def spread(group: Group, metric: str) -> str:
     """Mean ± standard deviation over the seeds."""
     mean, deviation = group.mean(metric), group.deviation(metric)
     if math.isnan(deviation):
-        return metrics.number(mean, metric)
-    if metrics.is_share(metric):
+        return metrics.format_value(mean, metric)
+    if metrics.is_percentage(metric):
         return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
-    return f"{metrics.number(mean, metric)} ± {deviation:,.{metrics.places(mean)}f}"
+    return f"{metrics.format_value(mean, metric)} ± {deviation:,.{metrics.decimals(mean)}f}"
 
 
 def rows(board: Board) -> tuple[list[str], list[list[str]]]:
@@ -38,7 +38,7 @@ def rows(board: Board) -> tuple[list[str], list[list[str]]]:
             group.title,
             spread(group, board.metric),
             str(len(group.values(board.metric))),
-            f"{metrics.number(baseline[1], board.metric)} ({baseline[0]})" if baseline else "–",
+            f"{metrics.format_value(baseline[1], board.metric)} ({baseline[0]})" if baseline else "–",
             *("–" if math.isnan(group.mean(name)) else form.format(group.mean(name)) for name, form in costs.values()),
         ])  # fmt: skip
     return head, body

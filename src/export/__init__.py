@@ -1,1 +1,1 @@
-"""What a run leaves to others: files for LiteRT, and the model that MLflow serves."""
+"""Exported models: LiteRT files, and the model that MLflow serves."""

@@ -1,4 +1,4 @@
-"""A trained model as LiteRT files, of floats and of 8-bit integers, and what they cost and reach."""
+"""LiteRT files of a trained model, with float or 8-bit integer weights: conversion, accuracy, size and latency."""
 
 import gzip
 import time
@@ -17,49 +17,61 @@ from src.datasets import Part
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import ImageClassification, of_images
 
-WARM_UP, CALLS = 20, 200  # of the interpreter, when latency is measured
-BATCH = 50  # images at once, when accuracy is measured
+WARM_UP_CALLS, TIMED_CALLS = 20, 200  # of the interpreter, when latency is measured
+BATCH_SIZE = 50  # when accuracy is measured
 
 
-def export(model: keras.Model, task: Task, chosen: schema.Compression, folder: str) -> dict[str, Metrics]:
-    """Writes model_float.tflite and model_int8.tflite, and measures both on the test part: {"float": …, "int8": …}.
+def export(model: keras.Model, task: Task, settings: schema.Compression, folder: str) -> dict[str, Metrics]:
+    """Write model_float.tflite and model_int8.tflite, and measure both on the test set.
 
-    The float file takes an image (1, H, W, C) of 0..1; the int8 file, whose weights and activations are 8-bit integers, takes
-    its bytes, 0..255. Both give logits (1, classes).
+    The float file takes an image (1, H, W, C) float32 in 0..1; the int8 file, whose weights and activations are 8-bit integers,
+    takes one of uint8 in 0..255. Both return logits (1, classes).
+
+    Args:
+        model: a trained image classifier.
+        task: its task.
+        settings: `compression`.
+        folder: is created.
+
+    Returns:
+        {"float": metrics, "int8": metrics}, see `measure`.
     """
     task = of_images(task)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
-    calibration = task.train.first(chosen.calibration).raw
-    found = {}
-    for kind, make in (("float", to_float), ("int8", lambda function: to_int8(function, calibration, chosen.per_channel))):
+    function = _function(network, task.test.raw.shape[1:])
+    calibration = task.train.first(settings.calibration).raw
+    metrics = {}
+    for kind in ("float", "int8"):
         path = Path(folder) / f"model_{kind}.tflite"
-        with terminal.quiet():  # converter and interpreter tell of their own settings
-            path.write_bytes(_without_names(make(_function(network, task.test.raw.shape[1:]))))
-            found[kind] = measure(path, task, chosen.threads)
-    return found
+        with terminal.quiet():  # converter and interpreter print their own settings
+            flatbuffer = to_float(function) if kind == "float" else to_int8(function, calibration, settings.per_channel)
+            path.write_bytes(_strip_names(flatbuffer))
+            metrics[kind] = measure(path, task, settings.threads)
+    return metrics
 
 
 def _function(network: keras.Model, shape: tuple[int, ...]) -> tf.types.experimental.PolymorphicFunction:
-    specification = tf.TensorSpec((1, *shape), tf.float32, name="image")
-    function = tf.function(lambda image: {"logits": network(image, training=False)}, input_signature=[specification])
-    function.network = network  # the converter finds its variables through weak references
+    """The network as a function of an image (1, H, W, C) in 0..1."""
+    image = tf.TensorSpec((1, *shape), tf.float32, name="image")
+    function = tf.function(lambda image: {"logits": network(image, training=False)}, input_signature=[image])
+    function.network = network  # the converter finds the variables through weak references
     return function
 
 
 def to_float(function: tf.types.experimental.PolymorphicFunction) -> bytes:
-    """A LiteRT file of 32-bit floating-point numbers."""
+    """Convert a function to a LiteRT file with 32-bit float weights and activations."""
     return _converter(function).convert()
 
 
 def to_int8(function: tf.types.experimental.PolymorphicFunction, calibration: np.ndarray, per_channel: bool) -> bytes:
-    """A LiteRT file of 8-bit integers, weights and activations.
+    """Convert a function to a LiteRT file with 8-bit integer weights and activations (post-training quantization).
 
     Args:
-        function: of images of 0..1.
-        calibration: images of 0..255, which show how large activations become.
-        per_channel: one scale for each channel of a kernel, not one for all of it: finer, but the scales of a small network
-            weigh more than half of what its weights do.
+        function: of an image in 0..1.
+        calibration: images (n, H, W, C) in 0..255 from which the ranges of the activations are estimated.
+        per_channel: one scale for each channel of a kernel instead of one for all of it: more accurate, but the scales of
+            a small network take more than half as much space as its weights.
     """
     converter = _converter(function)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -72,79 +84,79 @@ def to_int8(function: tf.types.experimental.PolymorphicFunction, calibration: np
 
 def _converter(function: tf.types.experimental.PolymorphicFunction) -> tf.lite.TFLiteConverter:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function.network)
-    converter.experimental_lower_to_saved_model = False  # else variables stay variables, and are empty when it calibrates
+    converter.experimental_lower_to_saved_model = False  # otherwise variables are not frozen, and are empty during calibration
     return converter
 
 
-def _without_names(file: bytes) -> bytes:
-    """Leaves out the names of tensors, a tenth of a small file, which nothing needs."""
-    contents = flatbuffer_utils.convert_bytearray_to_object(file)
-    flatbuffer_utils.strip_strings(contents)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(contents))
+def _strip_names(flatbuffer: bytes) -> bytes:
+    """Remove the names of tensors, a tenth of a small file, which are for debugging only."""
+    model = flatbuffer_utils.convert_bytearray_to_object(flatbuffer)
+    flatbuffer_utils.strip_strings(model)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def measure(path: Path, task: ImageClassification, threads: int) -> Metrics:
-    """What a LiteRT file is: its metrics on the test part, bytes raw and compressed, milliseconds for an image."""
+    """Measure a LiteRT file: its metrics on the test set, bytes raw and compressed by gzip, milliseconds of a single image."""
     file = path.read_bytes()
-    answers = np.concatenate(list(answer(path, task.test, BATCH, threads)))[: len(task.test)]
-    spent = [seconds * 1e3 for seconds in latencies(path, task.test, threads)]
+    logits = np.concatenate(list(predict(path, task.test, BATCH_SIZE, threads)))[: len(task.test)]
+    milliseconds = [seconds * 1e3 for seconds in latencies(path, task.test, threads)]
     return {
-        **task.metrics(task.test, answers),
+        **task.metrics(task.test, logits),
         "bytes": len(file),
         "bytes_compressed": len(gzip.compress(file, mtime=0)),
-        "latency_p50": float(np.percentile(spent, 50)),
-        "latency_p95": float(np.percentile(spent, 95)),
+        "latency_p50": float(np.percentile(milliseconds, 50)),
+        "latency_p95": float(np.percentile(milliseconds, 95)),
     }
 
 
-class Lite:
-    """A LiteRT file, loaded."""
+class LiteRTModel:
+    """A LiteRT file in an interpreter, for batches of a fixed size."""
 
-    def __init__(self, path: Path, batch: int, threads: int):
+    def __init__(self, path: Path, batch_size: int, threads: int):
         self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
         self.input = self.interpreter.get_input_details()[0]
-        self.interpreter.resize_tensor_input(self.input["index"], [batch, *self.input["shape"][1:]])
+        self.interpreter.resize_tensor_input(self.input["index"], [batch_size, *self.input["shape"][1:]])
         self.interpreter.allocate_tensors()
         self.output = self.interpreter.get_output_details()[0]
 
-    def give(self, images: np.ndarray) -> None:
-        """Images (batch, H, W, C) of 0..255, as the file takes them."""
-        taken = images if self.input["dtype"] == np.uint8 else images / np.float32(255)
-        self.interpreter.set_tensor(self.input["index"], taken)
+    def set_input(self, images: np.ndarray) -> None:
+        """Set the input from images (batch, H, W, C) uint8, scaled to 0..1 if the file takes floats."""
+        inputs = images if self.input["dtype"] == np.uint8 else images / np.float32(255)
+        self.interpreter.set_tensor(self.input["index"], inputs)
 
-    def answer(self) -> np.ndarray:
-        """Computes the logits (batch, classes)."""
+    def invoke(self) -> np.ndarray:
+        """Compute the logits (batch, classes)."""
         self.interpreter.invoke()
         return self.interpreter.get_tensor(self.output["index"])
 
 
-def answer(path: Path, part: Part, batch: int, threads: int) -> Iterable[np.ndarray]:
-    """The logits of a file, batch by batch; the last one is filled up."""
-    lite = Lite(path, batch, threads)
-    for at in range(0, len(part), batch):
-        rows = np.arange(at, at + batch) % len(part)
-        lite.give(part.raw[rows])
-        yield lite.answer()
+def predict(path: Path, split: Part, batch_size: int, threads: int) -> Iterable[np.ndarray]:
+    """Logits (batch, classes) of a file, batch by batch; the last batch is filled up with the first examples."""
+    model = LiteRTModel(path, batch_size, threads)
+    for start in range(0, len(split), batch_size):
+        rows = np.arange(start, start + batch_size) % len(split)
+        model.set_input(split.raw[rows])
+        yield model.invoke()
 
 
-def latencies(path: Path, part: Part, threads: int) -> list[float]:
-    """Seconds that the file takes for one image, call by call."""
-    lite = Lite(path, 1, threads)
-    spent = []
-    for call in range(WARM_UP + CALLS):
-        lite.give(part.raw[[call % len(part)]])
-        began = time.perf_counter()
-        lite.answer()
-        spent.append(time.perf_counter() - began)
-    return spent[WARM_UP:]
+def latencies(path: Path, split: Part, threads: int) -> list[float]:
+    """Seconds of each of `TIMED_CALLS` calls with a single image, after a warm-up."""
+    model = LiteRTModel(path, 1, threads)
+    seconds = []
+    for call in range(WARM_UP_CALLS + TIMED_CALLS):
+        model.set_input(split.raw[[call % len(split)]])
+        start = time.perf_counter()
+        model.invoke()
+        seconds.append(time.perf_counter() - start)
+    return seconds[WARM_UP_CALLS:]
 
 
-def table(measured: Mapping[str, Metrics], threads: int) -> str:
-    """What LiteRT files were found to be."""
+def table(metrics: Mapping[str, Metrics], threads: int) -> str:
+    """The metrics of several files, {kind: metrics of `measure`}, as a table."""
     lines = [f"LiteRT file  accuracy    raw bytes  compressed  p50 (ms)  p95 (ms)   one image, {threads} thread(s)"]
-    for kind, found in measured.items():
+    for kind, values in metrics.items():
         lines.append(
-            f"{kind:<11}  {found['accuracy']:8.4f}  {found['bytes']:11,}  {found['bytes_compressed']:10,}  "
-            f"{found['latency_p50']:8.3f}  {found['latency_p95']:8.3f}"
+            f"{kind:<11}  {values['accuracy']:8.4f}  {values['bytes']:11,}  {values['bytes_compressed']:10,}  "
+            f"{values['latency_p50']:8.3f}  {values['latency_p95']:8.3f}"
         )
     return "\n".join(lines)

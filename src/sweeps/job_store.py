@@ -85,9 +85,9 @@ class Jobs:
 
     @property
     def sweep(self) -> dict[str, str]:
-        """The journal of the sweep, and its experiment."""
-        facts = json.loads((self.folder.parent / "journal.json").read_text())
-        return {"journal": self.folder.parent.name, "experiment": facts["experiment"]}
+        """The name of the sweep's outbox, and its experiment."""
+        metadata = json.loads((self.folder.parent / "metadata.json").read_text())
+        return {"journal": self.folder.parent.name, "experiment": metadata["experiment"]}
 
     def finished(self, fingerprint: str) -> Job | None:
         """The job with these settings, if it has finished, or was given up for good."""

@@ -80,7 +80,7 @@ class OptunaSweeper(Sweeper):
                 break
             batch = [[*fixed, *(f"{key}={value}" for key, value in trial.items())] for _, trial in begun]
             self.launcher.launch(batch, initial_job_idx=launched)
-            signals.check()  # trials whose jobs were stopped are tried again
+            signals.raise_if_requested()  # trials whose jobs were stopped are tried again
             launched += len(batch)
             for number, asked in begun:
                 _tell(asking, number, jobs.asked(asked), self.search)

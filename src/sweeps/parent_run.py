@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from src.config import schema
 from src.errors import SweepError
-from src.redaction import redacted
+from src.redaction import redact
 from src.sweeps import report
 from src.sweeps.job_store import Job, Jobs
-from src.tracking.client import FINGERPRINT, address
-from src.tracking.outbox import Journal
-from src.tracking.provenance import CODE, code, command
-from src.tracking.run_logger import Account
-from src.tracking.status import settle, told
+from src.tracking.client import FINGERPRINT_TAG, tracking_uri
+from src.tracking.outbox import Outbox
+from src.tracking.provenance import CODE_TAG, code_digest, command
+from src.tracking.run_logger import RunLogger
+from src.tracking.status import sync, track
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +39,28 @@ def sweep(words: Sequence[str], jobs: Sequence[schema.Settings], search: schema.
     fingerprint = hashlib.blake2b("".join(told_apart).encode(), digest_size=16).hexdigest()
     number = search.n_trials if search else len(jobs)
     objectives = search.objectives if search else [jobs[0].training.monitor]
-    journal = _open(fingerprint, jobs, f"search-{number}-trials" if search else f"sweep-{number}-jobs")
-    account, ended = Account(journal), Jobs(journal.folder / "jobs")
+    outbox = _open(fingerprint, jobs, f"search-{number}-trials" if search else f"sweep-{number}-jobs")
+    run_logger, ended = RunLogger(outbox), Jobs(outbox.folder / "jobs")
 
     def begin() -> None:
-        journal.reserve()
-        if "begun" in journal.facts:
-            account.again()
+        outbox.reserve_space()
+        if "started" in outbox.metadata:
+            run_logger.resume()
         else:
             asked = dict(word.partition("=")[::2] for word in words if "=" in word)
-            tags = {"kind": "sweep", "command": command(), CODE: code(), FINGERPRINT: fingerprint, "jobs": str(number)}
-            account.begin(asked, tags, {})
-        journal.know(begun=True, status=None)
+            tags = {
+                "kind": "sweep",
+                "command": command(),
+                CODE_TAG: code_digest(),
+                FINGERPRINT_TAG: fingerprint,
+                "jobs": str(number),
+            }
+            run_logger.start(asked, tags, {})
+        outbox.update_metadata(started=True, status=None)
         ended.begin(command(), again=search is None or jobs[0].sweep.fail_fast)
 
     try:
-        with told(account, begin):
+        with track(run_logger, begin):
             try:
                 yield
             except Exception as error:
@@ -64,48 +70,50 @@ def sweep(words: Sequence[str], jobs: Sequence[schema.Settings], search: schema.
                 raise SweepError(len(failures), number, failures[0]) from error
             finally:
                 try:
-                    _report(account, ended, number, objectives)
+                    _report(run_logger, ended, number, objectives)
                 except Exception:  # which must not hide how the jobs have ended
                     log.exception("The results of the sweep could not be put together.")
-                log.info("The sweep in MLflow: %s.", account.where())
+                log.info("The sweep in MLflow: %s.", run_logger.describe())
     finally:
-        settle()  # what jobs have left untold whose processes were ended with it
+        sync()  # what jobs have left untold whose processes were ended with it
 
 
-def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Journal:
-    uri = address()
-    for journal in Journal.all() if jobs[0].resume != "never" else []:
-        facts = journal.facts
-        same = (facts.get("fingerprint"), facts.get("uri"), facts.get("code")) == (fingerprint, uri, code())
-        if same and not facts.get("over") and journal.claim():
+def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Outbox:
+    uri = tracking_uri()
+    for outbox in Outbox.all() if jobs[0].resume != "never" else []:
+        metadata = outbox.metadata
+        same = (metadata.get("fingerprint"), metadata.get("uri"), metadata.get("code")) == (fingerprint, uri, code_digest())
+        if same and not metadata.get("closed") and outbox.try_lock():
             log.info("This sweep was cut short; it goes on, and what has finished is not run again.")
-            return journal
+            return outbox
     experiments = {job.tracking.experiment for job in jobs}
-    return Journal.new(
+    return Outbox.create(
         fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED,
-        name=name, code=code(), command=redacted(command()),
+        name=name, code=code_digest(), command=redact(command()),
     )  # fmt: skip
 
 
-def _report(account: Account, ended: Jobs, number: int, objectives: Sequence[str]) -> None:
+def _report(run_logger: RunLogger, ended: Jobs, number: int, objectives: Sequence[str]) -> None:
     """The table of results, the best job, and what each parameter does; of a search, its study as well."""
     jobs, objective = ended.all(), objectives[0]
     if ended.study.exists():
-        account.files(ended.study)
+        run_logger.log_files(ended.study)
     finished = report.ranked(jobs, objective)
-    account.texts({"results.csv": _table(jobs)})
+    run_logger.log_texts({"results.csv": _table(jobs)})
     counts = {
         "finished": len(finished), "failed": sum(job.failure is not None for job in jobs),
         "pruned": sum(job.pruned is not None for job in jobs), "all": number,
     }  # fmt: skip
-    account.metrics({f"jobs/{name}": count for name, count in counts.items()}, len(jobs))
+    run_logger.log_metrics({f"jobs/{name}": count for name, count in counts.items()}, len(jobs))
     if not finished:
         return
     log.info("\n%s", report.table(jobs, objectives))
     best = finished[0]
-    account.tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
-    account.metrics({"best/objective": best.reached} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs))
-    account.figures(report.figures(finished, objectives))
+    run_logger.set_tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
+    run_logger.log_metrics(
+        {"best/objective": best.reached} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs)
+    )
+    run_logger.log_figures(report.figures(finished, objectives))
 
 
 def _table(jobs: Sequence[Job]) -> str:

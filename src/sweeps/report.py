@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.metrics import lower_is_better, number
+from src.metrics import format_value, lower_is_better
 from src.sweeps.job_store import Job
 
 WIDE = 10  # ratio between the largest and the smallest value from which on an axis is logarithmic
@@ -35,7 +35,7 @@ def table(jobs: Sequence[Job], objectives: Sequence[str]) -> str:
     rows = [[*names, objective, *measured]]
     for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
         values = {objective: job.objective} | {name: job.metrics.get(name) for name in measured}
-        shown = ["–" if value is None else number(value, name) for name, value in values.items()]
+        shown = ["–" if value is None else format_value(value, name) for name, value in values.items()]
         why = job.failure or job.pruned or ("on the Pareto front" if job in best else None)
         rows.append([*(short(job.overrides.get(name, "")) for name in names), *shown, *([why] if why else [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

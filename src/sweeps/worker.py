@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 def in_a_process_of_its_own(chosen: Settings, log_file: str, hydra_config: HydraConf) -> float:
     """A job that runs beside others."""
-    signals.listen()
+    signals.install_handlers()
     terminal.begin_lines_with(f"#{hydra_config.job.num}  ")
     gpu.take(Jobs.joined().folder, side_by_side(hydra_config.launcher))
     try:
-        signals.check()  # while an earlier job ran in this process
+        signals.raise_if_requested()  # while an earlier job ran in this process
         return job_of_a_sweep(chosen, log_file, hydra_config)
     except KeyboardInterrupt:
         raise UserError("Stopped.") from None  # the interruption of a process would be the end of the others

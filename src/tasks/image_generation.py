@@ -288,14 +288,14 @@ class ImageGeneration(Generation):
         return [Term(name, number) for number, name in enumerate(self.terms)] if len(self.terms) > 1 else []
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, images: str, weights: str) -> Painter:
-        """What makes images, from what a run kept: its settings, `IMAGES_FILE`, the path of its weights."""
+    def restored(cls, chosen: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> Painter:
+        """What makes images, from what a run kept: its settings, `IMAGES_FILE`, and what loads its weights."""
         known = json.loads(images)
         shape, classes = tuple(known["shape"]), tuple(known["classes"])
         recipe = hydra.utils.get_method(chosen.model.target)
         model = recipe(*kinds(shape, classes), **chosen.model.hyperparameters)
         model({"image": np.zeros((1, *shape), np.float32), "label": np.zeros(1, np.int32)})
-        model.load_weights(weights)
+        load_weights(model)
         return Painter(model, classes)
 
 

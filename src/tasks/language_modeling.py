@@ -1,6 +1,7 @@
 """Language modeling: what comes next?"""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import hydra.utils
@@ -126,14 +127,14 @@ class LanguageModeling(Task):
         return {VOCABULARY_FILE: self.vocabulary.to_json()}
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, vocabulary: str, weights: str) -> "Writer":
-        """What writes, from what a run kept: its settings, its vocabulary as JSON, the path of its weights."""
+    def restored(cls, chosen: schema.Settings, vocabulary: str, load_weights: Callable[[keras.Model], None]) -> "Writer":
+        """What writes, from what a run kept: its settings, its vocabulary as JSON, and what loads its weights."""
         known = Vocabulary.from_json(vocabulary)
         context = chosen.task_as(schema.LanguageModeling).context
         recipe = hydra.utils.get_method(chosen.model.target)
         model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
         model(np.zeros((1, context), np.int32))
-        model.load_weights(weights)
+        load_weights(model)
         return Writer(model, known, context)
 
 

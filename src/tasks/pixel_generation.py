@@ -1,6 +1,7 @@
 """Image generation pixel by pixel: a language model whose tokens are levels of grey."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import hydra.utils
@@ -48,14 +49,14 @@ class PixelGeneration(Generation):
         return {IMAGES_FILE: json.dumps(known)}
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, images: str, weights: str) -> Painter:
-        """What makes images, from what a run kept: its settings, `IMAGES_FILE`, the path of its weights."""
+    def restored(cls, chosen: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> Painter:
+        """What makes images, from what a run kept: its settings, `IMAGES_FILE`, and what loads its weights."""
         known = json.loads(images)
         pixels = Pixels(tuple(known["shape"]), tuple(known["classes"]), known["levels"])
         inputs, outputs = pixels.kinds()
         model = hydra.utils.get_method(chosen.model.target)(inputs, outputs, **chosen.model.hyperparameters)
         model(np.zeros((1, outputs.length), np.int32))
-        model.load_weights(weights)
+        load_weights(model)
         return PixelPainter(model, pixels)
 
 

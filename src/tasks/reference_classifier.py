@@ -1,5 +1,6 @@
 """How good generated images are, in the eyes of a classifier that was trained on real ones."""
 
+from collections.abc import Callable
 from typing import Self
 
 import hydra.utils
@@ -8,7 +9,6 @@ import numpy as np
 
 from src.config import schema
 from src.datasets import Data
-from src.errors import UserError
 from src.tasks.image_classification import ImageClassification
 
 BATCH = 250  # images looked at at once
@@ -30,22 +30,14 @@ class Judge:
         self.eye = keras.Model(network.input, [logits.input, logits.output])
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, data: Data, weights: str, run_id: str, accuracy: float) -> Self:
-        """From what a run kept: its settings, and the path of its weights.
-
-        Raises:
-            UserError: its recipe has changed since.
-        """
+    def restored(
+        cls, chosen: schema.Settings, data: Data, load_weights: Callable[[keras.Model], None], run_id: str, accuracy: float
+    ) -> Self:
+        """From what a run kept: its settings, and what loads its weights."""
         model = ImageClassification(chosen.task_as(schema.ImageClassification), data).model(
             hydra.utils.get_method(chosen.model.target), chosen.model.hyperparameters
         )
-        try:
-            model.load_weights(weights)
-        except ValueError as error:
-            raise UserError(
-                f"The weights of run {run_id}, which was to judge, do not fit recipe {chosen.model.name}, which has changed "
-                "since; delete that run, and another one is made."
-            ) from error
+        load_weights(model)
         return cls(model, run_id, accuracy)
 
     def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

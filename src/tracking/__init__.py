@@ -1,29 +1,30 @@
-"""The record of runs, in MLflow. The only package that knows MLflow.
+"""Experiment tracking with MLflow. The only package that imports MLflow.
 
-lifecycle        a run from its beginning to its end
-status           how it ended; what earlier ones have left untold
-run_logger       what any run tells, into its outbox
-training_logger  what a training tells besides
-outbox           what is still to be told, on disk
-uploader         from there to MLflow
-system, energy   what a run costs its machine
-provenance       where it comes from: command, code, versions, machine
-finished_runs    what one of them has left, to go on with; the place that restores a model
-run_summaries    all of them, to be compared
-client           what it takes to ask MLflow something
+lifecycle        starts or resumes the MLflow run of a training
+status           records how a run ended, and uploads what earlier runs have left behind
+run_logger       what every run logs, a training or a sweep; writes to the outbox
+training_logger  what a training logs in addition
+outbox           events on disk that wait to be uploaded
+uploader         uploads the events of an outbox to MLflow
+system, energy   system metrics, and the energy used
+provenance       command, code, versions and machine of a run
+finished_runs    one finished run: its settings, metrics and artifacts; the one place that restores its model
+run_summaries    all finished runs, for comparisons
+client           the MLflow client and its errors
 
-The last three need no TensorFlow, so that a mistake is answered before it loads: this file imports no module of the package.
+`client`, `finished_runs` and `run_summaries` do not need TensorFlow, so that errors are reported before it loads. For the same
+reason this file imports no module of the package.
 """
 
 import logging
 import os
 
-# A server that does not answer must not hold anything up for minutes; what it was not told is told later.
+# A server that does not answer must not block anything for minutes: what could not be uploaded is uploaded later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow  # noqa: F401
 
-logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow has set it to INFO: every step of its own set-up
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # each attempt to reach a server that is away
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing MLflow sets it to INFO, which logs every step of its setup
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs each attempt to connect to a server that is down

@@ -1,4 +1,4 @@
-"""What it takes to ask MLflow something: it may be away, refuse, or be used for the first time."""
+"""The MLflow client: creating it, its errors, and the names of tags and artifacts that several modules use."""
 
 import contextlib
 import os
@@ -11,20 +11,20 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DEN
 from sqlalchemy import make_url
 
 from src.errors import UserError
-from src.redaction import bare, redacted
-from src.tracking.outbox import UNFINISHED, one_at_a_time
+from src.redaction import redact, strip_credentials
+from src.tracking.outbox import PARTIAL_SUFFIX, file_lock
 
-JOURNAL = "journal"  # tag: which journal a run was made from, so that it is made once
-FINGERPRINT = "settings.fingerprint"  # tag: what two commands have in common of which one goes on where the other was cut short
-CHECKPOINTS = "checkpoints"  # folder of artifacts
-WEIGHTS = "model.weights.h5"  # artifact
-# What MLflow refuses for good. (BAD_REQUEST is not among them: it says so if two processes write the same row at once.)
-HOPELESS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
+OUTBOX_TAG = "journal"  # name of the outbox that a run was created from, so that it is created only once
+FINGERPRINT_TAG = "settings.fingerprint"  # equal for runs one of which can resume the other
+CHECKPOINT_ARTIFACTS = "checkpoints"  # folder
+WEIGHTS_FILE = "model.weights.h5"  # artifact
+# Requests that will never succeed. BAD_REQUEST is not one of them: MLflow returns it if two processes write a row at once.
+PERMANENT_ERRORS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
 
 
 @contextlib.contextmanager
-def asking() -> Iterator[None]:
-    """Where something of an earlier run is needed; that MLflow has no such thing is passed on as its own exception.
+def require_mlflow() -> Iterator[None]:
+    """Turn connection errors into a `UserError`, where a run cannot go on without MLflow. Permanent errors are passed on.
 
     Raises:
         UserError: MLflow does not answer.
@@ -32,30 +32,32 @@ def asking() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if error.error_code in HOPELESS:
+        if error.error_code in PERMANENT_ERRORS:
             raise
         raise UserError(
-            f"MLflow at {address()} does not answer ({first_line(error)}), and it has an earlier run that is needed here; "
-            "type the same again when it does."
+            f"MLflow at {tracking_uri()} does not answer ({short_message(error)}), and an earlier run is needed from it; "
+            "type the same command again when it does."
         ) from error
 
 
-def address() -> str:
-    """Where MLflow is, without the password that may stand in it."""
-    return bare(mlflow.get_tracking_uri())
+def tracking_uri() -> str:
+    """MLflow's tracking URI without user name and password."""
+    return strip_credentials(mlflow.get_tracking_uri())
 
 
-def first_line(error: Exception | None) -> str:
-    """What an error says, in short."""
-    return redacted(str(error).partition("\n")[0])[:200]
+def short_message(error: Exception | None) -> str:
+    """The first line of an error's message, at most 200 characters, without secrets."""
+    return redact(str(error).partition("\n")[0])[:200]
 
 
-def connected(uri: str | None = None) -> mlflow.MlflowClient:
-    """Whom to ask. A database that is a file is created here, by one process and as a whole: first starts side by side race on
-    its migrations, and half a database, left by a process that is killed meanwhile, can be neither used nor upgraded.
+def create_client(uri: str | None = None) -> mlflow.MlflowClient:
+    """An MLflow client; a missing SQLite database is created first.
+
+    The database is created under a lock and appears as a whole: MLflow's migrations fail if several processes run them at once,
+    and a database left half migrated by a killed process can be neither used nor upgraded.
 
     Args:
-        uri: of MLflow; the one in force unless given.
+        uri: tracking URI; the current one unless given.
 
     Raises:
         UserError: the database cannot be created.
@@ -64,19 +66,19 @@ def connected(uri: str | None = None) -> mlflow.MlflowClient:
     file = make_url(uri).database if uri.startswith("sqlite:///") else None
     if file and file != ":memory:" and not os.path.exists(file):
         try:
-            with one_at_a_time("first_use"):
-                _create(Path(file))
+            with file_lock("create_database"):
+                _create_database(Path(file))
         except OSError as error:
             raise UserError(
-                f"MLflow's database {file} cannot be created ({error}); let MLFLOW_TRACKING_URI name another place."
+                f"MLflow's database {file} cannot be created ({error}); set MLFLOW_TRACKING_URI to another place."
             ) from error
     return mlflow.MlflowClient(uri)
 
 
-def _create(path: Path) -> None:
-    if not path.exists():  # else another process has created it meanwhile
+def _create_database(path: Path) -> None:
+    if not path.exists():  # otherwise another process created it while this one waited for the lock
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(UNFINISHED)
-        unfinished.write_bytes(b"")  # left to find out that it cannot be written, MLflow would try for minutes
-        mlflow.MlflowClient(f"sqlite:///{unfinished}")
-        os.replace(unfinished, path)
+        partial = path.with_suffix(PARTIAL_SUFFIX)
+        partial.write_bytes(b"")  # fails at once if the folder is not writable; MLflow would retry for minutes
+        mlflow.MlflowClient(f"sqlite:///{partial}")
+        os.replace(partial, path)

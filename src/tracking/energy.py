@@ -1,7 +1,7 @@
-"""The energy that this machine uses, where it counts that itself.
+"""Energy use of this machine, where its hardware has energy counters.
 
-Processors: RAPL of Intel and AMD, which Linux shows under /sys/class/powercap, on many systems to root alone; memory and disks
-are not in it (https://docs.kernel.org/power/powercap/powercap.html). GPUs: the counters of NVIDIA's, through NVML.
+CPUs: RAPL counters of Intel and AMD, which Linux shows under /sys/class/powercap, on many systems to root only; they do not
+include memory and disks (https://docs.kernel.org/power/powercap/powercap.html). GPUs: NVIDIA's counters, through NVML.
 """
 
 import contextlib
@@ -16,41 +16,46 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class Counter(NamedTuple):
-    """Counts joules from some time on; after `wraps` it begins again."""
+    """A cumulative energy counter.
+
+    Attributes:
+        read: returns joules since an arbitrary start.
+        max_joules: the value after which the counter starts at 0 again.
+    """
 
     read: Callable[[], float]
-    wraps: float
+    max_joules: float
 
 
-class Meter:
-    """Adds up what all counters of this machine count from now on: of whatever runs on it.
+class EnergyMeter:
+    """Adds up all energy counters of this machine from now on, whichever process uses the energy. False if there is no counter.
 
     Args:
-        powercap: folder of those of processors.
+        powercap: folder of the CPU counters.
     """
 
     def __init__(self, powercap: Path = POWERCAP):
-        self._counters = [*_processors(powercap), *_gpus()]
+        self._counters = [*_cpu_counters(powercap), *_gpu_counters()]
         self._last = [counter.read() for counter in self._counters]
         self._joules = 0.0
 
     def __bool__(self) -> bool:
-        """Whether there is a counter."""
+        """Whether this machine has an energy counter."""
         return bool(self._counters)
 
     def joules(self) -> float:
-        """Up to now. A counter that wraps is to be read more than once until it does, which takes minutes or longer."""
-        for place, counter in enumerate(self._counters):
+        """Joules since the meter was created. To be called more often than a counter wraps around, which takes minutes."""
+        for index, counter in enumerate(self._counters):
             now = counter.read()
-            used = now - self._last[place]
-            self._joules += used if used >= 0 else used + counter.wraps
-            self._last[place] = now
+            used = now - self._last[index]
+            self._joules += used if used >= 0 else used + counter.max_joules
+            self._last[index] = now
         return self._joules
 
 
-def _processors(powercap: Path) -> list[Counter]:
-    """A counter for each socket; the parts that a socket counts apart are in it already."""
-    found = []
+def _cpu_counters(powercap: Path) -> list[Counter]:
+    """One counter for each socket; its subzones (cores, memory controller) are included in it."""
+    counters = []
     for socket in sorted(powercap.glob("intel-rapl:*")):
         if socket.name.count(":") > 1:
             continue
@@ -58,26 +63,26 @@ def _processors(powercap: Path) -> list[Counter]:
         def read(file: Path = socket / "energy_uj") -> float:
             return int(file.read_text()) / 1e6
 
-        with contextlib.suppress(OSError, ValueError):  # not for this user to read
+        with contextlib.suppress(OSError, ValueError):  # not readable for this user
             read()
-            found.append(Counter(read, int((socket / "max_energy_range_uj").read_text()) / 1e6))
-    return found
+            counters.append(Counter(read, int((socket / "max_energy_range_uj").read_text()) / 1e6))
+    return counters
 
 
-def _gpus() -> list[Counter]:
-    """A counter for each GPU that this process may use."""
-    found = []
-    with contextlib.suppress(Exception):  # no library for them, no driver, or a GPU that does not count
+def _gpu_counters() -> list[Counter]:
+    """One counter for each GPU that this process may use."""
+    counters = []
+    with contextlib.suppress(Exception):  # NVML or the driver is missing, or the GPU has no counter
         import pynvml
 
         pynvml.nvmlInit()
         for name in gpu.there():
-            by = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
-            handle = by(int(name) if name.isdigit() else name)
+            get_handle = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+            handle = get_handle(int(name) if name.isdigit() else name)
 
             def read(handle: Any = handle) -> float:
                 return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3  # millijoules
 
             read()
-            found.append(Counter(read, math.inf))
-    return found
+            counters.append(Counter(read, math.inf))
+    return counters

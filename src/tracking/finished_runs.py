@@ -1,9 +1,10 @@
-"""What finished runs have left in MLflow; and what a run takes from them: who judges its images, the language model it begins
-with, the teacher it learns from.
+"""Finished runs in MLflow, and what a new run takes from them: the reference classifier of generated images, a pre-trained
+language model, a teacher.
 
-Whether there is such a run is answered before TensorFlow loads, so what needs it is imported where a model is restored.
+Whether such a run exists is checked before TensorFlow loads, so what needs TensorFlow is imported where a model is restored.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from src import config
 from src.config import renamed, schema, signature
 from src.config.schema import Settings
 from src.errors import UserError
-from src.tracking.client import WEIGHTS, asking, connected
-from src.tracking.provenance import SURROUNDINGS
+from src.tracking.client import WEIGHTS_FILE, create_client, require_mlflow
+from src.tracking.provenance import PROVENANCE_TAGS
 
 if TYPE_CHECKING:
     import keras
@@ -26,95 +27,116 @@ if TYPE_CHECKING:
     from src.tasks.language_modeling import Writer
     from src.tasks.reference_classifier import Judge
 
-FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
+# Hyperparameters of a language model that do not change the shapes of its weights.
+SHAPE_INDEPENDENT = {"dropout", "pooling"}
 
 
-def same(chosen: Settings) -> str | None:
-    """The id of the newest finished run that learned with the same settings; None if there is none."""
-    wanted = f"tags.`settings.digest` = '{chosen.digest()}' and attributes.status = 'FINISHED'"
-    with asking():
-        client = connected()
-        experiment = client.get_experiment_by_name(chosen.tracking.experiment)
-        found = client.search_runs([experiment.experiment_id], wanted, max_results=1) if experiment else []
-    return found[0].info.run_id if found else None
+def find_run(settings: Settings) -> str | None:
+    """The id of the newest finished run with the same settings; None if there is none."""
+    query = f"tags.`settings.digest` = '{settings.digest()}' and attributes.status = 'FINISHED'"
+    with require_mlflow():
+        client = create_client()
+        experiment = client.get_experiment_by_name(settings.tracking.experiment)
+        runs = client.search_runs([experiment.experiment_id], query, max_results=1) if experiment else []
+    return runs[0].info.run_id if runs else None
 
 
-class Stored:
-    """What a finished run left behind.
+class FinishedRun:
+    """A finished run.
 
     Args:
-        run_id: of the run.
-        setting: the setting that names it, for messages.
+        run_id: its id in MLflow.
+        setting: name of the setting that holds the id, for error messages.
 
     Attributes:
-        recorded: its settings, as it recorded them but for names that have changed since.
-        weights: the path of its weights.
+        config: its config.yaml, with the names that settings have in this version.
 
     Raises:
-        UserError: there is no such run, it kept no weights, or its recipe is none of this project's: a run is data, and what
-            it names is code that would be called.
+        UserError: there is no such run, it has no weights, or its recipe is not one of this project's. The last is a security
+            check: a run is data, and its recipe names code that would be called.
     """
 
     def __init__(self, run_id: str, setting: str):
-        self.run_id, self.name = run_id, f"{setting}={run_id}"
+        self.run_id, self.argument = run_id, f"{setting}={run_id}"
         try:
-            with asking():
-                self.client = connected()
-                self.recorded = yaml.safe_load(self.text("config.yaml"))
-                self.weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
+            with require_mlflow():
+                self.client = create_client()
+                self.config = yaml.safe_load(self.load_text("config.yaml"))
+                self._weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS_FILE}")
         except (mlflow.MlflowException, OSError):
             raise UserError(
-                f"{self.name} names no finished run; its id stands at the end of its log and in the MLflow UI."
+                f"{self.argument} names no finished run; the id of a run is in the last line of its log and in the MLflow UI."
             ) from None
-        target = self.recorded["model"]["_target_"]
+        target = self.config["model"]["_target_"]
         if target not in config.recipes():
-            raise UserError(f"{self.name} was made by {target}, which is no recipe in conf/model; choose another run.")
-        self.recorded = renamed.migrate(self.recorded, signature.read(target).hyperparameters.model_fields)
+            raise UserError(f"{self.argument} was made by {target}, which is no recipe in conf/model; choose another run.")
+        self.config = renamed.migrate(self.config, signature.read(target).hyperparameters.model_fields)
 
     @property
     def settings(self) -> Settings:
         """Its settings.
 
         Raises:
-            UserError: they are not those of this version.
+            UserError: they are not valid in this version.
         """
         try:
-            return Settings.model_validate(self.recorded)
+            return Settings.model_validate(self.config)
         except pydantic.ValidationError:
             raise UserError(
-                f"{self.name} was made with another version of this project; choose a run that was made with this one."
+                f"{self.argument} was made with another version of this project; choose a run that was made with this one."
             ) from None
 
+    def load_weights(self, model: "keras.Model", advice: str = "choose a run that was made with this version") -> None:
+        """Load its weights into a model that was built from its settings.
+
+        Args:
+            model: is changed.
+            advice: what the user can do if the weights do not fit.
+
+        Raises:
+            UserError: the weights do not fit, since the recipe has changed.
+        """
+        try:
+            model.load_weights(self._weights)
+        except ValueError as error:
+            raise UserError(
+                f"The weights of {self.argument} do not fit its recipe, which has changed since; {advice}."
+            ) from error
+
     def metric(self, name: str) -> float:
-        """The last value of one of its metrics."""
+        """The last value of a metric."""
         return self.client.get_run(self.run_id).data.metrics[name]
 
     def tag(self, name: str) -> str | None:
-        """One of its tags."""
+        """The value of a tag."""
         return self.client.get_run(self.run_id).data.tags.get(name)
 
-    def history(self) -> dict[str, list[tuple[int, float]]]:
-        """{metric: [(step, value), …]}."""
+    def metric_history(self) -> dict[str, list[tuple[int, float]]]:
+        """All metrics: {metric: [(step, value), …]}."""
         names = self.client.get_run(self.run_id).data.metrics
         return {name: [(m.step, m.value) for m in self.client.get_metric_history(self.run_id, name)] for name in names}
 
-    def surroundings(self) -> dict[str, str]:
-        """What it ran on, as `surroundings` tells it of this process."""
+    def provenance(self) -> dict[str, str]:
+        """Its code, versions, machine and data digests, with the keys of `training_logger.provenance_of`."""
         run = self.client.get_run(self.run_id)
         inputs = run.inputs.dataset_inputs if run.inputs else []
         data = {f"data.{entry.tags[0].value}": entry.dataset.digest for entry in inputs}
-        return {name: run.data.tags[name] for name in run.data.tags if name in SURROUNDINGS} | data
+        return {name: run.data.tags[name] for name in run.data.tags if name in PROVENANCE_TAGS} | data
 
-    def text(self, name: str) -> str:
-        """One of the texts that it kept."""
-        return mlflow.artifacts.load_text(f"runs:/{self.run_id}/{name}")
+    def load_text(self, artifact: str) -> str:
+        """The contents of a text artifact."""
+        return mlflow.artifacts.load_text(f"runs:/{self.run_id}/{artifact}")
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
-def judge(run_id: str, data: "Data") -> "Judge":
-    """The classifier of a run, which judges generated images.
+def load_reference_classifier(run_id: str, data: "Data") -> "Judge":
+    """Restore the classifier that generated images are scored with.
+
+    Args:
+        run_id: of the classifier's run.
+        data: the data set of the generator.
 
     Raises:
         UserError: there is no such run.
@@ -122,54 +144,64 @@ def judge(run_id: str, data: "Data") -> "Judge":
     from src.tasks.reference_classifier import Judge
     from src.training import loop
 
-    stored = Stored(run_id, "task.reference_classifier")
-    chosen = stored.settings
-    loop.prepare(chosen)
-    return Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
+    run = FinishedRun(run_id, "task.reference_classifier")
+    settings = run.settings
+    loop.prepare(settings)
+    load_weights = functools.partial(run.load_weights, advice="delete that run, and a new one is trained")
+    return Judge.restored(settings, data, load_weights, run_id, run.metric("test/accuracy"))
 
 
-def teacher(chosen: Settings, task: "Task") -> "Callable[[], keras.Model]":
-    """What makes the model of the run `compression.teacher`, once it is called.
+def load_teacher(settings: Settings, task: "Task") -> "Callable[[], keras.Model]":
+    """A function that restores the model of the run `compression.teacher`.
 
     Raises:
-        UserError: there is no such run, or it kept no weights.
+        UserError: there is no such run, or it has no weights.
     """
     from src.training import distillation
 
-    stored = _stored(chosen.compression.teacher, "compression.teacher")
-    return lambda: distillation.teacher(stored.recorded, stored.weights, chosen, task)
+    run = _run_of(settings.compression.teacher, "compression.teacher")
+    return lambda: distillation.teacher(run.config, run.load_weights, settings, task)
 
 
-def pretrained(chosen: Settings) -> "tuple[Settings, Writer]":
-    """The language model of the run `model.pretrained`, and the settings with its tokens, which go with its weights.
+def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
+    """Restore the language model of the run `model.pretrained`.
+
+    Returns:
+        The settings with the tokenization that the language model was trained with, and the language model.
 
     Raises:
-        UserError: there is no such run, or it is not one of a language model of the same recipe and size.
+        UserError: there is no such run, or its model is not a language model of the same recipe and size.
     """
     from src.tasks.language_modeling import LanguageModeling
 
-    name = f"model.pretrained={chosen.model.pretrained}"
-    stored = _stored(chosen.model.pretrained, "model.pretrained")
-    theirs = stored.settings
-    learned = theirs.task
-    if not isinstance(learned, schema.LanguageModeling) or theirs.model.target != chosen.model.target:
+    run = _run_of(settings.model.pretrained, "model.pretrained")
+    source = run.settings
+    source_task = source.task
+    if not isinstance(source_task, schema.LanguageModeling) or source.model.target != settings.model.target:
         raise UserError(
-            f"{name} is a run of {theirs.model.name} that learned {learned.name}; choose one of {chosen.model.name} that "
-            "learned language_modeling."
+            f"{run.argument} is a run of {source.model.name} on the task {source_task.name}; choose one of "
+            f"{settings.model.name} on language_modeling."
         )
-    mine = chosen.model.hyperparameters
-    other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key not in FREE}
-    if other:
-        raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
-    writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)
-    tokens: dict[str, Any] = {"tokens": learned.tokens, "context": learned.context}
-    if chosen.task.name == "text_classification":
-        tokens = {"unit": learned.tokens, "vocabulary": len(writer.vocabulary), "length": learned.context}
-    return chosen.model_copy(update={"task": chosen.task.model_copy(update=tokens)}), writer
+    own = settings.model.hyperparameters
+    mismatched = {
+        key: value for key, value in source.model.hyperparameters.items() if value != own[key] and key not in SHAPE_INDEPENDENT
+    }
+    if mismatched:
+        overrides = " ".join(f"model.{key}={value}" for key, value in mismatched.items())
+        raise UserError(f"{run.argument} has another size; type {overrides}.")
+    language_model = LanguageModeling.restored(source, run.load_text(LanguageModeling.KEPT), run.load_weights)
+    tokenization: dict[str, Any] = {"tokens": source_task.tokens, "context": source_task.context}
+    if settings.task.name == "text_classification":
+        tokenization = {
+            "unit": source_task.tokens,
+            "vocabulary": len(language_model.vocabulary),
+            "length": source_task.context,
+        }
+    return settings.model_copy(update={"task": settings.task.model_copy(update=tokenization)}), language_model
 
 
-def _stored(run_id: str | None, setting: str) -> Stored:
-    """The run that a setting names, which is to be asked for only where it names one."""
+def _run_of(run_id: str | None, setting: str) -> FinishedRun:
+    """The run that a setting names. Only called where the setting is not None."""
     if run_id is None:
         raise ValueError(f"{setting} names no run.")
-    return Stored(run_id, setting)
+    return FinishedRun(run_id, setting)

@@ -1,4 +1,4 @@
-"""How a training begins, or goes on where it was cut short: here, or from what MLflow has of it."""
+"""Starts the MLflow run of a training, or resumes an interrupted one: from its local outbox, or from what MLflow has of it."""
 
 import contextlib
 import functools
@@ -14,110 +14,114 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
-from src.config import schema
+from src.config.schema import Settings
 from src.datasets import Data
 from src.errors import UserError
-from src.redaction import redacted
-from src.tracking.client import CHECKPOINTS, FINGERPRINT, JOURNAL, address, connected, first_line
-from src.tracking.outbox import Journal
-from src.tracking.provenance import CODE, code, command
-from src.tracking.status import settle, told
-from src.tracking.system import SystemMetrics
-from src.tracking.training_logger import Record
+from src.redaction import redact
+from src.tracking.client import (
+    CHECKPOINT_ARTIFACTS,
+    FINGERPRINT_TAG,
+    OUTBOX_TAG,
+    create_client,
+    short_message,
+    tracking_uri,
+)
+from src.tracking.outbox import Outbox
+from src.tracking.provenance import CODE_TAG, code_digest, command
+from src.tracking.status import sync, track
+from src.tracking.system import SystemMetricsMonitor
+from src.tracking.training_logger import TrainingLogger
 from src.training import checkpoint
 
 log = logging.getLogger(__name__)
 
-GONE = 600  # seconds without a word after which a run on another machine counts as gone
+STALE_AFTER = 600  # seconds without a new metric after which a running run on another machine is considered dead
 
 
 @contextlib.contextmanager
-def run(chosen: schema.Settings, data: Data, log_file: str | None, sweep: dict[str, str] | None = None) -> Iterator[Record]:
-    """A training in MLflow: a new run, or one with the same settings that was cut short and goes on.
+def training_run(
+    settings: Settings, data: Data, log_file: str | None, sweep: dict[str, str] | None = None
+) -> Iterator[TrainingLogger]:
+    """The MLflow run of a training: an interrupted run with the same settings that is resumed, or else a new one.
 
     Args:
-        chosen: the settings.
-        data: the data set.
-        log_file: a log that is kept with the run.
-        sweep: what it is a job of (`Jobs.sweep`).
+        settings: of the run.
+        data: its data set.
+        log_file: path of the log, which becomes an artifact.
+        sweep: outbox and experiment of the sweep that the run is a job of (`Jobs.sweep`).
 
     Raises:
-        UserError: `resume` names a run that cannot go on.
+        UserError: `resume` names a run that cannot be resumed.
     """
-    journal, resumed = _open(chosen, sweep)
-    record = Record(journal, resumed)
-    threading.Thread(target=settle, name="settle", daemon=True).start()
-    begin = functools.partial(_begin, record, chosen, data, log_file)
-    with told(record, begin), SystemMetrics(record, chosen.tracking.system_metrics_interval):
-        yield record
+    outbox, resumed = _open_outbox(settings, sweep)
+    run_logger = TrainingLogger(outbox, resumed)
+    threading.Thread(target=sync, name="sync", daemon=True).start()
+    log_start = functools.partial(_log_start, run_logger, settings, data, log_file)
+    with track(run_logger, log_start), SystemMetricsMonitor(run_logger, settings.tracking.system_metrics_interval):
+        yield run_logger
 
 
-def _begin(record: Record, chosen: schema.Settings, data: Data, log_file: str | None) -> None:
-    facts = record.journal.facts
-    record.journal.reserve()
-    if "begun" not in facts:
-        record.introduce(chosen, data)
+def _log_start(run_logger: TrainingLogger, settings: Settings, data: Data, log_file: str | None) -> None:
+    outbox = run_logger.outbox
+    metadata = outbox.metadata
+    outbox.reserve_space()
+    if "started" not in metadata:
+        run_logger.log_start(settings, data)
     else:
-        if "status" not in facts:
-            record.log()  # of the process that ended without a word
-        record.again()
+        if "status" not in metadata:
+            run_logger.log_log_file()  # of the previous process, which was killed before it could
+        run_logger.resume()
     log_path = str(Path(log_file).resolve()) if log_file else None
-    record.journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
+    outbox.update_metadata(started=True, status=None, log=log_path, processes=metadata.get("processes", 0) + 1)
 
 
-def _open(chosen: schema.Settings, sweep: dict[str, str] | None) -> tuple[Journal, checkpoint.State | None]:
-    _check_experiment(chosen.tracking.experiment)
-    fingerprint, uri = chosen.fingerprint(), address()
-    if chosen.resume != "never":
-        found = _here(chosen, fingerprint, uri) or _elsewhere(chosen, fingerprint)
-        if found is not None:
-            return _go_on(found)
-    name = redacted(chosen.tracking.run_name or f"{chosen.experiment or chosen.model.name}-seed{chosen.seed}")
-    experiment = chosen.tracking.experiment
-    return Journal.new(
-        fingerprint=fingerprint,
-        uri=uri,
-        experiment=experiment,
-        name=name,
-        code=code(),
-        command=redacted(command()),
-        sweep=sweep,
-    ), None
+def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outbox, checkpoint.State | None]:
+    """The locked outbox of the run to resume, and its checkpoint; or a new outbox."""
+    _check_experiment(settings.tracking.experiment)
+    fingerprint, uri = settings.fingerprint(), tracking_uri()
+    if settings.resume != "never":
+        interrupted = _find_local(settings, fingerprint, uri) or _find_remote(settings, fingerprint)
+        if interrupted is not None:
+            return interrupted, _read_checkpoint(interrupted)
+    name = redact(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
+    new = Outbox.create(
+        fingerprint=fingerprint, uri=uri, experiment=settings.tracking.experiment,
+        name=name, code=code_digest(), command=redact(command()), sweep=sweep,
+    )  # fmt: skip
+    return new, None
 
 
-def _here(chosen: schema.Settings, fingerprint: str, uri: str) -> Journal | None:
-    """The journal in this folder of the run to go on with, claimed.
+def _find_local(settings: Settings, fingerprint: str, uri: str) -> Outbox | None:
+    """The outbox in this folder of the run to resume, locked.
 
     Raises:
         UserError: `resume` names a run with other settings.
     """
-    for journal in Journal.all():
-        facts = journal.facts
-        if facts.get("uri") != uri or facts.get("over"):
+    for outbox in Outbox.all():
+        metadata = outbox.metadata
+        if metadata.get("uri") != uri or metadata.get("closed"):
             continue
-        if chosen.resume == facts.get("run_id"):
-            _check_settings(chosen, facts["fingerprint"] == fingerprint, facts["command"])
-        elif chosen.resume != "auto" or facts["fingerprint"] != fingerprint:
+        if settings.resume == metadata.get("run_id"):
+            _check_settings(settings, metadata["fingerprint"] == fingerprint, metadata["command"])
+        elif settings.resume != "auto" or metadata["fingerprint"] != fingerprint:
             continue
-        elif facts["code"] != code():
-            name = facts.get("run_id", "it has no id yet")
-            log.info(
-                "A run with these settings was cut short, but the code was another; this is a new one. (The old one: %s.)", name
-            )
+        elif metadata["code"] != code_digest():
+            run_id = metadata.get("run_id", "it has no id yet")
+            log.info("An interrupted run has these settings, but the code has changed: starting a new run. (Old: %s.)", run_id)
             continue
-        if journal.claim():
-            return journal
+        if outbox.try_lock():
+            return outbox
     return None
 
 
-def _check_settings(chosen: schema.Settings, equal: bool, command: str) -> None:
+def _check_settings(settings: Settings, equal: bool, command: str) -> None:
     if not equal:
-        raise UserError(f"resume={chosen.resume} is a run with other settings; it was: {command}")
+        raise UserError(f"resume={settings.resume} is a run with other settings; it was: {command}")
 
 
 def _check_experiment(name: str) -> None:
-    with contextlib.suppress(MlflowException):  # a server that is away is no mistake
-        experiment = connected().get_experiment_by_name(name)
+    with contextlib.suppress(MlflowException):  # a server that does not answer is no error here
+        experiment = create_client().get_experiment_by_name(name)
         if experiment and experiment.lifecycle_stage == "deleted":
             raise UserError(
                 f"The experiment '{name}' was deleted in MLflow; type mlflow experiments restore --experiment-id "
@@ -125,55 +129,60 @@ def _check_experiment(name: str) -> None:
             )
 
 
-def _go_on(journal: Journal) -> tuple[Journal, checkpoint.State | None]:
-    state = checkpoint.read(journal.checkpoints)
-    place = f"epoch {state.epoch + 1}, step {state.step}" if state else "the beginning, for want of a checkpoint"
-    log.info("This run was cut short; it goes on from %s. (resume=never starts afresh.)", place)
-    if journal.facts["code"] != code():
-        log.warning("The code has changed since, so no one version of it reproduces this run.")
-    return journal, state
+def _read_checkpoint(outbox: Outbox) -> checkpoint.State | None:
+    state = checkpoint.read(outbox.checkpoints)
+    place = f"epoch {state.epoch + 1}, step {state.step}" if state else "the beginning, since it has no checkpoint"
+    log.info("Resuming an interrupted run from %s. (resume=never starts a new one.)", place)
+    if outbox.metadata["code"] != code_digest():
+        log.warning("The code has changed since this run started, so no single version of it reproduces the run.")
+    return state
 
 
-def _elsewhere(chosen: schema.Settings, fingerprint: str) -> Journal | None:
-    """A journal of the run to go on with, made from what MLflow has of it: its own is on another machine, or is lost.
+def _find_remote(settings: Settings, fingerprint: str) -> Outbox | None:
+    """A new outbox for the run to resume, made from what MLflow has of it: the old one is on another machine, or lost.
 
     Raises:
-        UserError: `resume` names no run that can go on.
+        UserError: `resume` names no run that can be resumed.
     """
     try:
-        client = connected()
-        if chosen.resume == "auto":
-            experiment = client.get_experiment_by_name(chosen.tracking.experiment)
-            mine = f"tags.`{FINGERPRINT}` = '{fingerprint}' and tags.`{MLFLOW_USER}` = '{resolve_tags()[MLFLOW_USER]}'"
-            wanted = f"{mine} and tags.`{CODE}` = '{code()}' and attributes.status != 'FINISHED'"
-            runs = client.search_runs([experiment.experiment_id], wanted) if experiment else []
+        client = create_client()
+        if settings.resume == "auto":
+            experiment = client.get_experiment_by_name(settings.tracking.experiment)
+            query = (
+                f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}' and tags.`{MLFLOW_USER}` = '{resolve_tags()[MLFLOW_USER]}' "
+                f"and tags.`{CODE_TAG}` = '{code_digest()}' and attributes.status != 'FINISHED'"
+            )
+            runs = client.search_runs([experiment.experiment_id], query) if experiment else []
         else:
-            runs = [client.get_run(chosen.resume)]
+            runs = [client.get_run(settings.resume)]
             tags = runs[0].data.tags
-            _check_settings(chosen, tags.get(FINGERPRINT) == fingerprint, tags.get("command", "made with an earlier version"))
+            _check_settings(
+                settings, tags.get(FINGERPRINT_TAG) == fingerprint, tags.get("command", "made with an earlier version")
+            )
         for run in runs:
-            last = max((metric.timestamp for metric in run.data._metric_objs), default=run.info.start_time)
-            gone = run.info.status != "RUNNING" or time.time() - last / 1000 > GONE
-            known = run.data.tags[JOURNAL] in {journal.folder.name for journal in Journal.all()}
-            if (gone or chosen.resume == run.info.run_id) and not known and client.list_artifacts(run.info.run_id, CHECKPOINTS):
-                return _fetched(run, chosen)
+            last_metric = max((metric.timestamp for metric in run.data._metric_objs), default=run.info.start_time)
+            dead = run.info.status != "RUNNING" or time.time() - last_metric / 1000 > STALE_AFTER
+            is_local = run.data.tags[OUTBOX_TAG] in {outbox.folder.name for outbox in Outbox.all()}
+            resumable = (dead or settings.resume == run.info.run_id) and not is_local
+            if resumable and client.list_artifacts(run.info.run_id, CHECKPOINT_ARTIFACTS):
+                return _download_outbox(run, settings)
     except MlflowException as error:
-        if chosen.resume != "auto":
-            raise UserError(f"resume={chosen.resume} names no run that MLflow has: {first_line(error)}") from None
-        log.warning("MLflow at %s does not answer; whether this run was cut short before is not known.", address())
-    if chosen.resume != "auto":
+        if settings.resume != "auto":
+            raise UserError(f"resume={settings.resume} names no run that MLflow has: {short_message(error)}") from None
+        log.warning("MLflow at %s does not answer, so an interrupted run on another machine cannot be found.", tracking_uri())
+    if settings.resume != "auto":
         raise UserError(
-            f"resume={chosen.resume} cannot go on: it has finished, it runs in this folder, or it left no checkpoint."
+            f"resume={settings.resume} cannot be resumed: it has finished, it runs in this folder, or it has no checkpoint."
         )
     return None
 
 
-def _fetched(run: mlflow.entities.Run, chosen: schema.Settings) -> Journal:
+def _download_outbox(run: mlflow.entities.Run, settings: Settings) -> Outbox:
     tags, run_id = run.data.tags, run.info.run_id
     with tempfile.TemporaryDirectory() as scratch:
-        found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINTS, dst_path=scratch)
-        return Journal.new(
-            checkpoints=Path(found), said={metric.key: metric.step for metric in run.data._metric_objs},
-            fingerprint=tags[FINGERPRINT], uri=address(), experiment=chosen.tracking.experiment,
-            name=run.info.run_name, code=tags[CODE], command=tags["command"], run_id=run_id, begun=True,
+        checkpoints = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINT_ARTIFACTS, dst_path=scratch)
+        return Outbox.create(
+            checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in run.data._metric_objs},
+            fingerprint=tags[FINGERPRINT_TAG], uri=tracking_uri(), experiment=settings.tracking.experiment,
+            name=run.info.run_name, code=tags[CODE_TAG], command=tags["command"], run_id=run_id, started=True,
         )  # fmt: skip

@@ -1,14 +1,15 @@
-"""What a run keeps on this machine until it has ended and MLflow knows all of it: who it is, its checkpoints, and what is still
-to be told, in order. It is on disk before anything is sent, so neither this process nor a tracking server can take it along.
+"""The outbox of a run: its events, metadata and checkpoints on this machine, until it has ended and MLflow has all of it.
+
+Events are on disk before anything is sent, so that neither a killed process nor a server that is down loses any of them.
 
     mlruns/unfinished/<name>/
-        journal.json    whose journal it is, and what is known of the run
-        lock            held by the process that runs; the system lets go of it when that is gone, whatever way it went
-        said.json       {metric: the last step that was told, or is in the outbox}: a run that goes on tells nothing twice
-        checkpoints/    see src/training/checkpoint.py
-        refused/        what MLflow refuses for good; the journal is kept for its sake
-        reserve         room to say how the run ended, should the disk be full
-        outbox/         one folder for each event, numbered: event.json and the files that belong to it
+        metadata.json    settings fingerprint, MLflow run id, final status, … of the run
+        lock             held by the process of the run; the system releases it when the process is gone, however it ended
+        last_steps.json  {metric: last step that was logged}: a resumed run logs no step twice
+        checkpoints/     see src/training/checkpoint.py
+        events/          one numbered folder for each event that is to be uploaded: event.json and its files
+        rejected/        events that MLflow rejects for good; the outbox is kept because of them
+        reserve          disk space for the events that record how the run ended, should the disk be full
 """
 
 import contextlib
@@ -26,201 +27,227 @@ from typing import Any
 import filelock
 
 ROOT = Path("mlruns/unfinished")
-UNFINISHED, REMOVED = ".unfinished", ".removed"  # suffixes of what is not there yet, and not there any more
-METRICS = "metrics"  # the kind of an event
-RESERVE = 1 << 16  # bytes
+PARTIAL_SUFFIX, REMOVED_SUFFIX = ".unfinished", ".removed"  # of what is being written, and of what is being deleted
+METRICS_EVENT = "metrics"  # kind
+RESERVED_BYTES = 1 << 16
+# What files, keys and events of earlier versions are called now; `_migrate` and `_read_json` rename them.
+RENAMED_FILES = {"outbox": "events", "refused": "rejected", "said.json": "last_steps.json", "journal.json": "metadata.json"}
+RENAMED_KEYS = {"begun": "started", "over": "closed", "where": "artifact_path"}
+RENAMED_KINDS = {"begin": "start", "again": "resume"}
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that is to be told.
+    """Something that is to be uploaded.
 
     Attributes:
-        kind: what it is.
-        facts: of which it consists.
-        folder: where the files lie that belong to it.
+        kind: start, resume, metrics, tags, files, model or end.
+        payload: its values.
+        folder: contains its files.
     """
 
     kind: str
-    facts: dict[str, Any]
+    payload: dict[str, Any]
     folder: Path
 
-    def delivered(self) -> None:
-        """Forgets it."""
-        gone = self.folder.with_suffix(UNFINISHED)  # at once, where the folder itself would lose its files one by one
-        os.replace(self.folder, gone)
-        shutil.rmtree(gone)
+    def delete(self) -> None:
+        """Delete an event that was uploaded."""
+        removed = self.folder.with_suffix(PARTIAL_SUFFIX)  # atomically: deleting the folder itself would delete file by file
+        os.replace(self.folder, removed)
+        shutil.rmtree(removed)
 
-    def set_aside(self, refused: Path) -> None:
-        """Keeps it in a folder where it is not tried again."""
-        refused.mkdir(exist_ok=True)
-        os.replace(self.folder, refused / self.folder.name)
+    def reject(self, folder: Path) -> None:
+        """Move the event to a folder of rejected ones, where it is not retried."""
+        folder.mkdir(exist_ok=True)
+        os.replace(self.folder, folder / self.folder.name)
 
 
-class Journal:
-    """The journal in a folder; `new` makes one, `all` finds those that are there."""
+class Outbox:
+    """The outbox in a folder. `create` makes a new one, `all` lists the existing ones."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.lock = filelock.FileLock(folder / "lock")
-        self.outbox = folder / "outbox"
-        self.refused = folder / "refused"
+        self.events = folder / "events"
+        self.rejected = folder / "rejected"
         self.checkpoints = folder / "checkpoints"
-        self._number = max((int(path.name) for path in self._events()), default=0)
-        self._one_at_a_time = threading.RLock()  # the training, the system metrics and the checkpoints tell from threads
+        self._number = max((int(path.name) for path in self._event_folders()), default=0)
+        self._thread_lock = threading.RLock()  # training, system metrics and checkpoints add events from different threads
 
     @classmethod
-    def new(cls, checkpoints: Path | None = None, said: Mapping[str, int] | None = None, **facts: Any) -> "Journal":
-        """A journal of a run, locked by this process.
+    def create(cls, checkpoints: Path | None = None, last_steps: Mapping[str, int] | None = None, **metadata: Any) -> "Outbox":
+        """Create the outbox of a run, locked by this process.
 
         Args:
-            checkpoints: a folder of those that the run goes on from.
-            said: {metric: the last step that was told}.
-            facts: what is known of the run.
+            checkpoints: folder of the checkpoints that the run resumes from.
+            last_steps: {metric: last step that MLflow has}.
+            metadata: initial metadata of the run.
         """
         folder = ROOT / uuid.uuid4().hex
-        (folder / "outbox").mkdir(parents=True)
-        journal = cls(folder)
-        journal.lock.acquire()
+        (folder / "events").mkdir(parents=True)
+        outbox = cls(folder)
+        outbox.lock.acquire()
         if checkpoints is not None:
-            shutil.copytree(checkpoints, journal.checkpoints)
-        _replace(folder / "said.json", json.dumps(dict(said or {})))
-        journal.know(**facts)  # last: from now on it is there
-        return journal
+            shutil.copytree(checkpoints, outbox.checkpoints)
+        _write_atomically(folder / "last_steps.json", json.dumps(dict(last_steps or {})))
+        outbox.update_metadata(**metadata)  # last: with its metadata the outbox becomes visible to others
+        return outbox
 
     @staticmethod
-    def all() -> "list[Journal]":
-        """Those in the working directory, the newest first."""
-        for gone in ROOT.glob(f"*{REMOVED}"):
-            shutil.rmtree(gone, ignore_errors=True)
-        found = []
+    def all() -> "list[Outbox]":
+        """The outboxes in the working directory, newest first."""
+        for removed in ROOT.glob(f"*{REMOVED_SUFFIX}"):
+            shutil.rmtree(removed, ignore_errors=True)
         for path in ROOT.glob("*/journal.json"):
-            with contextlib.suppress(FileNotFoundError):  # another process may be done with it this moment
-                found.append((path.stat().st_mtime_ns, path.parent))
-        return [Journal(folder) for _, folder in sorted(found, reverse=True)]
+            _migrate(path.parent)
+        folders = []
+        for path in ROOT.glob("*/metadata.json"):
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process in the meantime
+                folders.append((path.stat().st_mtime_ns, path.parent))
+        return [Outbox(folder) for _, folder in sorted(folders, reverse=True)]
 
-    def claim(self) -> bool:
-        """Locks it, unless a process holds it: then that is alive."""
+    def try_lock(self) -> bool:
+        """Lock the outbox unless another process holds it, which is alive then. Return whether it was locked."""
         try:
             self.lock.acquire(blocking=False)
         except filelock.Timeout:
             return False
-        if not self.facts:
-            self.remove()  # another process was done with it; locking has made the folder again
+        if not self.metadata:
+            self.delete()  # another process has deleted it; acquiring the lock created the folder again
             return False
-        for unfinished in self.outbox.glob(f"*{UNFINISHED}"):
-            shutil.rmtree(unfinished)
+        for partial in self.events.glob(f"*{PARTIAL_SUFFIX}"):
+            shutil.rmtree(partial)
         return True
 
-    def reserve(self) -> None:
-        """Keeps some room."""
+    def reserve_space(self) -> None:
+        """Reserve disk space for the last events of the run."""
         if not (self.folder / "reserve").exists():
-            (self.folder / "reserve").write_bytes(os.urandom(RESERVE))
+            (self.folder / "reserve").write_bytes(os.urandom(RESERVED_BYTES))
 
-    def spend_reserve(self) -> None:
-        """Makes use of it."""
+    def release_space(self) -> None:
+        """Release the reserved disk space."""
         (self.folder / "reserve").unlink(missing_ok=True)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What is known of the run; nothing once the journal is removed."""
+    def metadata(self) -> dict[str, Any]:
+        """Metadata of the run; empty once the outbox is deleted."""
         try:
-            return json.loads((self.folder / "journal.json").read_text())
+            return _read_json(self.folder / "metadata.json")
         except FileNotFoundError:
             return {}
 
-    def know(self, **facts: Any) -> None:
-        """Adds to what is known; what is None is known no longer."""
-        with self._one_at_a_time:
-            known = self.facts | facts
-            text = json.dumps({name: value for name, value in known.items() if value is not None})
-            _replace(self.folder / "journal.json", text)
+    def update_metadata(self, **changes: Any) -> None:
+        """Set metadata; None removes a key."""
+        with self._thread_lock:
+            metadata = self.metadata | changes
+            text = json.dumps({name: value for name, value in metadata.items() if value is not None})
+            _write_atomically(self.folder / "metadata.json", text)
 
-    def metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
-        """Adds an event of those of the metrics that were not told for this step before."""
-        with self._one_at_a_time:
-            new = {name: value for name, value in values.items() if self._said.get(name, -1) < step}
+    def add_metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
+        """Add an event with those metrics that were not logged for this step before.
+
+        Args:
+            values: {metric: value}.
+            step: of all of them.
+            time: milliseconds since 1970.
+        """
+        with self._thread_lock:
+            new = {name: value for name, value in values.items() if self._last_steps.get(name, -1) < step}
             if new:
-                with self.event(METRICS, values=new, step=step, time=time):
+                with self.add_event(METRICS_EVENT, values=new, step=step, time=time):
                     pass
-                self._said.update(dict.fromkeys(new, step))
-                _replace(self.folder / "said.json", json.dumps(self._said))
+                self._last_steps.update(dict.fromkeys(new, step))
+                _write_atomically(self.folder / "last_steps.json", json.dumps(self._last_steps))
 
     def last_step(self, prefix: str) -> int:
-        """The last step that was told of metrics of this prefix; -1 if none was."""
-        with self._one_at_a_time:
-            return max((step for name, step in self._said.items() if name.startswith(prefix)), default=-1)
+        """The last step logged of the metrics whose names start with `prefix`; -1 if there is none."""
+        with self._thread_lock:
+            return max((step for name, step in self._last_steps.items() if name.startswith(prefix)), default=-1)
 
     @functools.cached_property
-    def _said(self) -> dict[str, int]:
-        """What is noted, and what is in the outbox: a process may have been killed before it noted that."""
-        said = json.loads((self.folder / "said.json").read_text())
+    def _last_steps(self) -> dict[str, int]:
+        """{metric: last step}, of the file and the pending events: a process may be killed between the two writes."""
+        last_steps = json.loads((self.folder / "last_steps.json").read_text())
         for event in self.pending():
-            if event.kind == METRICS:
-                said |= {name: max(said.get(name, -1), event.facts["step"]) for name in event.facts["values"]}
-        return said
+            if event.kind == METRICS_EVENT:
+                last_steps |= {name: max(last_steps.get(name, -1), event.payload["step"]) for name in event.payload["values"]}
+        return last_steps
 
     @contextlib.contextmanager
-    def event(self, kind: str, **facts: Any) -> Iterator[Path]:
-        """Adds an event at the end of the block, in which files can be put into the folder that is its."""
-        with self._one_at_a_time:
+    def add_event(self, kind: str, **payload: Any) -> Iterator[Path]:
+        """Add an event at the end of the block, which may put files into the yielded folder."""
+        with self._thread_lock:
             self._number += 1
-            unfinished = self.outbox / f"{self._number:08d}{UNFINISHED}"
-        unfinished.mkdir()
+            partial = self.events / f"{self._number:08d}{PARTIAL_SUFFIX}"
+        partial.mkdir()
         try:
-            yield unfinished
-            (unfinished / "event.json").write_text(json.dumps({"kind": kind, **facts}))
-            os.replace(unfinished, unfinished.with_suffix(""))
+            yield partial
+            (partial / "event.json").write_text(json.dumps({"kind": kind, **payload}))
+            os.replace(partial, partial.with_suffix(""))
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             raise
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing is left to be told."""
-        return not self._events()
+    def is_empty(self) -> bool:
+        """Whether no event is pending."""
+        return not self._event_folders()
 
     def pending(self) -> list[Event]:
-        """What is still to be told, in order."""
+        """The events that are still to be uploaded, in order."""
         events = []
-        with self._one_at_a_time:
-            for folder in self._events():
-                with contextlib.suppress(FileNotFoundError):  # delivered this moment
-                    facts = json.loads((folder / "event.json").read_text())
-                    events.append(Event(facts.pop("kind"), facts, folder))
+        with self._thread_lock:
+            for folder in self._event_folders():
+                with contextlib.suppress(FileNotFoundError):  # uploaded and deleted in the meantime
+                    payload = _read_json(folder / "event.json")
+                    kind = payload.pop("kind")
+                    events.append(Event(RENAMED_KINDS.get(kind, kind), payload, folder))
         return events
 
     @contextlib.contextmanager
-    def put_away(self) -> Iterator[None]:
-        """Afterwards forgets a run that is over, once all is told; leaves another one for whoever goes on with it."""
+    def closing(self) -> Iterator[None]:
+        """On exit, delete the outbox if its run is closed and fully uploaded; otherwise release its lock."""
         try:
             yield
         finally:
-            if self.facts.get("over") and self.empty and not self.refused.exists():
-                self.remove()
+            if self.metadata.get("closed") and self.is_empty and not self.rejected.exists():
+                self.delete()
             else:
                 self.lock.release()
 
-    def remove(self) -> None:
-        """Forgets the run."""
-        gone = self.folder.with_suffix(REMOVED)
-        os.replace(self.folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+    def delete(self) -> None:
+        """Delete the outbox, and release its lock."""
+        removed = self.folder.with_suffix(REMOVED_SUFFIX)
+        os.replace(self.folder, removed)
+        shutil.rmtree(removed, ignore_errors=True)
         self.lock.release(force=True)
 
-    def _events(self) -> list[Path]:
-        return sorted(path for path in self.outbox.glob("*") if path.suffix != UNFINISHED)
+    def _event_folders(self) -> list[Path]:
+        return sorted(path for path in self.events.glob("*") if path.suffix != PARTIAL_SUFFIX)
 
 
 @contextlib.contextmanager
-def one_at_a_time(name: str) -> Iterator[None]:
-    """Lets one process of the working directory do something, while the others wait for it."""
+def file_lock(name: str) -> Iterator[None]:
+    """Hold a named lock that the processes of this working directory share; wait while another one holds it."""
     ROOT.parent.mkdir(exist_ok=True)
     with filelock.FileLock(ROOT.parent / f".{name}.lock"):
         yield
 
 
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(UNFINISHED)
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+def _migrate(folder: Path) -> None:
+    """Rename the files in an outbox of an earlier version, unless its process is still running."""
+    with contextlib.suppress(filelock.Timeout, FileNotFoundError), filelock.FileLock(folder / "lock", blocking=False):
+        for old, new in RENAMED_FILES.items():
+            if (folder / old).exists():
+                os.replace(folder / old, folder / new)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, its top-level keys renamed to those of this version."""
+    return {RENAMED_KEYS.get(key, key): value for key, value in json.loads(path.read_text()).items()}
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_suffix(PARTIAL_SUFFIX)
+    partial.write_text(text)
+    os.replace(partial, path)

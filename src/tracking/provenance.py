@@ -1,4 +1,4 @@
-"""Where a run comes from: what was typed, the code, the versions of the stack, the machine."""
+"""Provenance of a run: its command, code, versions and machine."""
 
 import functools
 import hashlib
@@ -12,48 +12,48 @@ from pathlib import Path
 
 from src.config.command_line import COMMAND
 
-CODE = "code"  # tag: digest of it
-STACK = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
+CODE_TAG = "code"
+PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
 ROOT = Path(__file__).resolve().parents[2]
-SURROUNDINGS = {
-    CODE,
+PROVENANCE_TAGS = {
+    CODE_TAG,
     "git.commit",
     "git.dirty",
     "python",
     "backend",
     "machine",
     "device",
-    *(f"version.{package}" for package in STACK),
+    *(f"version.{package}" for package in PACKAGES),
 }
 
 
-def stack() -> dict[str, str]:
-    """What results depend on besides settings and data."""
-    import keras  # not for those that only want to know the code
+def environment() -> dict[str, str]:
+    """What results depend on besides settings and data: {tag: value} of code, versions, machine and devices."""
+    import keras  # not at the top: some callers need the code digest only
 
     from src.training import strategies
 
-    found = {
-        CODE: code(),
+    tags = {
+        CODE_TAG: code_digest(),
         "backend": keras.config.backend(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": strategies.devices(),
-        **{f"version.{package}": importlib.metadata.version(package) for package in STACK},
+        **{f"version.{package}": importlib.metadata.version(package) for package in PACKAGES},
     }
     commit = git("rev-parse", "HEAD")
     if commit:
-        found |= {"git.commit": commit.strip(), "git.dirty": str(bool(git("diff", "HEAD"))).lower()}
-    return found
+        tags |= {"git.commit": commit.strip(), "git.dirty": str(bool(git("diff", "HEAD"))).lower()}
+    return tags
 
 
 def command() -> str:
-    """What was typed; in a job of a sweep, which may run anywhere, what was typed for the sweep."""
+    """The command line of this process; of a job of a sweep, which may run in any process, that of the sweep."""
     return os.environ.get(COMMAND) or shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
 
 
 @functools.cache
-def code() -> str:
+def code_digest() -> str:
     """A digest of the code of this project, committed or not: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for folder in ("recipes", "src") for path in (ROOT / folder).rglob("*.py")):
@@ -62,9 +62,9 @@ def code() -> str:
 
 
 def git(*arguments: str) -> str | None:
-    """What git says; nothing outside a git checkout, or where git is not installed."""
+    """The output of a git command; None outside a git checkout, or where git is not installed."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+        process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return process.stdout

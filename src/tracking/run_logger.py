@@ -1,4 +1,4 @@
-"""What a run tells MLflow, be it a training or a sweep, by way of its journal."""
+"""What every run logs, a training or a sweep."""
 
 import shutil
 import time
@@ -10,116 +10,122 @@ from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
 from src.errors import UserError
-from src.redaction import redacted
-from src.tracking.client import JOURNAL
-from src.tracking.outbox import Journal
+from src.redaction import redact
+from src.tracking.client import OUTBOX_TAG
+from src.tracking.outbox import Outbox
 
 
-class Account:
-    """What a run tells. Nothing here waits for an answer: all of it goes into the journal.
+class RunLogger:
+    """Logs a run to its outbox, from where it is uploaded to MLflow; no method waits for MLflow.
 
     Args:
-        journal: of the run.
+        outbox: of the run.
+
+    Attributes:
+        run_id: MLflow's; set when the run has ended, None if MLflow has not answered by then.
     """
 
-    def __init__(self, journal: Journal):
-        self.journal = journal
-        self.run_id: str | None = None  # once the run has ended
+    def __init__(self, outbox: Outbox):
+        self.outbox = outbox
+        self.run_id: str | None = None
 
-    def begin(self, params: Mapping[str, Any], tags: Mapping[str, str], inputs: Mapping[str, Mapping[str, str]]) -> None:
-        """Who the run is.
+    def start(self, params: Mapping[str, Any], tags: Mapping[str, str], inputs: Mapping[str, Mapping[str, str]]) -> None:
+        """Log the start of a new run.
 
         Args:
-            params: settings.
-            tags: short texts.
-            inputs: {part: what MLflow keeps of a data set}.
+            params: {setting: value}.
+            tags: {tag: value}.
+            inputs: {split: name, digest, source_type and source of an MLflow `Dataset`}.
         """
-        facts = self.journal.facts
-        with self.journal.event(
-            "begin", experiment=facts["experiment"], name=facts["name"], time=now(), sweep=facts.get("sweep"),
-            params=redacted(dict(params)), inputs=dict(inputs),
-            tags=redacted(resolve_tags({**tags, JOURNAL: self.journal.folder.name})),
+        metadata = self.outbox.metadata
+        with self.outbox.add_event(
+            "start", experiment=metadata["experiment"], name=metadata["name"], time=now_ms(), sweep=metadata.get("sweep"),
+            params=redact(dict(params)), inputs=dict(inputs),
+            tags=redact(resolve_tags({**tags, OUTBOX_TAG: self.outbox.folder.name})),
         ):  # fmt: skip
             pass
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Numbers at a step; those that were told before the run was cut short are not told again."""
-        self.journal.metrics({name: float(value) for name, value in values.items()}, step, now())
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at a step; a resumed run ignores those that it logged before it was interrupted."""
+        self.outbox.add_metrics({name: float(value) for name, value in values.items()}, step, now_ms())
 
-    def tags(self, **tags: str) -> None:
-        """Short texts that stand beside the run."""
-        with self.journal.event("tags", tags=redacted(tags)):
+    def set_tags(self, **tags: str) -> None:
+        """Set tags of the run."""
+        with self.outbox.add_event("tags", tags=redact(tags)):
             pass
 
-    def figures(self, figures: Mapping[str, Figure | str]) -> None:
-        """Figures as pictures, or as the HTML pages that they are."""
+    def log_figures(self, figures: Mapping[str, Figure | str]) -> None:
+        """Log figures as artifacts: {file name: Matplotlib figure, or the text of an HTML page}."""
         if not figures:
             return
-        with self.journal.event("files", where="figures") as folder:
+        with self.outbox.add_event("files", artifact_path="figures") as folder:
             for name, figure in figures.items():
-                path = _place(folder / "files", name)
+                path = _artifact_file(folder / "files", name)
                 if isinstance(figure, str):
                     path.write_text(figure, encoding="utf-8")
                 else:
                     figure.savefig(path, dpi=100)
 
-    def texts(self, texts: Mapping[str, str]) -> None:
-        """Texts under the names of files."""
+    def log_texts(self, texts: Mapping[str, str]) -> None:
+        """Log texts as artifacts: {file name: text}."""
         if not texts:
             return
-        with self.journal.event("files", where=None) as folder:
+        with self.outbox.add_event("files", artifact_path=None) as folder:
             for name, text in texts.items():
-                _place(folder / "files", name).write_text(text, encoding="utf-8")
+                _artifact_file(folder / "files", name).write_text(text, encoding="utf-8")
 
-    def files(self, source: str | Path, where: str | None = None) -> None:
-        """A file, or all the files of a folder, under the name `where`."""
-        with self.journal.event("files", where=where) as folder:
+    def log_files(self, source: str | Path, artifact_path: str | None = None) -> None:
+        """Log a file, or all files of a folder, as artifacts in the folder `artifact_path` of the run."""
+        with self.outbox.add_event("files", artifact_path=artifact_path) as folder:
             if Path(source).is_dir():
                 shutil.copytree(source, folder / "files")
             else:
                 (folder / "files").mkdir()
                 shutil.copy2(source, folder / "files")
 
-    def log(self) -> None:
-        """What the process has said that ran last: run.log, and run-2.log, … of those that went on."""
-        facts = self.journal.facts
-        if not Path(facts.get("log", "")).is_file():
+    def log_log_file(self) -> None:
+        """Log the log file of the last process as an artifact: run.log, and run-2.log, … of those that resumed the run."""
+        metadata = self.outbox.metadata
+        if not Path(metadata.get("log", "")).is_file():
             return
-        with self.journal.event("files", where=None) as folder:
+        with self.outbox.add_event("files", artifact_path=None) as folder:
             (folder / "files").mkdir()
-            number = facts["processes"]
-            shutil.copy2(facts["log"], folder / "files" / ("run.log" if number == 1 else f"run-{number}.log"))
+            number = metadata["processes"]
+            shutil.copy2(metadata["log"], folder / "files" / ("run.log" if number == 1 else f"run-{number}.log"))
 
-    def where(self) -> str:
-        """How a person finds the run."""
-        run_id = self.journal.facts.get("run_id", "it gets an id when MLflow answers")
-        return f"experiment '{self.journal.facts['experiment']}', run '{self.journal.facts['name']}' ({run_id})"
+    def describe(self) -> str:
+        """Experiment, name and id of the run, by which a user finds it."""
+        metadata = self.outbox.metadata
+        run_id = metadata.get("run_id", "it gets an id when MLflow answers")
+        return f"experiment '{metadata['experiment']}', run '{metadata['name']}' ({run_id})"
 
-    def again(self) -> None:
-        """That it goes on."""
-        with self.journal.event("again"):
+    def resume(self) -> None:
+        """Log that an interrupted run is running again."""
+        with self.outbox.add_event("resume"):
             pass
 
     def end(self, status: str) -> None:
-        """How it ended: FINISHED, FAILED or KILLED."""
-        with self.journal.event("end", status=status, time=now()):
+        """Log the end of the run, with the status FINISHED, FAILED or KILLED."""
+        with self.outbox.add_event("end", status=status, time=now_ms()):
             pass
-        self.journal.know(status=status)
+        self.outbox.update_metadata(status=status)
 
 
-def _place(folder: Path, name: str) -> Path:
-    """Where a file of that name goes.
+def _artifact_file(folder: Path, name: str) -> Path:
+    """The path of a file in a folder, whose parents are created.
 
     Raises:
-        UserError: that is outside of the folder.
+        UserError: the path is outside of the folder.
     """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"The file '{name}' would lie outside of the run's folder; give it a name without '..' or a '/' first.")
+        raise UserError(
+            f"The file '{name}' would lie outside of the run's folder; give it a name without '..' or a leading '/'."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def now() -> int:
-    """Milliseconds since 1970, as MLflow counts."""
+def now_ms() -> int:
+    """Milliseconds since 1970, MLflow's unit of time."""
     return time.time_ns() // 1_000_000

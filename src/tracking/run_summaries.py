@@ -1,4 +1,4 @@
-"""The finished runs that MLflow has, to be compared."""
+"""Summaries of all finished runs in MLflow, for comparisons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,51 +7,51 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from src.config import renamed
-from src.tracking.client import asking, connected
+from src.tracking.client import create_client, require_mlflow
 
-PAGE = 1000  # runs in one request
+PAGE_SIZE = 1000  # runs of one request
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run that has finished.
+class RunSummary:
+    """A finished run.
 
     Attributes:
         run_id: MLflow's.
-        start: milliseconds since 1970.
-        settings: {"training.epochs": "10", …}, as texts, by the names of this version.
-        metrics: {"test/accuracy": 0.99, …}, the last value of each.
-        tested_on: digest of its test part.
+        start_time: milliseconds since 1970.
+        settings: {"training.epochs": "10", …}, as this version names them; values are texts.
+        metrics: {"test/accuracy": 0.99, …}; the last value of each.
+        test_digest: digest of its test set.
     """
 
     run_id: str
-    start: int
+    start_time: int
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
-    tested_on: str
+    test_digest: str
 
 
-def finished() -> list[Finished]:
-    """All of them that were made by this project, the newest first.
+def load_summaries() -> list[RunSummary]:
+    """All finished runs of this project, newest first.
 
     Raises:
         UserError: MLflow does not answer.
     """
-    runs, token = [], None
-    with asking():
-        client = connected()
+    summaries, token = [], None
+    with require_mlflow():
+        client = create_client()
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     while experiments:
-        with asking():
-            page = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=PAGE, page_token=token)
-        runs += [_finished(run) for run in page if "model._target_" in run.data.params]
+        with require_mlflow():
+            page = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=PAGE_SIZE, page_token=token)
+        summaries += [_summarize(run) for run in page if "model._target_" in run.data.params]
         token = page.token
         if not token:
             break
-    return runs
+    return summaries
 
 
-def _finished(run: Run) -> Finished:
+def _summarize(run: Run) -> RunSummary:
     digests = {
         tag.value: entry.dataset.digest
         for entry in (run.inputs.dataset_inputs if run.inputs else [])
@@ -59,15 +59,15 @@ def _finished(run: Run) -> Finished:
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
     settings = renamed.migrate_params(run.data.params)
-    return Finished(run.info.run_id, run.info.start_time, settings, run.data.metrics, digests.get("test", ""))
+    return RunSummary(run.info.run_id, run.info.start_time, settings, run.data.metrics, digests.get("test", ""))
 
 
-def curves(runs: Sequence[Finished], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """{run id: [(step, value), …]} of a metric, of the runs that have it."""
-    with asking():
-        client = connected()
+def metric_histories(runs: Sequence[RunSummary], metric: str) -> dict[str, list[tuple[int, float]]]:
+    """The learning curves {run id: [(step, value), …]} of a metric, of those runs that have it."""
+    with require_mlflow():
+        client = create_client()
         return {
-            run.run_id: [(told.step, told.value) for told in client.get_metric_history(run.run_id, metric)]
+            run.run_id: [(point.step, point.value) for point in client.get_metric_history(run.run_id, metric)]
             for run in runs
             if metric in run.metrics
         }

@@ -1,102 +1,102 @@
-"""How a run ended, which is the truth: FINISHED, FAILED with the reason, or KILLED; and all of it is told, sooner or later."""
+"""The final status of runs: FINISHED, FAILED with the reason, or KILLED; also of runs whose process was killed."""
 
 import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Iterator
 
-from src.errors import DiskFullError, PrunedError, ResumableError, UserError, enough_space
-from src.redaction import redacted
-from src.tracking.client import address, first_line
-from src.tracking.outbox import Journal
-from src.tracking.run_logger import Account
-from src.tracking.uploader import Delivery, deliver
+from src.errors import DiskFullError, PrunedError, ResumableError, UserError, translate_disk_full
+from src.redaction import redact
+from src.tracking.client import short_message, tracking_uri
+from src.tracking.outbox import Outbox
+from src.tracking.run_logger import RunLogger
+from src.tracking.uploader import Uploader, upload
 
 log = logging.getLogger(__name__)
 
-LATER = "What it was not told is kept in mlruns/unfinished; the next run tells it, or: python -m src.sync"
-WITHOUT_A_WORD = "Its process ended without a word: it was killed, for want of memory perhaps, or the machine went down."
+UPLOADED_LATER = "What is not uploaded yet is kept in mlruns/unfinished; the next run uploads it, or: python -m src.sync"
+PROCESS_KILLED = "The process ended without a status: it was killed, perhaps for lack of memory, or the machine went down."
 
 
 @contextlib.contextmanager
-def told(account: Account, begin: Callable[[], None]) -> Iterator[None]:
-    """What happens in the block is told to MLflow while it happens, and how it ended.
+def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None]:
+    """Upload what the block logs, while it runs, and log how it ends.
 
-    FINISHED if the block ended; KILLED on Ctrl-C or a signal, or if a search gives it up; FAILED on any other exception, with
-    its last line as the tag `failure` and its traceback among the artifacts. The log goes along in each case.
+    FINISHED if the block completes; KILLED on Ctrl-C, a signal, or if a search prunes the run; FAILED on any other exception,
+    with its message as the tag `failure` and its traceback as an artifact. The log file becomes an artifact in each case.
 
     Args:
-        account: of the run, whose journal is locked by this process.
-        begin: tells who the run is.
+        run_logger: of the run; its outbox is locked by this process.
+        log_start: logs the start of the run, or that it is resumed.
     """
-    journal, status, hopeless = account.journal, "FAILED", False
-    with journal.put_away(), Delivery(journal) as delivery:
-        with enough_space():
-            begin()
+    outbox, status, would_fail_again = run_logger.outbox, "FAILED", False
+    with outbox.closing(), Uploader(outbox) as uploader:
+        with translate_disk_full():
+            log_start()
         try:
-            with enough_space():
+            with translate_disk_full():
                 yield
             status = "FINISHED"
-        except KeyboardInterrupt:  # Ctrl-C, or a signal that `src.run` turns into it
+        except KeyboardInterrupt:  # Ctrl-C, or a signal (`src.signals`)
             status = "KILLED"
             raise
         except PrunedError as error:
-            status, hopeless = "KILLED", True
-            account.tags(failure=str(error))
+            status, would_fail_again = "KILLED", True
+            run_logger.set_tags(failure=str(error))
             raise
         except Exception as error:
-            hopeless = isinstance(error, UserError) and not isinstance(error, ResumableError)  # it would fail again
+            would_fail_again = isinstance(error, UserError) and not isinstance(error, ResumableError)
             if isinstance(error, DiskFullError):
-                journal.spend_reserve()
-            with _as_far_as_there_is_room():
-                account.tags(failure=f"{type(error).__name__}: {error}"[:5000])
-                account.texts(redacted({"traceback.txt": traceback.format_exc()}))
+                outbox.release_space()
+            with _warn_on_os_error():
+                run_logger.set_tags(failure=f"{type(error).__name__}: {error}"[:5000])
+                run_logger.log_texts(redact({"traceback.txt": traceback.format_exc()}))
             raise
         finally:
-            with _as_far_as_there_is_room():
-                account.log()
-            with _as_far_as_there_is_room():
-                account.end(status)
-            if status == "FINISHED" or hopeless:
-                journal.know(over=True)
-            if not delivery.flush():
-                uri, why = address(), first_line(delivery.why)
-                log.warning("MLflow at %s does not answer (%s). %s", uri, why, LATER)
-            account.run_id = journal.facts.get("run_id")
+            with _warn_on_os_error():
+                run_logger.log_log_file()
+            with _warn_on_os_error():
+                run_logger.end(status)
+            if status == "FINISHED" or would_fail_again:
+                outbox.update_metadata(closed=True)
+            if not uploader.flush():
+                reason = short_message(uploader.last_error)
+                log.warning("MLflow at %s does not answer (%s). %s", tracking_uri(), reason, UPLOADED_LATER)
+            run_logger.run_id = outbox.metadata.get("run_id")
 
 
 @contextlib.contextmanager
-def _as_far_as_there_is_room() -> Iterator[None]:
-    """What cannot be written does not hide why the run ended."""
+def _warn_on_os_error() -> Iterator[None]:
+    """Log an OSError as a warning, so that it does not hide the exception that ended the run."""
     try:
         yield
     except OSError as error:
-        log.warning("Not all of how this run ended could be written down (%s).", error)
+        log.warning("Not everything about the end of this run could be written (%s).", error)
 
 
-def settle() -> list[str]:
-    """Tells MLflow what runs of this folder have left untold, of those whose process is gone.
+def sync() -> list[str]:
+    """Upload what the runs of this folder have left in their outboxes, of those runs whose process is gone.
 
-    One that has not said how it ended was killed; it can still go on.
+    A run without a status was killed; its status becomes KILLED, and it can still be resumed.
 
     Returns:
-        Of those that have something to tell still, what is in the way.
+        For each run that could not be uploaded completely, the error.
     """
-    left = []
-    for journal in Journal.all():
-        if not journal.claim():
+    errors = []
+    for outbox in Outbox.all():
+        if not outbox.try_lock():
             continue
-        told = {event.kind for event in journal.pending()}
-        if "begun" not in journal.facts and "begin" not in told:
-            journal.remove()  # it was killed before it was a run
+        pending = {event.kind for event in outbox.pending()}
+        if "started" not in outbox.metadata and "start" not in pending:
+            outbox.delete()  # killed before it logged anything
             continue
-        with journal.put_away():
-            if "status" not in journal.facts and "end" not in told:
-                account = Account(journal)
-                account.log()
-                account.tags(failure=WITHOUT_A_WORD)
-                account.end("KILLED")
-            why = deliver(journal)
-            if why is not None:
-                left.append(first_line(why))
-    return left
+        with outbox.closing():
+            if "status" not in outbox.metadata and "end" not in pending:
+                run_logger = RunLogger(outbox)
+                run_logger.log_log_file()
+                run_logger.set_tags(failure=PROCESS_KILLED)
+                run_logger.end("KILLED")
+            error = upload(outbox)
+            if error is not None:
+                errors.append(short_message(error))
+    return errors

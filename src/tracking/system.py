@@ -1,4 +1,4 @@
-"""What a run costs its machine: processor, memory, disk, network and GPUs, every few seconds; and energy in all."""
+"""System metrics of a run (CPU, memory, disk, network, GPUs), every few seconds, and the energy that it used."""
 
 import contextlib
 import threading
@@ -9,57 +9,57 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from src.tracking.energy import Meter
-from src.tracking.training_logger import Record
+from src.tracking.energy import EnergyMeter
+from src.tracking.run_logger import RunLogger
 
-PREFIX = "system/"
+PREFIX = "system/"  # of the names of the metrics
 
 
-class SystemMetrics:
-    """Tells them from a thread of its own, as a context. MLflow's own thread gives up once a server has not answered.
+class SystemMetricsMonitor:
+    """Context manager that logs system metrics from a thread. MLflow's own monitor stops once a server has not answered.
 
     Args:
-        record: is told.
-        interval: seconds between two readings.
+        run_logger: logs the metrics.
+        interval: seconds between two measurements.
     """
 
-    def __init__(self, record: Record, interval: float):
-        self.record, self.interval = record, interval
+    def __init__(self, run_logger: RunLogger, interval: float):
+        self.run_logger, self.outbox, self.interval = run_logger, run_logger.outbox, interval
         self.monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        with contextlib.suppress(ImportError, RuntimeError):  # no library for GPUs, or no GPU
+        with contextlib.suppress(ImportError, RuntimeError):  # NVML is missing, or there is no GPU
             self.monitors.append(GPUMonitor())
-        self._meter = Meter()
-        self._before = record.journal.facts.get("joules", 0.0)  # it was cut short
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="system metrics", daemon=True)
+        self._energy_meter = EnergyMeter()
+        self._previous_joules = self.outbox.metadata.get("joules", 0.0)  # of earlier processes of a resumed run
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._monitor, name="system metrics", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._ending.set()
+        self._stop.set()
         self._thread.join()
-        if self._meter:
+        if self._energy_meter:
             with contextlib.suppress(OSError):
-                self.record.metrics({"joules": self._energy()}, self.record.journal.facts["processes"])
+                self.run_logger.log_metrics({"joules": self._update_joules()}, self.outbox.metadata["processes"])
 
-    def _energy(self) -> float:
-        joules = self._before + self._meter.joules()
-        self.record.journal.know(joules=joules)
+    def _update_joules(self) -> float:
+        joules = self._previous_joules + self._energy_meter.joules()
+        self.outbox.update_metadata(joules=joules)
         return joules
 
-    def _work(self) -> None:
-        step = self.record.journal.last_step(PREFIX) + 1
-        while not self._ending.is_set():
+    def _monitor(self) -> None:
+        step = self.outbox.last_step(PREFIX) + 1
+        while not self._stop.is_set():
             values: dict[str, float] = {}
             for monitor in self.monitors:
                 monitor.collect_metrics()
                 values |= monitor.aggregate_metrics()
                 monitor.clear_metrics()
-            with contextlib.suppress(OSError):  # a full disk: what the training has to tell will say so
-                self.record.metrics({f"{PREFIX}{name}": value for name, value in values.items()}, step)
-                if self._meter:
-                    self._energy()
+            with contextlib.suppress(OSError):  # the disk is full: the training will report it
+                self.run_logger.log_metrics({f"{PREFIX}{name}": value for name, value in values.items()}, step)
+                if self._energy_meter:
+                    self._update_joules()
             step += 1
-            self._ending.wait(self.interval)
+            self._stop.wait(self.interval)

@@ -1,4 +1,4 @@
-"""The record of a run: what it tells MLflow, by way of its journal."""
+"""What a training logs in addition to what every run does: data set, checkpoints, weights, and the model that MLflow serves."""
 
 import contextlib
 import importlib.metadata
@@ -14,134 +14,139 @@ import yaml
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 
-from src.config import schema
+from src.config.schema import Settings
 from src.datasets import Data
 from src.export import serving
-from src.redaction import redacted
+from src.redaction import redact
 from src.tasks.base import Task
 from src.tasks.reference_classifier import Judge
 from src.tracking import provenance
-from src.tracking.client import CHECKPOINTS, FINGERPRINT, WEIGHTS
-from src.tracking.outbox import Journal
-from src.tracking.run_logger import Account
+from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, WEIGHTS_FILE
+from src.tracking.outbox import Outbox
+from src.tracking.run_logger import RunLogger
 from src.training.checkpoint import Keeper, State
 
-# What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
-SERVING = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
-PARTS = ("train", "validation", "test")
+# Requirements of a logged model; without this list MLflow infers them by loading the model, which takes seconds.
+SERVING_PACKAGES = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
+SPLITS = ("train", "validation", "test")
 
 
-class Record(Account):
-    """What a training tells.
+class TrainingLogger(RunLogger):
+    """Logs a training.
 
     Args:
-        journal: of the run.
-        resumed: the state that it goes on from, if it goes on.
+        outbox: of the run.
+        resumed: the checkpoint that the run resumes from; None for a new run.
     """
 
-    def __init__(self, journal: Journal, resumed: State | None = None):
-        super().__init__(journal)
+    def __init__(self, outbox: Outbox, resumed: State | None = None):
+        super().__init__(outbox)
         self.resumed = resumed
-        self._waiting: Path | None = None  # where the last checkpoint was until it was told
+        self._queued_checkpoint: Path | None = None  # folder of its event, which exists until it is uploaded
 
-    def checkpoint(self, path: Path) -> None:
-        """A checkpoint, for another machine to go on from; it takes the place of the last but one.
+    def log_start(self, settings: Settings, data: Data) -> None:
+        """Log the start of a new training: settings, provenance and data set."""
+        inputs = {
+            split: {
+                "name": data.name,
+                "digest": getattr(data, split).digest,
+                "source_type": "code",
+                "source": json.dumps({"tags": {"tfds": data.source, "split": tfds_split}}),
+            }
+            for split, tfds_split in settings.dataset.splits.model_dump().items()
+        }
+        self.start(settings.flat(), _tags(settings), inputs)
+        config = yaml.safe_dump(settings.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
+        diff = provenance.git("diff", "HEAD")
+        self.log_texts(redact({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
 
-        Nothing is told as long as the one before it waits to be: a server that is away shall not fill the disk.
+    @property
+    def checkpoint_manager(self) -> Keeper:
+        """The checkpoints of this run; each one is logged when it is written."""
+        return Keeper(self.outbox.checkpoints, self.resumed, saved=self.log_checkpoint, failed=self._log_checkpoint_error)
+
+    @property
+    def previous_seconds(self) -> float:
+        """Seconds of training up to the checkpoint that the run resumes from."""
+        return self.checkpoint_manager.spent
+
+    def log_checkpoint(self, path: Path) -> None:
+        """Log a checkpoint, so that another machine can resume the run; MLflow keeps the last two.
+
+        A checkpoint is skipped while the previous one waits to be uploaded: a server that is down must not fill the disk.
         """
-        if self._waiting is not None and self._waiting.exists():
+        if self._queued_checkpoint is not None and self._queued_checkpoint.exists():
             return
-        with contextlib.suppress(OSError):  # a full disk: what the training has to tell will say so
-            self._upload(path)
+        with contextlib.suppress(OSError):  # the disk is full: the training will report it
+            self._queue_checkpoint(path)
 
-    def _upload(self, path: Path) -> None:
-        number = self.journal.facts.get("uploads", 0)
-        self.journal.know(uploads=number + 1)
-        with self.journal.event("files", where=CHECKPOINTS) as folder:
+    def _queue_checkpoint(self, path: Path) -> None:
+        number = self.outbox.metadata.get("uploads", 0)
+        self.outbox.update_metadata(uploads=number + 1)
+        with self.outbox.add_event("files", artifact_path=CHECKPOINT_ARTIFACTS) as folder:
             (folder / "files").mkdir()
             copy = folder / "files" / f"{number % 2}.npz"
             try:
                 os.link(path, copy)
-            except OSError:  # not on every file system
+            except OSError:  # the file system has no hard links
                 shutil.copy2(path, copy)
-        self._waiting = folder.with_suffix("")
+        self._queued_checkpoint = folder.with_suffix("")
 
-    @property
-    def keeper(self) -> Keeper:
-        """Of the checkpoints of this run."""
-        return Keeper(self.journal.checkpoints, self.resumed, saved=self.checkpoint, failed=self._failed)
-
-    def _failed(self, error: OSError) -> None:
+    def _log_checkpoint_error(self, error: OSError) -> None:
         with contextlib.suppress(OSError):
-            self.tags(**{"checkpoint.failure": str(error)})
+            self.set_tags(**{"checkpoint.failure": str(error)})
 
-    @property
-    def spent(self) -> float:
-        """Seconds of training before the run was cut short, that were not in vain."""
-        return self.keeper.spent
+    def log_reference_classifier(self, classifier: Judge) -> None:
+        """Log which classifier generated images are scored with, and its test accuracy."""
+        self.set_tags(judge=classifier.run_id)
+        self.log_metrics({"judge/accuracy": classifier.accuracy})
 
-    def judge(self, judge: Judge) -> None:
-        """Whose eyes generated images were seen with, and how good they are."""
-        self.tags(judge=judge.run_id)
-        self.metrics({"judge/accuracy": judge.accuracy})
+    def log_model(self, task: Task, model: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
+        """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/model")` and `mlflow models serve`.
 
-    def model(self, task: Task, model: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
-        """A model that `mlflow.pyfunc.load_model("runs:/<run id>/model")` loads and `mlflow models serve` serves."""
-        with self.journal.event("model", name="model") as folder:
-            answer, owners = task.served(model)
-            answers = serving.save(answer, owners, example, str(folder / "saved_model"), task.encoder)
-            texts = example.dtype == object
-            inputs = Schema([ColSpec("string")]) if texts else infer_signature(example).inputs
+        Args:
+            task: of the model.
+            model: trained.
+            example: raw inputs (n, …), from which MLflow infers the signature.
+            classes: names of the classes; empty if there are none.
+        """
+        with self.outbox.add_event("model", name="model") as folder:
+            function, owners = task.served(model)
+            outputs = serving.save(function, owners, example, str(folder / "saved_model"), task.encoder)
+            takes_texts = example.dtype == object
+            inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs
             mlflow.pyfunc.save_model(
                 str(folder / "files"),
                 loader_module=serving.__name__,
                 data_path=str(folder / "saved_model"),
-                signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, answers).outputs),
-                input_example=example.tolist() if texts else example,
-                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING],
+                signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
+                input_example=example.tolist() if takes_texts else example,
+                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
                 metadata={"classes": list(classes)} if classes else None,
             )
             shutil.rmtree(folder / "saved_model")
 
-    def weights(self, model: keras.Model) -> None:
-        """The weights: with the recorded settings they are the model again, for later runs to learn from."""
-        with self.journal.event("files", where=None) as folder:
+    def log_weights(self, model: keras.Model) -> None:
+        """Log the weights; with config.yaml they restore the model (`finished_runs`)."""
+        with self.outbox.add_event("files", artifact_path=None) as folder:
             (folder / "files").mkdir()
-            model.save_weights(folder / "files" / WEIGHTS)
-
-    # --- from the beginning to the end ------------------------------------------------------------------------------
-
-    def introduce(self, chosen: schema.Settings, data: Data) -> None:
-        """Who the run is."""
-        inputs = {
-            part: {
-                "name": data.name,
-                "digest": getattr(data, part).digest,
-                "source_type": "code",
-                "source": json.dumps({"tags": {"tfds": data.source, "split": split}}),
-            }
-            for part, split in chosen.dataset.splits.model_dump().items()
-        }
-        self.begin(chosen.flat(), _tags(chosen), inputs)
-        config = yaml.safe_dump(chosen.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
-        diff = provenance.git("diff", "HEAD")
-        self.texts(redacted({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
+            model.save_weights(folder / "files" / WEIGHTS_FILE)
 
 
-def _tags(chosen: schema.Settings) -> dict[str, str]:
+def _tags(settings: Settings) -> dict[str, str]:
     tags = {
-        "model": chosen.model.name,
-        "dataset": chosen.dataset.name,
-        "task": chosen.task.name,
-        "strategy": chosen.strategy.name,
-        "settings.digest": chosen.digest(),
-        FINGERPRINT: chosen.fingerprint(),
-        "precision": chosen.training.precision,
+        "model": settings.model.name,
+        "dataset": settings.dataset.name,
+        "task": settings.task.name,
+        "strategy": settings.strategy.name,
+        "settings.digest": settings.digest(),
+        FINGERPRINT_TAG: settings.fingerprint(),
+        "precision": settings.training.precision,
         "command": provenance.command(),
     }
-    return tags | provenance.stack()
+    return tags | provenance.environment()
 
 
-def surroundings(data: Data) -> dict[str, str]:
-    """What a run's results depend on, besides its settings: code, versions, machine, and the data's digests."""
-    return provenance.stack() | {f"data.{part}": getattr(data, part).digest for part in PARTS}
+def provenance_of(data: Data) -> dict[str, str]:
+    """What results depend on besides the settings: code, versions and machine of this process, and digests of the data."""
+    return provenance.environment() | {f"data.{split}": getattr(data, split).digest for split in SPLITS}

@@ -1,4 +1,4 @@
-"""Brings to MLflow what is in a journal, in order, while the run goes on; what cannot be brought waits on disk."""
+"""Uploads the events of an outbox to MLflow, in order, while the run goes on; what cannot be uploaded stays in the outbox."""
 
 import contextlib
 import logging
@@ -14,166 +14,181 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
-from src.redaction import bare
-from src.tracking.client import CHECKPOINTS, HOPELESS, JOURNAL, connected
-from src.tracking.outbox import METRICS, Event, Journal, one_at_a_time
+from src.redaction import strip_credentials
+from src.tracking.client import CHECKPOINT_ARTIFACTS, OUTBOX_TAG, PERMANENT_ERRORS, create_client
+from src.tracking.outbox import METRICS_EVENT, Event, Outbox, file_lock
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds that the end of a run waits for a server that does not answer
-TOGETHER = 20  # times that metrics were told, in one request; MLflow takes up to 1,000 metrics
-LOOK = 0.25  # seconds between two looks into the outbox
-WAITS = (0.5, 30.0)  # seconds between two attempts to reach a server that does not answer: at first, and at most
+FLUSH_TIMEOUT = 5.0  # seconds that the end of a run waits for a server that does not answer
+MAX_BATCH = 20  # metrics events in one request; MLflow accepts up to 1,000 metrics
+POLL_INTERVAL = 0.25  # seconds between two checks for new events
+MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.5, 30.0  # seconds; the delay doubles with each failed attempt
 
 
-class Delivery:
-    """Delivers a journal's events from a thread of its own, as a context; the journal is locked by this process."""
+class Uploader:
+    """Context manager that uploads the events of an outbox from a thread. This process holds the lock of the outbox.
 
-    def __init__(self, journal: Journal):
-        self.journal = journal
-        self.away_since: float | None = None  # when MLflow stopped answering
-        self.why: Exception | None = None  # what was in the way the last time
-        self._hurry, self._ending = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
+    Attributes:
+        failing_since: time.monotonic() of the first of the failed attempts in a row; None if the last one succeeded.
+        last_error: of the last attempt; None if it succeeded.
+    """
+
+    def __init__(self, outbox: Outbox):
+        self.outbox = outbox
+        self.failing_since: float | None = None
+        self.last_error: Exception | None = None
+        self._flushing, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._ending.set()
+        self._stop.set()
         self._thread.join()
 
     def flush(self) -> bool:
-        """Waits until all is told, but not long for a server that does not answer. Returns whether all is told."""
-        began = time.monotonic()
-        self._hurry.set()
-        while not self.journal.empty:
-            if self.away_since is not None and time.monotonic() - max(self.away_since, began) > PATIENCE:
+        """Wait until the outbox is empty, or until MLflow has not answered for FLUSH_TIMEOUT. Return whether it is empty."""
+        start = time.monotonic()
+        self._flushing.set()
+        while not self.outbox.is_empty:
+            if self.failing_since is not None and time.monotonic() - max(self.failing_since, start) > FLUSH_TIMEOUT:
                 return False
             time.sleep(0.02)
         return True
 
     def _work(self) -> None:
-        wait = WAITS[0]
-        while not self._ending.is_set():
-            self.why = deliver(self.journal)
-            if self.why is None:
-                self.away_since, wait = None, WAITS[0]
-                self._ending.wait(LOOK)
+        delay = MIN_RETRY_DELAY
+        while not self._stop.is_set():
+            self.last_error = upload(self.outbox)
+            if self.last_error is None:
+                self.failing_since, delay = None, MIN_RETRY_DELAY
+                self._stop.wait(POLL_INTERVAL)
             else:
-                self.away_since = self.away_since or time.monotonic()
-                if self._hurry.is_set():
-                    self._ending.wait(WAITS[0])
+                self.failing_since = self.failing_since or time.monotonic()
+                if self._flushing.is_set():
+                    self._stop.wait(MIN_RETRY_DELAY)
                 else:
-                    self._hurry.wait(wait)
-                    wait = min(2 * wait, WAITS[1])
+                    self._flushing.wait(delay)
+                    delay = min(2 * delay, MAX_RETRY_DELAY)
 
 
-def deliver(journal: Journal) -> Exception | None:
-    """Tells MLflow what is pending, the oldest first. Returns what was in the way, if not all could be told.
+def upload(outbox: Outbox) -> Exception | None:
+    """Upload the pending events, oldest first. Return the error if not all of them could be uploaded.
 
-    What MLflow refuses for good is set aside, into `refused/` of the journal, and said; but a run that it does not let begin
-    waits.
+    An event that MLflow rejects for good is moved to `rejected/`, with a warning; but the start of a run is retried.
     """
-    for events in _at_once(journal.pending()):
+    for events in _batches(outbox.pending()):
         try:
-            _tell(journal, *events)
-        except Exception as error:  # whatever the network, the server and the database can do
-            if events[0].kind == "begin" or getattr(error, "error_code", None) not in HOPELESS:
+            _send(outbox, events)
+        except Exception as error:  # anything that the network, the server or the database can raise
+            if events[0].kind == "start" or getattr(error, "error_code", None) not in PERMANENT_ERRORS:
                 log.debug("MLflow does not answer", exc_info=True)
                 return error
-            log.warning("MLflow refuses %s of a run: %s", events[0].kind, error)
+            log.warning("MLflow rejects %s of a run: %s", events[0].kind, error)
             for event in events:
-                event.set_aside(journal.refused)
+                event.reject(outbox.rejected)
         else:
             for event in events:
-                event.delivered()
+                event.delete()
     return None
 
 
-def _at_once(events: list[Event]) -> Iterator[list[Event]]:
-    """What goes in one request: metrics that follow each other, and everything else by itself."""
-    together: list[Event] = []
+def _batches(events: list[Event]) -> Iterator[list[Event]]:
+    """Groups of events for one request each: consecutive metrics together, every other event alone."""
+    batch: list[Event] = []
     for event in events:
-        if together and (event.kind != METRICS or len(together) == TOGETHER):
-            yield together
-            together = []
-        if event.kind == METRICS:
-            together.append(event)
+        if batch and (event.kind != METRICS_EVENT or len(batch) == MAX_BATCH):
+            yield batch
+            batch = []
+        if event.kind == METRICS_EVENT:
+            batch.append(event)
         else:
             yield [event]
-    if together:
-        yield together
+    if batch:
+        yield batch
 
 
-def _tell(journal: Journal, event: Event, *more: Event) -> None:
-    uri, here = journal.facts["uri"], mlflow.get_tracking_uri()
-    client = connected(here if bare(here) == uri else uri)  # a journal holds no password
-    facts = event.facts
-    if event.kind == "begin":
-        journal.know(run_id=_begin(client, facts))
+def _send(outbox: Outbox, events: list[Event]) -> None:
+    """Send one event, or several of metrics, to MLflow."""
+    uri, current = outbox.metadata["uri"], mlflow.get_tracking_uri()
+    client = create_client(current if strip_credentials(current) == uri else uri)  # the outbox stores no password
+    event = events[0]
+    payload = event.payload
+    if event.kind == "start":
+        outbox.update_metadata(run_id=_create_run(client, payload))
         return
-    run_id = journal.facts["run_id"]
+    run_id = outbox.metadata["run_id"]
     match event.kind:
-        case "again":
+        case "resume":
             client.update_run(run_id, status="RUNNING")
             if "failure" in client.get_run(run_id).data.tags:
                 client.delete_tag(run_id, "failure")
         case "tags":
-            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in facts["tags"].items()])
+            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in payload["tags"].items()])
         case "metrics":
-            # With the same time as before, MLflow takes what it was told already for what it is.
-            each = [told.facts for told in (event, *more)]
-            metrics = [Metric(key, value, told["time"], told["step"]) for told in each for key, value in told["values"].items()]
+            # A metric that is sent again after an interruption has the same time, by which MLflow recognises the duplicate.
+            payloads = [event.payload for event in events]
+            metrics = [
+                Metric(name, value, payload["time"], payload["step"])
+                for payload in payloads
+                for name, value in payload["values"].items()
+            ]
             client.log_batch(run_id, metrics=metrics)
         case "files":
-            client.log_artifacts(run_id, str(event.folder / "files"), facts["where"])
+            client.log_artifacts(run_id, str(event.folder / "files"), payload["artifact_path"])
         case "model":
-            _model(client, run_id, event.folder / "files", facts["name"])
+            _log_model(client, run_id, event.folder / "files", payload["name"])
         case "end":
-            client.set_terminated(run_id, facts["status"], facts["time"])
-            if facts["status"] == "FINISHED":
-                with contextlib.suppress(NotImplementedError, MlflowException):  # not every store of artifacts can forget
-                    get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts(CHECKPOINTS)
+            client.set_terminated(run_id, payload["status"], payload["time"])
+            if payload["status"] == "FINISHED":
+                with contextlib.suppress(NotImplementedError, MlflowException):  # not every artifact store can delete
+                    repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+                    repository.delete_artifacts(CHECKPOINT_ARTIFACTS)
 
 
-def _begin(client: mlflow.MlflowClient, facts: dict) -> str:
-    """The id of the run, which is made unless that was done and could not be noted."""
-    with one_at_a_time("experiment"):
-        experiment = client.get_experiment_by_name(facts["experiment"])
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(facts["experiment"])
-        client.set_experiment_tag(
-            experiment_id, "mlflow.experimentKind", "custom_model_development"
-        )  # else the UI shows language models
-    if facts.get("sweep"):
-        facts["tags"][MLFLOW_PARENT_RUN_ID] = _sweep(client, **facts["sweep"])
-    made = client.search_runs([experiment_id], f"tags.{JOURNAL} = '{facts['tags'][JOURNAL]}'", max_results=1)
-    run = made[0] if made else client.create_run(experiment_id, facts["time"], facts["tags"], facts["name"])
-    client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in facts["params"].items()])
+def _create_run(client: mlflow.MlflowClient, payload: dict) -> str:
+    """The id of the run, which is created unless an earlier attempt did so and was interrupted before the id was stored."""
+    with file_lock("experiment"):
+        experiment = client.get_experiment_by_name(payload["experiment"])
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(payload["experiment"])
+        # Otherwise MLflow's UI shows its views for language models.
+        client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
+    if payload.get("sweep"):
+        payload["tags"][MLFLOW_PARENT_RUN_ID] = _parent_run_id(client, **payload["sweep"])
+    runs = client.search_runs([experiment_id], f"tags.{OUTBOX_TAG} = '{payload['tags'][OUTBOX_TAG]}'", max_results=1)
+    run = runs[0] if runs else client.create_run(experiment_id, payload["time"], payload["tags"], payload["name"])
+    client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in payload["params"].items()])
     inputs = [
-        DatasetInput(Dataset(**data), [InputTag(MLFLOW_DATASET_CONTEXT, context)]) for context, data in facts["inputs"].items()
+        DatasetInput(Dataset(**data), [InputTag(MLFLOW_DATASET_CONTEXT, split)]) for split, data in payload["inputs"].items()
     ]
     client.log_inputs(run.info.run_id, datasets=inputs)
     return run.info.run_id
 
 
-def _sweep(client: mlflow.MlflowClient, journal: str, experiment: str) -> str:
-    """The id of a sweep's run, which another process may be about to make.
+def _parent_run_id(client: mlflow.MlflowClient, journal: str, experiment: str) -> str:
+    """The id of a sweep's run, which another process may be about to create.
+
+    Args:
+        client: MLflow's.
+        journal: name of the outbox of the sweep.
+        experiment: name of its experiment.
 
     Raises:
-        LookupError: it is not there yet.
+        LookupError: the run does not exist yet.
     """
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id], f"tags.{JOURNAL} = '{journal}'") if found else []
+    parent = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([parent.experiment_id], f"tags.{OUTBOX_TAG} = '{journal}'") if parent else []
     if not runs:
-        raise LookupError(f"its sweep {journal} has not begun")
+        raise LookupError(f"the run of the sweep {journal} has not been created yet")
     return runs[0].info.run_id
 
 
-def _model(client: mlflow.MlflowClient, run_id: str, folder: Path, name: str) -> None:
+def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path, name: str) -> None:
     run = client.get_run(run_id)
-    made = client.create_logged_model(run.info.experiment_id, name, run_id, params=run.data.params)
-    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-    client.log_model_artifacts(made.model_id, str(folder))
-    client.finalize_logged_model(made.model_id, "READY")
+    model = client.create_logged_model(run.info.experiment_id, name, run_id, params=run.data.params)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")

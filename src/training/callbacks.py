@@ -105,12 +105,12 @@ class StopWhenAsked(keras.callbacks.Callback):
     """Ends a run that was asked to stop: in an epoch after the step that runs, so that it can be saved, elsewhere at once."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        signals.put_off(until_checked=True)
+        signals.defer(enabled=True)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if batch + 1 == self.params["steps"]:
-            signals.put_off(until_checked=False)
-        signals.check()
+            signals.defer(enabled=False)
+        signals.raise_if_requested()
 
 
 class GradientNorm(keras.callbacks.Callback):

@@ -234,7 +234,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.steps += 1
         # A state is safe once its file is there, so one is taken the sooner, the longer that takes.
         since = self.steps if self.chosen.unit == "steps" else time.monotonic() - self.last_time + self.writing
-        if self.chosen.every is not None and (since >= self.chosen.every or signals.asked()):
+        if self.chosen.every is not None and (since >= self.chosen.every or signals.stop_requested()):
             self.save(batch + 1)
 
     def on_train_end(self, logs: Logs | None = None) -> None:

@@ -1,5 +1,7 @@
 """Knowledge distillation: a model learns from what another one answers, too."""
 
+from collections.abc import Callable
+
 import hydra.utils
 import keras
 from keras import KerasTensor
@@ -35,11 +37,11 @@ def distiller(student: keras.Model, teacher: keras.Model, chosen: schema.Compres
     return Distiller(teacher, student, learned, student_loss_weight=1 - chosen.teacher_weight, name="distiller")
 
 
-def teacher(recorded: dict, weights: str, chosen: schema.Settings, task: Task) -> keras.Model:
-    """A finished run's model, from its recorded settings and weights.
+def teacher(recorded: dict, load_weights: Callable[[keras.Model], None], chosen: schema.Settings, task: Task) -> keras.Model:
+    """A finished run's model, from its recorded settings and what loads its weights.
 
     Raises:
-        UserError: it was trained on other data, by reward, or by a recipe that is another one now.
+        UserError: it was trained on other data, or by reward.
     """
     theirs = recorded["dataset"]
     if (theirs["builder"], theirs["config"]) != (chosen.dataset.builder, chosen.dataset.config):
@@ -52,11 +54,5 @@ def teacher(recorded: dict, weights: str, chosen: schema.Settings, task: Task) -
     made = task.model(hydra.utils.get_method(model.target), model.hyperparameters)
     if task.label_goes_in:
         raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
-    try:
-        made.load_weights(weights)
-    except ValueError as error:
-        raise UserError(
-            f"The weights of compression.teacher={chosen.compression.teacher} do not fit its recipe, which has changed since; "
-            "choose a run that was made with this version."
-        ) from error
+    load_weights(made)
     return made

@@ -225,5 +225,5 @@ def fit(
             verbose=0 if quiet else "auto",
         ).history
     finally:
-        signals.put_off(until_checked=False)
+        signals.defer(enabled=False)
     return float(best.best if training.restore_best_weights else history[training.monitor][-1])

@@ -1,4 +1,4 @@
-"""What a finished run's model writes, asked for on the command line."""
+"""`src.generate`: texts and images from the model of a finished run."""
 
 import pytest
 from matplotlib import image
@@ -13,7 +13,7 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"),
+    ("arguments", "message"),
     [
         ([], "The setting 'run' is missing; write run=<id>."),
         (["abc"], "'abc' cannot be read; write key=value, like run=<id>."),
@@ -25,86 +25,96 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
         (["run=x", "seed=["], "A value cannot be read"),
     ],
 )
-def test_a_mistake_is_answered_before_anything_loads(typed, answer):
+def test_invalid_arguments_are_reported_in_one_sentence(arguments, message):
     with pytest.raises(UserError) as raised:
-        generate.read(typed)
-    assert str(raised.value).startswith(answer)
+        generate.read(arguments)
+    assert str(raised.value).startswith(message)
 
 
-def test_a_prompt_is_taken_letter_by_letter():
+def test_a_prompt_is_taken_literally():
     assert generate.read(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
     assert generate.read(["run=123", "top_k=null", "temperature=1"]).run == "123"
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
-    class Old(finished_runs.Stored):
+    class OldRun(finished_runs.FinishedRun):
         def __init__(self, run_id, setting):
-            self.name, self.recorded = f"{setting}={run_id}", {"model": {"name": "gpt"}}
+            self.argument, self.config = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
-    monkeypatch.setattr(finished_runs, "Stored", Old)
+    monkeypatch.setattr(finished_runs, "FinishedRun", OldRun)
     with pytest.raises(UserError, match="run=old was made with another version of this project"):
         generate.generate(generate.read(["run=old"]))
 
 
-def test_a_run_writes_afterwards_the_same_each_time(command, here):
+def test_generated_texts_are_reproducible(command, here):
     done = command("model=gpt", *SLICES, *SMALL, "training.epochs=1", "training.steps_per_epoch=3", "tracking.log_model=false")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run,) = runs(here, "docstrings")
     assert run.data.metrics["test/bits_per_character"] > 0
     assert run.data.params["task.name"] == "language_modeling"
-    kept = [found.path for found in client(here).list_artifacts(run.info.run_id)]
-    assert {"vocabulary.json", "model.weights.h5"} <= set(kept)
+    artifacts = [item.path for item in client(here).list_artifacts(run.info.run_id)]
+    assert {"vocabulary.json", "model.weights.h5"} <= set(artifacts)
 
-    def write(*arguments):
+    def generate_texts(*arguments):
         return command(*arguments, module="src.generate")
 
-    wish = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
-    first, again, other = write(*wish), write(*wish), write(*wish, "seed=1")
+    arguments = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
+    first, repeated, other_seed = (
+        generate_texts(*arguments), generate_texts(*arguments), generate_texts(*arguments, "seed=1")
+    )  # fmt: skip
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     assert first.stdout.count("The") >= 2
-    assert first.stdout == again.stdout != other.stdout
-    unknown = write("run=0123", "prompt=The")
+    assert first.stdout == repeated.stdout != other_seed.stdout
+    unknown = generate_texts("run=0123", "prompt=The")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("run=0123 names no finished run;")
 
 
-def test_a_run_paints_afterwards_the_same_each_time(command, here):
+def test_generated_images_are_reproducible(command, here):
     few = ("model.width=8", "training.epochs=1", "task.samples=20", "dataset.epochs=1", "dataset.limit=128")
     done = command("model=diffusion", *few, "model.timesteps=20", "tracking.log_model=false")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    made, judge = (
-        next(run.info.run_id for run in runs(here, "digits") if run.data.tags["model"] == name) for name in ("diffusion", "cnn")
-    )
+    run_ids = {run.data.tags["model"]: run.info.run_id for run in runs(here, "digits")}
+    diffusion, classifier = run_ids["diffusion"], run_ids["cnn"]
 
-    def paint(folder, *arguments):
-        return command(f"run={made}", f"to={folder}", *arguments, module="src.generate")
+    def generate_images(folder, *arguments):
+        return command(f"run={diffusion}", f"to={folder}", *arguments, module="src.generate")
 
-    done = paint("first", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2")
+    done = generate_images("first", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2")
     assert (done.returncode, done.stderr) == (0, "")
     assert "11 images" in done.stdout
     pictures = sorted(path.name for path in (here / "first").iterdir())
     assert pictures == [*(f"{n:02}.png" for n in range(11)), "all.png"]
     assert image.imread(here / "first" / "00.png").shape[:2] == (8, 8)
     assert image.imread(here / "first" / "all.png").shape[:2] == (2 * 9 - 1, 8 * 9 - 1)
-    for where, seed in (("again", 0), ("other", 1)):
-        wish = (f"run={made}", f"to={where}", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2", f"seed={seed}")
-        generate.generate(generate.read(wish))
-    first, again, other = ((here / name / "all.png").read_bytes() for name in ("first", "again", "other"))
-    assert first == again != other
+    for folder, seed in (("repeated", 0), ("other_seed", 1)):
+        arguments = (
+            f"run={diffusion}",
+            f"to={folder}",
+            "number=11",
+            "label=3",
+            "steps=4",
+            "eta=0.5",
+            "guidance=2",
+            f"seed={seed}",
+        )
+        generate.generate(generate.read(arguments))
+    first, repeated, other_seed = ((here / name / "all.png").read_bytes() for name in ("first", "repeated", "other_seed"))
+    assert first == repeated != other_seed
 
-    for words, answer in (
+    for arguments, message in (
         (["label=x"], "There is no label 'x'; known: 0, 1, 2,"),
         (["steps=21"], "steps=21 must be 1 to 20"),
         (
             ["prompt=The"],
-            f"The model of run={made} takes no 'prompt'; it takes: seed, number, label, to, steps, eta, guidance.",
+            f"The model of run={diffusion} takes no 'prompt'; it takes: seed, number, label, to, steps, eta, guidance.",
         ),
     ):
         with pytest.raises(UserError) as raised:
-            generate.generate(generate.read([f"run={made}", *words]))
-        assert str(raised.value).startswith(answer)
+            generate.generate(generate.read([f"run={diffusion}", *arguments]))
+        assert str(raised.value).startswith(message)
     with pytest.raises(UserError, match="learned image_classification and generates nothing; choose one of image_generation"):
-        generate.generate(generate.read([f"run={judge}"]))
+        generate.generate(generate.read([f"run={classifier}"]))

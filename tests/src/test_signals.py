@@ -1,58 +1,62 @@
-"""A process that is asked to stop stops, also where an exception is dropped."""
+"""A process that is asked to stop does stop, also where Python drops an exception."""
 
 import subprocess
 import sys
 
 from tests.commands import environment
 
-PROGRAM = """
+SIGNAL_IN_FINALIZER = """
 import os, signal
 from src import signals
 
-signals.listen()
+signals.install_handlers()
 
-class Deaf:
+class Finalized:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
         for _ in range(10_000):
             pass
 
-signals.check()
-deaf = Deaf()
-del deaf
-print("not heard")
+signals.raise_if_requested()
+finalized = Finalized()
+del finalized
+print("dropped")
 try:
-    signals.check()
+    signals.raise_if_requested()
 except KeyboardInterrupt:
-    print("heard")
+    print("raised")
 """
 
 
-PATIENT = """
+DEFERRED_SIGNAL = """
 import os, signal
 from src import signals
 
-signals.listen()
-signals.put_off(until_checked=True)
+signals.install_handlers()
+signals.defer(enabled=True)
 os.kill(os.getpid(), signal.SIGTERM)
-print("put off", signals.asked())
+print("deferred", signals.stop_requested())
 try:
     os.kill(os.getpid(), signal.SIGTERM)
 except KeyboardInterrupt:
     print("the second is not")
 try:
-    signals.check()
+    signals.raise_if_requested()
 except KeyboardInterrupt:
-    print("heard")
+    print("raised")
 """
 
 
-def test_a_request_can_be_put_off_once():
-    done = subprocess.run([sys.executable, "-c", PATIENT], env=environment(), capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n") == ["put off True", "the second is not", "heard", ""], done.stderr
+def test_the_first_signal_can_be_deferred():
+    process = subprocess.run(
+        [sys.executable, "-c", DEFERRED_SIGNAL], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert process.stdout.split("\n") == ["deferred True", "the second is not", "raised", ""], process.stderr
 
 
-def test_a_request_that_a_finalizer_drops_is_heard_later():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment(), capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n") == ["not heard", "heard", ""], done.stderr
-    assert "Exception ignored" in done.stderr
+def test_a_signal_that_a_finalizer_drops_is_raised_later():
+    process = subprocess.run(
+        [sys.executable, "-c", SIGNAL_IN_FINALIZER], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert process.stdout.split("\n") == ["dropped", "raised", ""], process.stderr
+    assert "Exception ignored" in process.stderr

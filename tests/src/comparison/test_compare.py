@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src import compare, metrics
+from src import compare
 from src.comparison import groups, significance, tables
 from src.comparison.groups import Group
 from src.errors import UserError
-from src.tracking.run_summaries import Finished
-from tests.bench_compare import fill
+from src.metrics import format_value
+from src.tracking.run_summaries import RunSummary
+from tests.bench_compare import create_runs
 from tests.commands import environment
 
 
-def finished(recipe="cnn", seed=0, start=0, tested_on="a", metrics=None, task="image_classification", **settings):
+def finished(recipe="cnn", seed=0, start_time=0, test_digest="a", metrics=None, task="image_classification", **settings):
     """A run as MLflow would have it."""
     own = {"model.name": recipe, "dataset.name": "digits", "task.name": task, "seed": str(seed), "tracking.run_name": "any"}
     own |= {name.replace("__", "."): value for name, value in settings.items()}
-    return Finished(f"{recipe}{start}", start, own, metrics or {"test/accuracy": 0.9}, tested_on)
+    return RunSummary(f"{recipe}{start_time}", start_time, own, metrics or {"test/accuracy": 0.9}, test_digest)
 
 
 def accuracies(recipe, *values, **more):
@@ -32,7 +33,7 @@ def accuracies(recipe, *values, **more):
 
 
 def test_runs_that_differ_by_their_seed_are_taken_together_and_of_each_seed_the_newest_counts():
-    runs = [*accuracies("cnn", 0.8, 0.9), finished("cnn", 1, start=5, metrics={"test/accuracy": 1.0})]
+    runs = [*accuracies("cnn", 0.8, 0.9), finished("cnn", 1, start_time=5, metrics={"test/accuracy": 1.0})]
     (group,) = groups.grouped(runs)
     assert sorted(group.values("test/accuracy")) == [0.8, 1.0]
     assert group.mean("test/accuracy") == pytest.approx(0.9)
@@ -54,7 +55,7 @@ def test_where_no_run_has_its_metric_that_is_said():
 
 
 def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranked_together():
-    runs = [finished("cnn"), finished("rnn", tested_on="b"), finished("lstm", task="text_classification")]
+    runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
     runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
     runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
     found = [[group.recipe for group in board.groups] for board in groups.boards(runs)]
@@ -69,7 +70,7 @@ def test_a_group_is_named_by_what_is_particular_about_it():
 
 def test_an_experiment_goes_by_its_own_name():
     runs = [finished("cnn", filters="8", experiment="cnn_small"), finished("cnn", filters="16", experiment="cnn_large")]
-    runs += [finished("cnn", start=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
+    runs += [finished("cnn", start_time=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
     runs[0].settings["epochs"] = "9"
     (board,) = groups.boards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn", "cnn_large", "cnn_small epochs=1", "cnn_small epochs=9"]
@@ -135,7 +136,7 @@ def test_less_is_better_of_an_error():
     ],
 )  # fmt: skip
 def test_numbers_have_four_digits(value, metric, shown):
-    assert metrics.number(value, metric) == shown
+    assert format_value(value, metric) == shown
 
 
 def test_every_form_has_the_same_numbers():
@@ -159,7 +160,7 @@ def some(tmp_path_factory):
         patched.chdir(folder)
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         mlflow.set_tracking_uri(None)
-        fill(None, 30)
+        create_runs(None, 30)
         yield folder
 
 

@@ -72,7 +72,7 @@ def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
     process = start(here, *words, "seed=0,1,2")
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    assert said.count("it goes on from epoch") == 2
+    assert said.count("interrupted run from epoch") == 2
     left = Left(here)
     assert [run.info.run_id for run in left.parents] == [sweep.info.run_id]
     assert {run.info.status for run in left.runs} == {"FINISHED"}

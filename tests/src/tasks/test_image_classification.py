@@ -90,14 +90,14 @@ def test_the_served_model_takes_pixels_and_names_its_answers(task, tmp_path):
 
 def test_an_image_of_another_shape_is_refused(task, tmp_path):
     serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
-    served = serving.Served(str(tmp_path / "saved"))
+    served = serving.ServedModel(str(tmp_path / "saved"))
     with pytest.raises(ValueError, match=r"takes inputs of shape \(None, 8, 8, 1\), not \(2, 8, 8, 3\)"):
         served.predict(np.zeros((2, 8, 8, 3), np.uint8))
 
 
 def test_no_images_get_no_answers(task, tmp_path):
     serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
-    answers = serving.Served(str(tmp_path / "saved")).predict(task.test.raw[:0])
+    answers = serving.ServedModel(str(tmp_path / "saved")).predict(task.test.raw[:0])
     assert {name: values.shape for name, values in answers.items()} == {"probability": (0, 10), "class": (0,)}
 
 

@@ -62,7 +62,7 @@ def test_the_served_model_takes_plain_strings(create, tmp_path, recipe):
     wanted = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     np.testing.assert_allclose(answers["probability"], wanted, rtol=1e-4)
     np.testing.assert_array_equal(answers["class"], logits.argmax(axis=1))
-    served = serving.Served(str(tmp_path / "saved"))
+    served = serving.ServedModel(str(tmp_path / "saved"))
     np.testing.assert_array_equal(served.predict(["好看 film", "never seen"])["class"].shape, (2,))
     assert np.isfinite(served.predict(["", "   ", "?"])["probability"]).all()  # a user may send nothing
 
@@ -132,7 +132,7 @@ def test_chinese_is_not_one_token(create):
 def test_no_texts_get_no_answers(create, tmp_path):
     task = create(data())
     serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
-    assert serving.Served(str(tmp_path / "saved")).predict([])["probability"].shape == (0, 2)
+    assert serving.ServedModel(str(tmp_path / "saved")).predict([])["probability"].shape == (0, 2)
 
 
 def test_encoding_for_serving_is_that_of_training(create):

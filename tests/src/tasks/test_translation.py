@@ -95,7 +95,7 @@ def test_it_learns_by_heart_writes_by_itself_and_is_served(create, tmp_path, rec
     assert wanted[2] in figures["alignments.html"]
     answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved"), task.encoder)
     assert answers["text"].tolist() == wanted
-    assert serving.Served(str(tmp_path / "saved")).predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
+    assert serving.ServedModel(str(tmp_path / "saved")).predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
 
 
 @pytest.mark.parametrize("unit", ["word", "bpe"])

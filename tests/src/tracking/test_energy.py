@@ -1,51 +1,51 @@
-"""The energy of a run is what the machine's own counters count while it lasts."""
+"""The energy of a run: what the machine's own counters count while it lasts."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from src.tracking import system
-from src.tracking.energy import Meter
+from src.tracking.energy import EnergyMeter
 
 
 @pytest.fixture
 def sockets(tmp_path):
-    """sockets(first, second): what two sockets have counted, in joules, as Linux shows it."""
+    """sockets(first, second): sets the counters of two sockets, in joules, in files like Linux's; returns their folder."""
 
-    def count(*joules):
+    def set_counters(*joules):
         for number, value in enumerate(joules):
-            for name in (f"intel-rapl:{number}", f"intel-rapl:{number}:0"):  # the second one is a part of the first
+            for name in (f"intel-rapl:{number}", f"intel-rapl:{number}:0"):  # the second one is a subzone of the first
                 (tmp_path / name).mkdir(exist_ok=True)
                 (tmp_path / name / "energy_uj").write_text(f"{int(value * 1e6)}\n")
                 (tmp_path / name / "max_energy_range_uj").write_text("262143328850\n")
         return tmp_path
 
-    return count
+    return set_counters
 
 
-def test_all_sockets_are_added_up_and_a_counter_that_begins_again_goes_on(sockets):
-    meter = Meter(sockets(1000, 262_000))
+def test_all_sockets_are_added_up_and_counters_may_wrap_around(sockets):
+    meter = EnergyMeter(sockets(1000, 262_000))
     assert meter
     assert meter.joules() == 0
     sockets(1010, 262_100)
     assert meter.joules() == pytest.approx(110)
-    sockets(1010, 56.67115)  # wrapped at 262,143.32885
+    sockets(1010, 56.67115)  # wrapped around at 262,143.32885
     assert meter.joules() == pytest.approx(210)
 
 
-def test_where_nothing_counts_there_is_nothing_to_tell(tmp_path, sockets):
-    assert not Meter(tmp_path / "not there")
+def test_a_machine_without_counters_has_no_energy_meter(tmp_path, sockets):
+    assert not EnergyMeter(tmp_path / "missing")
     (sockets(1) / "intel-rapl:0" / "energy_uj").unlink()
     (tmp_path / "intel-rapl:0" / "energy_uj").mkdir()  # cannot be read
-    assert not Meter(tmp_path)
+    assert not EnergyMeter(tmp_path)
 
 
-def test_a_run_tells_what_it_and_the_processes_before_it_have_used(sockets, monkeypatch):
-    told, facts = {}, {"joules": 5.0, "processes": 2}
-    journal = SimpleNamespace(facts=facts, know=facts.update, last_step=lambda prefix: 0)
-    record = SimpleNamespace(journal=journal, metrics=lambda values, step: told.update(values))
+def test_a_resumed_run_logs_the_energy_of_all_its_processes(sockets, monkeypatch):
+    logged, metadata = {}, {"joules": 5.0, "processes": 2}
+    outbox = SimpleNamespace(metadata=metadata, update_metadata=metadata.update, last_step=lambda prefix: 0)
+    run_logger = SimpleNamespace(outbox=outbox, log_metrics=lambda values, step: logged.update(values))
     folder = sockets(1000)
-    monkeypatch.setattr(system, "Meter", lambda: Meter(folder))
-    with system.SystemMetrics(record, 60):
+    monkeypatch.setattr(system, "EnergyMeter", lambda: EnergyMeter(folder))
+    with system.SystemMetricsMonitor(run_logger, 60):
         sockets(1010)
-    assert told["joules"] == facts["joules"] == pytest.approx(15)
+    assert logged["joules"] == metadata["joules"] == pytest.approx(15)

@@ -1,5 +1,6 @@
-"""What can go wrong with a run, and what is lost by it: nothing but the steps since the last checkpoint."""
+"""Faults that a run survives, and what it loses: nothing but the steps since the last checkpoint."""
 
+import json
 import re
 import resource
 import signal
@@ -13,7 +14,7 @@ import mlflow
 import pytest
 
 from src.tracking import status
-from src.tracking.outbox import Journal
+from src.tracking.outbox import Outbox
 from src.training import checkpoint
 from tests import faults
 from tests.commands import ROOT, environment, start, until
@@ -22,19 +23,19 @@ from tests.stored import client, runs, steps, unfinished
 
 LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", "tracking.log_model=false")
 PASSWORD = "open sesame, please"
-FULL = """  # src.run, on a disk that gets full after the third epoch; what is reserved can still be made use of
+DISK_FULL = """  # src.run on a disk that fills up after the third epoch, except for the reserved space
 import errno, pathlib
 from src import run
 from src.tracking import outbox
 
 write, full = pathlib.Path.write_text, False
 
-def write_text(path, text, *more, **named):
+def write_text(path, text, *args, **kwargs):
     global full
     full = full or path.name == "event.json" and '"val/loss"' in text and '"step": 3' in text
     if full and any(outbox.ROOT.glob("*/reserve")):
         raise OSError(errno.ENOSPC, "No space left on device")
-    return write(path, text, *more, **named)
+    return write(path, text, *args, **kwargs)
 
 pathlib.Path.write_text = write_text
 run.main()
@@ -43,12 +44,12 @@ run.main()
 
 @pytest.fixture
 def server(tmp_path_factory):
-    there = Server(tmp_path_factory.mktemp("server"))
-    yield there
-    there.stop()
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
 
 
-def test_a_killed_run_is_closed_by_the_next_command_and_goes_on_when_it_is_typed_again(here, command):
+def test_a_killed_run_is_marked_by_the_next_command_and_resumed_when_its_own_is_typed_again(here, command):
     process = start(here, *LSTM, "training.epochs=200", fresh=True)
     until(process, "epoch 3/200")
     process.kill()
@@ -59,23 +60,23 @@ def test_a_killed_run_is_closed_by_the_next_command_and_goes_on_when_it_is_typed
     assert command("model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32").returncode == 0
     run = client(here).get_run(run.info.run_id)
     assert run.info.status == "KILLED"
-    assert "without a word" in run.data.tags["failure"]
+    assert "ended without a status" in run.data.tags["failure"]
 
     process = start(here, *LSTM, "training.epochs=200")
-    assert "goes on from epoch" in until(process, "epoch 5/200")
+    assert "interrupted run from epoch" in until(process, "epoch 5/200")
     process.send_signal(signal.SIGTERM)
     process.wait()
-    found = [other for other in runs(client(here)) if other.data.tags["model"] == "lstm"]
-    assert [other.info.run_id for other in found] == [run.info.run_id]
-    assert found[0].info.status == "KILLED"
-    kept = here / "mlruns/1" / run.info.run_id / "artifacts"
-    assert "epoch 2/200" in (kept / "run.log").read_text()
-    assert "goes on from epoch" in (kept / "run-2.log").read_text()
-    history = steps(client(here), found[0])
+    lstm_runs = [run for run in runs(client(here)) if run.data.tags["model"] == "lstm"]
+    assert [each.info.run_id for each in lstm_runs] == [run.info.run_id]
+    assert lstm_runs[0].info.status == "KILLED"
+    artifacts = here / "mlruns/1" / run.info.run_id / "artifacts"
+    assert "epoch 2/200" in (artifacts / "run.log").read_text()
+    assert "interrupted run from epoch" in (artifacts / "run-2.log").read_text()
+    history = steps(client(here), lstm_runs[0])
     assert history == list(range(1, len(history) + 1))  # each epoch once
 
 
-def test_what_has_finished_is_not_gone_on_with(here, command):
+def test_a_finished_run_is_not_resumed(here, command):
     for _ in range(2):
         assert command(*LSTM, "training.epochs=1").returncode == 0
     assert [run.info.status for run in runs(client(here))] == ["FINISHED", "FINISHED"]
@@ -83,42 +84,42 @@ def test_what_has_finished_is_not_gone_on_with(here, command):
 
 
 @pytest.mark.slow
-def test_never_begins_afresh_and_an_id_names_the_run(here, command):
+def test_resume_never_starts_a_new_run_and_an_id_resumes_that_run(here, command):
     process = start(here, *LSTM, "training.epochs=6")
     until(process, "epoch 2/6")
     process.kill()
     process.wait()
-    (cut,) = runs(client(here))
+    (interrupted,) = runs(client(here))
     assert command(*LSTM, "training.epochs=6", "resume=never").returncode == 0
     assert len(runs(client(here))) == 2
-    done = command(*LSTM, "training.epochs=5", f"resume={cut.info.run_id}")
+    done = command(*LSTM, "training.epochs=5", f"resume={interrupted.info.run_id}")
     assert done.returncode == 2
     assert "is a run with other settings; it was: python -m src.run model=lstm model.units=8" in done.stderr
-    done = command(*LSTM, "training.epochs=6", f"resume={cut.info.run_id}")
+    done = command(*LSTM, "training.epochs=6", f"resume={interrupted.info.run_id}")
     assert done.returncode == 0, done.stderr
-    assert client(here).get_run(cut.info.run_id).info.status == "FINISHED"
+    assert client(here).get_run(interrupted.info.run_id).info.status == "FINISHED"
     done = command(*LSTM, "training.epochs=6", "resume=nonsense")
     assert done.returncode == 2
     assert "resume=nonsense names no run" in done.stderr
 
 
-def test_it_goes_on_where_the_local_files_are_gone(here, command):
+def test_a_run_whose_local_files_are_lost_is_resumed_from_mlflow(here, command):
     process = start(here, *LSTM, "training.epochs=30")
     until(process, "epoch 8/30")
     process.send_signal(signal.SIGINT)
     process.wait()
-    (cut,) = runs(client(here))
+    (interrupted,) = runs(client(here))
     (folder,) = unfinished(here)
     folder.rename(here / "lost")
     done = command(*LSTM, "training.epochs=30")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"goes on from epoch [2-9], ", done.stdout)
+    assert re.search(r"interrupted run from epoch [2-9], ", done.stdout)
     (run,) = runs(client(here))
-    assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
+    assert (run.info.run_id, run.info.status) == (interrupted.info.run_id, "FINISHED")
     assert steps(client(here), run) == list(range(1, 31))
 
 
-def test_a_server_that_is_away_at_the_start_gets_everything_later(here, server, command):
+def test_a_server_that_is_down_at_the_start_gets_everything_later(here, server, command):
     done = command(*LSTM, "training.epochs=3", MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 0, done.stderr
     assert "does not answer" in done.stdout + done.stderr
@@ -143,41 +144,43 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(here, server):
     process.send_signal(signal.SIGSTOP)  # a server takes longer to start than the rest of this training
     server.start()
     process.send_signal(signal.SIGCONT)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
     remote = mlflow.MlflowClient(server.uri)
     (run,) = runs(remote)
     assert run.info.status == "FINISHED"
     assert steps(remote, run) == list(range(1, 41))
-    assert not remote.list_artifacts(run.info.run_id, "checkpoints")  # of no use any more
+    assert not remote.list_artifacts(run.info.run_id, "checkpoints")  # deleted once the run has finished
     assert not unfinished(here)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "strategy"), [("lstm", "single"), ("cnn", "mirrored")])
 def test_killed_at_random_moments_it_ends_the_same(recipe, strategy):
-    words = faults.arguments(recipe, strategy)
-    with faults.folders(2) as (whole, cut):
-        reference = faults.alone(words, whole)
-        result, lost = faults.suffer(words, cut, [("kill -9", 17), ("killed while it saves", 33), ("disk full", 52)])
+    overrides = faults.overrides(recipe, strategy)
+    with faults.folders(2) as (undisturbed, disturbed):
+        reference = faults.run_undisturbed(overrides, undisturbed)
+        result, repeated = faults.run_with_faults(
+            overrides, disturbed, [("kill -9", 17), ("killed while it saves", 33), ("disk full", 52)]
+        )
     assert reference.same_as(result)
-    assert lost["kill -9"] <= faults.EVERY
-    assert lost["killed while it saves"] <= faults.EVERY
-    assert lost["disk full"] > faults.EVERY  # none could be written, so it had to be the one before
+    assert repeated["kill -9"] <= faults.CHECKPOINT_EVERY
+    assert repeated["killed while it saves"] <= faults.CHECKPOINT_EVERY
+    assert repeated["disk full"] > faults.CHECKPOINT_EVERY  # no checkpoint could be written, so an older one was used
 
 
 def test_the_page_of_src_shows_the_table_of_faults():
     readme = (ROOT / "src" / "README.md").read_text(encoding="utf-8")
-    head = f"| | {' | '.join([*faults.IN_TURN, 'server dies'])} | end |"
-    rows = readme[readme.index(head) :].split("\n\n")[0].splitlines()[2:]
-    assert [row.split("`")[1] for row in rows] == sorted(faults.SMALL)
+    header = f"| | {' | '.join([*faults.TABLE_FAULTS, 'server dies'])} | end |"
+    rows = readme[readme.index(header) :].split("\n\n")[0].splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == sorted(faults.SHORT_RUNS)
     assert all(row.endswith("| nothing | the same |") for row in rows)
 
 
-def test_what_a_full_disk_does_not_take_is_said_and_the_training_goes_on(here):
-    words = [*LSTM, "model.units=256", "checkpoint.every=5", "training.epochs=1", "training.steps_per_epoch=12"]
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_training_continues(here):
+    overrides = [*LSTM, "model.units=256", "checkpoint.every=5", "training.epochs=1", "training.steps_per_epoch=12"]
     done = subprocess.run(
-        [sys.executable, "-m", "src.run", *words],
+        [sys.executable, "-m", "src.run", *overrides],
         cwd=here, env=environment(), capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)),  # bytes of a file
     )  # fmt: skip
@@ -187,20 +190,22 @@ def test_what_a_full_disk_does_not_take_is_said_and_the_training_goes_on(here):
     assert "File too large" in run.data.tags["checkpoint.failure"]
 
 
-def test_a_run_that_a_full_disk_ends_goes_on_once_there_is_room(here, command):
-    words = [*LSTM, "training.epochs=4", "training.steps_per_epoch=20"]
-    done = subprocess.run([sys.executable, "-c", FULL, *words], env=environment(), capture_output=True, text=True, check=False)
+def test_a_run_that_a_full_disk_ended_is_resumed_once_there_is_space(here, command):
+    overrides = [*LSTM, "training.epochs=4", "training.steps_per_epoch=20"]
+    done = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, *overrides], env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("No space is left on the disk of mlruns")
     assert done.stderr.count("\n") == 1
-    (cut,) = runs(client(here))
-    assert cut.info.status == "FAILED"
-    assert cut.data.tags["failure"].startswith("DiskFullError: No space is left")
-    done = command(*words)
+    (interrupted,) = runs(client(here))
+    assert interrupted.info.status == "FAILED"
+    assert interrupted.data.tags["failure"].startswith("DiskFullError: No space is left")
+    done = command(*overrides)
     assert done.returncode == 0, done.stderr
-    assert "it goes on from epoch 3, step 20" in done.stdout
+    assert "Resuming an interrupted run from epoch 3, step 20" in done.stdout
     (run,) = runs(client(here))
-    assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
+    assert (run.info.run_id, run.info.status) == (interrupted.info.run_id, "FINISHED")
     assert steps(client(here), run) == [1, 2, 3, 4]
 
 
@@ -209,19 +214,19 @@ def test_processes_on_one_file_lose_nothing(here, number):
     tiny = ("training.epochs=3", "training.steps_per_epoch=5")
     processes = [start(here, *LSTM, *tiny, f"seed={seed}") for seed in range(number)]
     for process in processes:
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
-    found = runs(client(here))
-    assert sorted(run.data.params["seed"] for run in found) == [str(seed) for seed in range(number)]
-    for run in found:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    finished = runs(client(here))
+    assert sorted(run.data.params["seed"] for run in finished) == [str(seed) for seed in range(number)]
+    for run in finished:
         assert run.info.status == "FINISHED"
         assert steps(client(here), run) == [1, 2, 3]
         assert "test/mae" in run.data.metrics
     assert not unfinished(here)
 
 
-class Slow:
-    """Passes on to a server what it is told, seconds later."""
+class SlowProxy:
+    """A TCP proxy that delays what it forwards to a server, by seconds."""
 
     def __init__(self, port, delay):
         self.port, self.delay, self.listening = port, delay, socket.create_server(("127.0.0.1", 0))
@@ -231,15 +236,15 @@ class Slow:
     def _accept(self):
         while True:
             try:
-                near = self.listening.accept()[0]
+                client_side = self.listening.accept()[0]
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self.port))
-            for source, target, delay in ((near, far, self.delay), (far, near, 0)):
-                threading.Thread(target=self._pass, args=(source, target, delay), daemon=True).start()
+            server_side = socket.create_connection(("127.0.0.1", self.port))
+            for source, target, delay in ((client_side, server_side, self.delay), (server_side, client_side, 0)):
+                threading.Thread(target=self._forward, args=(source, target, delay), daemon=True).start()
 
     @staticmethod
-    def _pass(source, target, delay):
+    def _forward(source, target, delay):
         try:
             while chunk := source.recv(1 << 16):
                 time.sleep(delay)
@@ -252,23 +257,23 @@ class Slow:
 @pytest.mark.slow
 def test_a_slow_server_does_not_hold_up_the_training(here, server):
     server.start()
-    slow = Slow(server.port, delay=0.5)
-    process = start(here, *LSTM, "training.epochs=30", MLFLOW_TRACKING_URI=slow.uri)
+    proxy = SlowProxy(server.port, delay=0.5)
+    process = start(here, *LSTM, "training.epochs=30", MLFLOW_TRACKING_URI=proxy.uri)
     until(process, "epoch 30/30")
     process.send_signal(signal.SIGSTOP)
     remote = mlflow.MlflowClient(server.uri)
-    known = [steps(remote, run) for run in runs(remote)]
+    uploaded = [steps(remote, run) for run in runs(remote)]
     process.send_signal(signal.SIGCONT)
-    assert len(known) < 1 or len(known[0]) < 30  # the training was not waiting for it
-    said, _ = process.communicate()
-    slow.listening.close()
-    assert process.returncode == 0, said
+    assert len(uploaded) < 1 or len(uploaded[0]) < 30  # the training was not waiting for it
+    output, _ = process.communicate()
+    proxy.listening.close()
+    assert process.returncode == 0, output
     (run,) = runs(remote)
     assert run.info.status == "FINISHED"
     assert steps(remote, run) == list(range(1, 31))
 
 
-def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_factory, command):
+def test_a_password_reaches_the_server_and_nothing_else(here, tmp_path_factory, command):
     folder = tmp_path_factory.mktemp("server")
     settings = folder / "auth.ini"
     settings.write_text(
@@ -287,31 +292,31 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else(here, tmp_path_f
         assert "does not answer" in wrong.stdout
         assert "You are not authenticated" in wrong.stdout
         assert len(unfinished(here)) == 1
-        # A name that holds the password: somebody's mistake, and still it is not kept.
+        # A run name that contains the password, by mistake: it is redacted.
         right = command(
             *LSTM, "training.epochs=2", f"tracking.run_name='with {PASSWORD}'",
             **account, MLFLOW_TRACKING_PASSWORD=PASSWORD,
         )  # fmt: skip
         assert right.returncode == 0, right.stderr
-        found = faults.send(here, server.uri, MLFLOW_TRACKING_USERNAME="admin", MLFLOW_TRACKING_PASSWORD=PASSWORD)
-        assert found.returncode == 0, found.stderr
+        synced = faults.sync(here, server.uri, MLFLOW_TRACKING_USERNAME="admin", MLFLOW_TRACKING_PASSWORD=PASSWORD)
+        assert synced.returncode == 0, synced.stderr
         assert not unfinished(here)
-        told = b"".join(path.read_bytes() for path in [*folder.rglob("*"), *here.rglob("*")] if path.is_file())
-        assert b"with ***" in told
-        assert PASSWORD.encode() not in told
+        written = b"".join(path.read_bytes() for path in [*folder.rglob("*"), *here.rglob("*")] if path.is_file())
+        assert b"with ***" in written
+        assert PASSWORD.encode() not in written
         assert PASSWORD not in right.stdout + right.stderr
     finally:
         server.stop()
 
 
-def test_what_needs_an_earlier_run_says_so_where_the_server_is_away(here, server, command):
+def test_a_run_that_needs_an_earlier_one_reports_that_the_server_is_down(here, server, command):
     done = command("model=gan", MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 2
     assert f"MLflow at {server.uri} does not answer" in done.stderr
-    assert "earlier run that is needed here" in done.stderr
+    assert "an earlier run is needed from it" in done.stderr
 
 
-def test_a_deleted_experiment_is_answered_in_one_sentence(here, command):
+def test_a_deleted_experiment_is_reported_in_one_sentence(here, command):
     store = client(here)
     store.delete_experiment(store.create_experiment("co2"))
     done = command(*LSTM, "training.epochs=1")
@@ -319,59 +324,75 @@ def test_a_deleted_experiment_is_answered_in_one_sentence(here, command):
     assert "The experiment 'co2' was deleted in MLflow; type mlflow experiments restore --experiment-id" in done.stderr
 
 
-def test_a_journal_is_claimed_by_one_process(here):
-    journal = Journal.new(fingerprint="a", uri="b")
-    assert not Journal(journal.folder).claim()
-    journal.lock.release()
-    assert Journal(journal.folder).claim()
+def test_an_outbox_is_locked_by_one_process(here):
+    outbox = Outbox.create(fingerprint="a", uri="b")
+    assert not Outbox(outbox.folder).try_lock()
+    outbox.lock.release()
+    assert Outbox(outbox.folder).try_lock()
 
 
-def test_a_run_that_was_killed_before_it_began_leaves_nothing(here):
-    status.settle()
-    journal = Journal.new(fingerprint="a", uri="b")
-    journal.lock.release()
-    assert status.settle() == []
-    assert not journal.folder.exists()
+def test_a_run_that_was_killed_before_it_started_leaves_nothing(here):
+    status.sync()
+    outbox = Outbox.create(fingerprint="a", uri="b")
+    outbox.lock.release()
+    assert status.sync() == []
+    assert not outbox.folder.exists()
 
 
-def test_what_was_half_written_is_not_told(here):
-    journal = Journal.new(fingerprint="a", uri="b")
-    with journal.event("tags", tags={"told": "yes"}):
+def test_a_half_written_event_is_dropped(here):
+    outbox = Outbox.create(fingerprint="a", uri="b")
+    with outbox.add_event("tags", tags={"written": "yes"}):
         pass
-    with pytest.raises(RuntimeError), journal.event("tags", tags={"told": "no"}):
+    with pytest.raises(RuntimeError), outbox.add_event("tags", tags={"written": "no"}):
         raise RuntimeError
-    journal.lock.release()
-    again = Journal(journal.folder)
-    assert again.claim()
-    with again.event("tags", tags={"told": "later"}):
+    outbox.lock.release()
+    reopened = Outbox(outbox.folder)
+    assert reopened.try_lock()
+    with reopened.add_event("tags", tags={"written": "later"}):
         pass
-    assert [event.facts["tags"]["told"] for event in again.pending()] == ["yes", "later"]
+    assert [event.payload["tags"]["written"] for event in reopened.pending()] == ["yes", "later"]
 
 
-def test_what_was_told_is_not_told_again(here):
-    journal = Journal.new(fingerprint="a", uri="b")
-    journal.metrics({"loss": 1.0, "rate": 2.0}, step=1, time=0)
-    (journal.folder / "said.json").write_text("{}")  # as if it had been killed before it could note that
-    journal.lock.release()
-    again = Journal(journal.folder)
-    assert again.claim()
-    again.metrics({"loss": 1.0, "rate": 2.0, "new": 3.0}, step=1, time=1)
-    again.metrics({"loss": 0.5}, step=2, time=2)
-    told = [(event.facts["step"], event.facts["values"]) for event in again.pending()]
-    assert told == [(1, {"loss": 1.0, "rate": 2.0}), (1, {"new": 3.0}), (2, {"loss": 0.5})]
+def test_a_metric_is_logged_once_for_each_step(here):
+    outbox = Outbox.create(fingerprint="a", uri="b")
+    outbox.add_metrics({"loss": 1.0, "rate": 2.0}, step=1, time=0)
+    (outbox.folder / "last_steps.json").write_text("{}")  # as if the process had been killed before it wrote this file
+    outbox.lock.release()
+    reopened = Outbox(outbox.folder)
+    assert reopened.try_lock()
+    reopened.add_metrics({"loss": 1.0, "rate": 2.0, "new": 3.0}, step=1, time=1)
+    reopened.add_metrics({"loss": 0.5}, step=2, time=2)
+    logged = [(event.payload["step"], event.payload["values"]) for event in reopened.pending()]
+    assert logged == [(1, {"loss": 1.0, "rate": 2.0}), (1, {"new": 3.0}), (2, {"loss": 0.5})]
 
 
-def test_a_journal_that_another_process_removes_is_left_alone(here):
-    journal = Journal.new(fingerprint="a", uri="b")
-    other = Journal(journal.folder)
-    journal.remove()
-    assert other.facts == {}
-    assert not other.claim()
+def test_an_outbox_that_another_process_deletes_is_left_alone(here):
+    outbox = Outbox.create(fingerprint="a", uri="b")
+    other = Outbox(outbox.folder)
+    outbox.delete()
+    assert other.metadata == {}
+    assert not other.try_lock()
     assert not list((here / "mlruns/unfinished").iterdir())
-    assert Journal.all() == []
+    assert Outbox.all() == []
 
 
-def test_a_checkpoint_that_cannot_be_read_is_passed_over(here, caplog):
-    (here / "000001-00000002.npz").write_bytes(b"nothing of the kind")
+def test_an_outbox_of_an_earlier_version_is_read(here):
+    folder = here / "mlruns/unfinished/0123"
+    events = {"1": {"kind": "begin", "time": 0}, "2": {"kind": "files", "where": "figures"}, "3": {"kind": "again"}}
+    for number, event in events.items():
+        (folder / "outbox" / number).mkdir(parents=True)
+        (folder / "outbox" / number / "event.json").write_text(json.dumps(event))
+    (folder / "said.json").write_text(json.dumps({"val/loss": 7}))
+    (folder / "journal.json").write_text(json.dumps({"uri": "b", "begun": True, "over": True}))
+    (outbox,) = Outbox.all()
+    assert outbox.metadata == {"uri": "b", "started": True, "closed": True}
+    assert outbox.last_step("val/") == 7
+    assert [event.kind for event in outbox.pending()] == ["start", "files", "resume"]
+    assert outbox.pending()[1].payload == {"artifact_path": "figures"}
+    assert outbox.try_lock()
+
+
+def test_an_unreadable_checkpoint_is_skipped(here, caplog):
+    (here / "000001-00000002.npz").write_bytes(b"not an archive")
     assert checkpoint.read(here) is None
     assert "cannot be read" in caplog.text

@@ -18,17 +18,16 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from src import datasets, experiment
 from src.errors import OutOfMemoryError, UserError
 from src.tasks import registry, report
-from src.tracking import finished_runs, lifecycle, outbox, provenance, status
-from src.tracking import training_logger as recording
-from src.tracking.client import connected
+from src.tracking import finished_runs, lifecycle, outbox, provenance, status, training_logger
+from src.tracking.client import create_client
 from src.training import loop, strategies
 from tests.commands import ROOT, environment
 from tests.stored import artifacts, client, runs
 
 
 def only_run(client, experiment):
-    (found,) = runs(client, experiment)
-    return found
+    (run,) = runs(client, experiment)
+    return run
 
 
 @pytest.fixture
@@ -40,11 +39,11 @@ def cnn_run(finished_run, monkeypatch):
     return store, only_run(store, "digits"), finished_run.settings, finished_run.objective
 
 
-def test_a_run_carries_everything(cnn_run, settings):
-    client, found, chosen, objective = cnn_run
-    run_id, metrics, tags = found.info.run_id, found.data.metrics, found.data.tags
-    assert found.info.status == "FINISHED"
-    assert found.data.params == {name: str(value) for name, value in chosen.flat().items()}
+def test_a_run_logs_everything(cnn_run, settings):
+    client, run, run_settings, objective = cnn_run
+    run_id, metrics, tags = run.info.run_id, run.data.metrics, run.data.tags
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {name: str(value) for name, value in run_settings.flat().items()}
     assert (tags["model"], tags["dataset"], tags["task"], tags["strategy"]) == (
         "cnn",
         "digits",
@@ -58,7 +57,7 @@ def test_a_run_carries_everything(cnn_run, settings):
         assert tags["git.commit"] == commit.stdout.strip()
 
     assert {"parameters", "macs", "seconds", "learning_rate", "examples_per_second"} <= set(metrics)
-    assert {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "accuracy")} <= set(metrics)
+    assert {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "accuracy")} <= set(metrics)
     assert {f"test/{name}" for name in ("accuracy", "nll", "calibration_error")} <= set(metrics)
     assert {"baseline/majority_class/accuracy", "baseline/logistic_regression/nll"} <= set(metrics)
     assert any(name.startswith("system/") for name in metrics)
@@ -66,86 +65,93 @@ def test_a_run_carries_everything(cnn_run, settings):
     assert [point.step for point in history] == [1, 2]
     assert objective == min(point.value for point in history)
 
-    data = {entry.tags[0].value: entry.dataset for entry in found.inputs.dataset_inputs}
+    data = {entry.tags[0].value: entry.dataset for entry in run.inputs.dataset_inputs}
     assert set(data) == {"train", "validation", "test"}
-    assert data["train"].digest == datasets.load(chosen.dataset).train.digest
+    assert data["train"].digest == datasets.load(run_settings.dataset).train.digest
     assert json.loads(data["test"].source)["tags"] == {"tfds": "digits:1.0.0", "split": "train[80%:]"}
 
-    kept = set(artifacts(client, run_id))
-    assert {"config.yaml", "run.log", "figures/confusion_matrix.png", "figures/worst_mistakes.png"} <= kept
+    logged = set(artifacts(client, run_id))
+    assert {"config.yaml", "run.log", "figures/confusion_matrix.png", "figures/worst_mistakes.png"} <= logged
     config = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config.yaml"))
-    assert config == chosen.model_dump(by_alias=True)
+    assert config == run_settings.model_dump(by_alias=True)
 
 
-def test_the_logged_model_answers_pixels_with_named_answers(cnn_run):
-    _, found, chosen, _ = cnn_run
-    task = registry.create(chosen.task, datasets.load(chosen.dataset), chosen.dataset.limit)
-    model = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model")
-    answer = model.predict(task.test.inputs)
-    accuracy = np.mean(answer["class"] == task.test.targets)
-    assert accuracy == found.data.metrics["test/accuracy"]
-    np.testing.assert_allclose(answer["probability"].sum(axis=1), 1, rtol=1e-5)
+def test_the_logged_model_maps_pixels_to_named_outputs(cnn_run):
+    _, run, run_settings, _ = cnn_run
+    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    outputs = model.predict(task.test.inputs)
+    accuracy = np.mean(outputs["class"] == task.test.targets)
+    assert accuracy == run.data.metrics["test/accuracy"]
+    np.testing.assert_allclose(outputs["probability"].sum(axis=1), 1, rtol=1e-5)
     assert model.metadata.metadata["classes"] == list("0123456789")
     assert {spec.name for spec in model.metadata.signature.outputs} == {"probability", "class"}
     assert model.input_example.shape == (2, 8, 8, 1)
 
 
 def test_the_logged_model_holds_no_pickle(cnn_run, tmp_path):
-    _, found, _, _ = cnn_run
-    folder = mlflow.artifacts.download_artifacts(f"runs:/{found.info.run_id}/model", dst_path=str(tmp_path))
+    _, run, _, _ = cnn_run
+    folder = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model", dst_path=str(tmp_path))
     names = [path.name for path in __import__("pathlib").Path(folder).rglob("*") if path.is_file()]
     assert "saved_model.pb" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".cloudpickle", ".py"))]
 
 
+def test_weights_that_do_not_fit_are_reported(cnn_run):
+    _, run, _, _ = cnn_run
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(UserError, match=r"The weights of run=\w+ do not fit its recipe, which has changed since; choose"):
+        finished_runs.FinishedRun(run.info.run_id, "run").load_weights(model)
+
+
 def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
-    chosen = settings("model=lstm", "training.epochs=1", "dataset.limit=128", "model.units=4")
-    experiment.run(chosen, quiet=True)
-    found = only_run(store, "co2")
-    task = registry.create(chosen.task, datasets.load(chosen.dataset), chosen.dataset.limit)
-    answer = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model").predict(task.test.inputs)["forecast"]
-    assert answer.shape == task.test.targets.shape
-    error = np.abs(answer - task.test.targets).mean()
-    np.testing.assert_allclose(error, found.data.metrics["test/mae"], rtol=1e-5)
-    assert "baseline/exponential_smoothing/mae" in found.data.metrics
-    assert {"figures/forecast.png", "figures/error_by_step.png"} <= set(artifacts(store, found.info.run_id))
+    run_settings = settings("model=lstm", "training.epochs=1", "dataset.limit=128", "model.units=4")
+    experiment.run(run_settings, quiet=True)
+    run = only_run(store, "co2")
+    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(task.test.inputs)["forecast"]
+    assert outputs.shape == task.test.targets.shape
+    error = np.abs(outputs - task.test.targets).mean()
+    np.testing.assert_allclose(error, run.data.metrics["test/mae"], rtol=1e-5)
+    assert "baseline/exponential_smoothing/mae" in run.data.metrics
+    assert {"figures/forecast.png", "figures/error_by_step.png"} <= set(artifacts(store, run.info.run_id))
 
 
 def test_a_student_learns_from_a_finished_run_and_its_files_are_kept(store, settings):
     few = ("training.epochs=1", "dataset.limit=64", "model.augmentation=0")
     experiment.run(settings("model=cnn", *few, "model.filters=[4,8]"), quiet=True)
     teacher = only_run(store, "digits").info.run_id
-    pupil = (
+    student = (
         "model=lightweight",
         "model.blocks=2",
         "model.last=8",
         f"compression.teacher={teacher}",
-        "tracking.experiment=pupils",
+        "tracking.experiment=students",
     )
-    experiment.run(settings(*pupil, *few), quiet=True)
-    found = only_run(store, "pupils")
+    experiment.run(settings(*student, *few), quiet=True)
+    run = only_run(store, "students")
     assert {"litert/model_float.tflite", "litert/model_int8.tflite", "model.weights.h5"} <= set(
-        artifacts(store, found.info.run_id)
+        artifacts(store, run.info.run_id)
     )
-    assert {"litert/int8/bytes", "litert/float/latency_p95"} <= set(found.data.metrics)
-    assert found.data.params["compression.teacher"] == teacher
+    assert {"litert/int8/bytes", "litert/float/latency_p95"} <= set(run.data.metrics)
+    assert run.data.params["compression.teacher"] == teacher
     with pytest.raises(UserError, match=r"compression.teacher=nobody names no finished run"):
         experiment.run(settings("model=cnn", *few, "compression.teacher=nobody"), quiet=True)
 
 
 def test_the_logged_model_takes_plain_strings(store, settings):
-    chosen = settings("model=cnn", "dataset=docstrings", "training.epochs=1", "dataset.limit=64")
-    experiment.run(chosen, quiet=True)
-    found = only_run(store, "docstrings")
-    model = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model")
-    task = registry.create(chosen.task, datasets.load(chosen.dataset), chosen.dataset.limit)
-    answer = model.predict([text.decode() for text in task.test.source])
-    assert np.mean(answer["class"] == task.test.targets) == found.data.metrics["test/accuracy"]
+    run_settings = settings("model=cnn", "dataset=docstrings", "training.epochs=1", "dataset.limit=64")
+    experiment.run(run_settings, quiet=True)
+    run = only_run(store, "docstrings")
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    outputs = model.predict([text.decode() for text in task.test.source])
+    assert np.mean(outputs["class"] == task.test.targets) == run.data.metrics["test/accuracy"]
     assert model.metadata.metadata["classes"][0] == "keras"
-    assert "figures/worst_mistakes.html" in set(artifacts(store, found.info.run_id))
+    assert "figures/worst_mistakes.html" in set(artifacts(store, run.info.run_id))
 
 
-def test_generated_images_are_judged_by_a_run_that_is_made_once(store, settings):
+def test_generated_images_are_scored_by_a_classifier_that_is_trained_once(store, settings):
     few = (
         "model.width=8",
         "training.epochs=2",
@@ -156,9 +162,9 @@ def test_generated_images_are_judged_by_a_run_that_is_made_once(store, settings)
     )
     for seed in (0, 1):
         experiment.run(settings("model=gan", *few, f"seed={seed}", "model.conditional=true"), quiet=True)
-    found = store.search_runs([store.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
-    assert [each.info.run_name for each in found] == ["judge-cnn", "gan-seed0", "gan-seed1"]
-    judge, first, second = found
+    digits_runs = store.search_runs([store.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
+    assert [each.info.run_name for each in digits_runs] == ["judge-cnn", "gan-seed0", "gan-seed1"]
+    judge, first, second = digits_runs
     assert {each.data.tags["judge"] for each in (first, second)} == {judge.info.run_id}
     assert first.data.metrics["judge/accuracy"] == judge.data.metrics["test/accuracy"]
     measured = {"fid", "kid", "precision", "recall", "diversity", "confident", "classes", "class_distance", "training_distance"}
@@ -179,191 +185,193 @@ def test_generated_images_are_judged_by_a_run_that_is_made_once(store, settings)
 
 
 TINY = ("model.dimension=16", "model.heads=2", "model.blocks=1", "training.epochs=1", "training.steps_per_epoch=20")
-PARTS = [f'dataset.splits.{part}="train[{at}:{at + 64}]"' for part, at in (("train", 0), ("validation", 64), ("test", 128))]
+SPLITS = [f'dataset.splits.{split}="train[{at}:{at + 64}]"' for split, at in (("train", 0), ("validation", 64), ("test", 128))]
 
 
-def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model(store, settings):
-    experiment.run(settings("model=gpt", *TINY, *PARTS, "task.bpe_vocabulary=300", "task.context=24"), quiet=True)
+def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language_model(store, settings):
+    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.bpe_vocabulary=300", "task.context=24"), quiet=True)
     language_model = only_run(store, "docstrings").info.run_id
-    tuned = ("model=gpt", *TINY, *PARTS, "task.name=text_classification", f"model.pretrained={language_model}")
-    experiment.run(settings(*tuned, "tracking.experiment=tuned"), quiet=True)
-    found = only_run(store, "tuned")
-    told = {name: found.data.params[f"task.{name}"] for name in ("unit", "vocabulary", "length")}
-    assert told == {"unit": "bpe", "vocabulary": "300", "length": "24"}
-    texts = datasets.load(settings(*tuned).dataset).test
-    answer = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model").predict([text.decode() for text in texts.inputs])
-    assert np.mean(answer["class"] == texts.targets) == pytest.approx(found.data.metrics["test/accuracy"])
+    finetuned = ("model=gpt", *TINY, *SPLITS, "task.name=text_classification", f"model.pretrained={language_model}")
+    experiment.run(settings(*finetuned, "tracking.experiment=finetuned"), quiet=True)
+    run = only_run(store, "finetuned")
+    params = {name: run.data.params[f"task.{name}"] for name in ("unit", "vocabulary", "length")}
+    assert params == {"unit": "bpe", "vocabulary": "300", "length": "24"}
+    texts = datasets.load(settings(*finetuned).dataset).test
+    outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict([text.decode() for text in texts.inputs])
+    assert np.mean(outputs["class"] == texts.targets) == pytest.approx(run.data.metrics["test/accuracy"])
 
-    chosen, writer = finished_runs.pretrained(settings(*tuned))
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, datasets.load(chosen.dataset), pretrained=writer)
-    model = loop.build(chosen, task, strategies.create(chosen.strategy))
+    run_settings, writer = finished_runs.load_pretrained(settings(*finetuned))
+    loop.prepare(run_settings)
+    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
+    model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
     loop.transfer(writer.model, model)
-    for one, two in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
-        np.testing.assert_array_equal(one, two)
+    for transferred, source in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
+        np.testing.assert_array_equal(transferred, source)
 
     with pytest.raises(UserError, match=r"has another size; type model.dimension=16 model.heads=2 model.blocks=1\.$"):
-        finished_runs.pretrained(settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}"))
-    with pytest.raises(UserError, match=r"is a run of gpt that learned language_modeling; choose one of lstm that learned"):
-        finished_runs.pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
-    with pytest.raises(UserError, match=r"is a run of gpt that learned text_classification; choose one of gpt"):
-        finished_runs.pretrained(settings(*tuned[:-1], f"model.pretrained={found.info.run_id}"))
+        finished_runs.load_pretrained(
+            settings("model=gpt", "task.name=text_classification", f"model.pretrained={language_model}")
+        )
+    with pytest.raises(UserError, match=r"is a run of gpt on the task language_modeling; choose one of lstm on"):
+        finished_runs.load_pretrained(settings("model=lstm", "dataset=docstrings", f"model.pretrained={language_model}"))
+    with pytest.raises(UserError, match=r"is a run of gpt on the task text_classification; choose one of gpt"):
+        finished_runs.load_pretrained(settings(*finetuned[:-1], f"model.pretrained={run.info.run_id}"))
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("no such thing"), "FAILED"), (KeyboardInterrupt(), "KILLED")], ids=["error", "ctrl-c"]
 )
 def test_the_status_is_true(store, settings, load, error, status):
-    def body():
-        with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
+    def failing_run():
+        with lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
 
     with pytest.raises(type(error)):
-        body()
-    found = only_run(store, "digits")
-    assert found.info.status == status
+        failing_run()
+    run = only_run(store, "digits")
+    assert run.info.status == status
     if status == "FAILED":
-        assert found.data.tags["failure"] == "ValueError: no such thing"
-        assert "raise error" in mlflow.artifacts.load_text(f"runs:/{found.info.run_id}/traceback.txt")
+        assert run.data.tags["failure"] == "ValueError: no such thing"
+        assert "raise error" in mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/traceback.txt")
     assert mlflow.active_run() is None
 
 
-def test_a_race_for_the_database_is_run_again(store, settings, load, monkeypatch):
-    make, races = mlflow.MlflowClient.create_run, iter([True])
+def test_a_request_that_loses_a_race_for_the_database_is_retried(store, settings, load, monkeypatch):
+    original, races = mlflow.MlflowClient.create_run, iter([True])
 
-    def racing(*arguments, **more):
+    def create_run(*args, **kwargs):
         if next(races, False):
             raise MlflowException("UNIQUE constraint failed", BAD_REQUEST)
-        return make(*arguments, **more)
+        return original(*args, **kwargs)
 
-    monkeypatch.setattr(mlflow.MlflowClient, "create_run", racing)
-    with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", create_run)
+    with lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
         pass
     assert only_run(store, "digits").info.status == "FINISHED"
 
 
-def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew(here):
+def test_a_database_whose_creation_was_killed_is_created_again(here):
     process = subprocess.Popen(
-        [sys.executable, "-c", "from src.tracking.client import connected\nconnected()\nprint('made')"],
+        [sys.executable, "-c", "from src.tracking.client import create_client\ncreate_client()\nprint('made')"],
         cwd=here, env=environment(), stdout=subprocess.PIPE,
     )  # fmt: skip
-    unfinished = here / "mlflow.unfinished"
-    while not (unfinished.exists() and unfinished.stat().st_size > 100_000):  # bytes: some of its tables
+    partial = here / "mlflow.unfinished"
+    while not (partial.exists() and partial.stat().st_size > 100_000):  # bytes: some of its tables
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     assert process.communicate() == (b"", None)
     assert not (here / "mlflow.db").exists()
-    client = connected(f"sqlite:///{here / 'mlflow.db'}")
+    client = create_client(f"sqlite:///{here / 'mlflow.db'}")
     assert client.search_runs([client.create_experiment("first")]) == []
-    assert not unfinished.exists()
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize("place", ["file", "/proc"])  # no folder, and one that takes no file, not even of root
-def test_a_database_in_a_place_that_cannot_be_written_is_answered_in_a_sentence(here, place):
+def test_a_database_that_cannot_be_created_is_reported_in_one_sentence(here, place):
     (here / "file").touch()
     with pytest.raises(UserError, match=rf"MLflow's database .*{place}/mlflow\.db cannot be created .* MLFLOW_TRACKING_URI"):
-        connected(f"sqlite:///{here / place / 'mlflow.db'}")
+        create_client(f"sqlite:///{here / place / 'mlflow.db'}")
 
 
-def test_what_is_refused_is_set_aside_and_kept(store, settings, load):
-    with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None) as record:
-        record.tags(**{"no such ? name": "1", "good": "2"})
-        record.tags(afterwards="3")
-    found = only_run(store, "digits")
-    assert (found.info.status, found.data.tags["afterwards"]) == ("FINISHED", "3")
-    (kept,) = outbox.ROOT.glob("*/refused/*/event.json")
-    assert "no such ? name" in kept.read_text()
-    status.settle()
-    assert kept.exists()
+def test_rejected_events_are_kept_and_the_others_uploaded(store, settings, load):
+    with lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None) as run_logger:
+        run_logger.set_tags(**{"no such ? name": "1", "good": "2"})
+        run_logger.set_tags(afterwards="3")
+    run = only_run(store, "digits")
+    assert (run.info.status, run.data.tags["afterwards"]) == ("FINISHED", "3")
+    (rejected,) = outbox.ROOT.glob("*/rejected/*/event.json")
+    assert "no such ? name" in rejected.read_text()
+    status.sync()
+    assert rejected.exists()
 
 
-def test_with_other_code_a_run_is_a_new_one_unless_it_is_named(store, settings, load, monkeypatch):
-    def cut_short(*more):
-        with lifecycle.run(settings("model=cnn", *more), load("digits"), log_file=None):
+def test_changed_code_starts_a_new_run_unless_resume_names_the_old_one(store, settings, load, monkeypatch):
+    def interrupted_run(*overrides):
+        with lifecycle.training_run(settings("model=cnn", *overrides), load("digits"), log_file=None):
             raise KeyboardInterrupt
 
     def number():
         return len(runs(store, "digits"))
 
-    for code, wanted in (("as it was", 1), ("as it was", 1), ("changed", 2)):
-        monkeypatch.setattr(lifecycle, "code", lambda code=code: code)
+    for code, expected in (("as it was", 1), ("as it was", 1), ("changed", 2)):
+        monkeypatch.setattr(lifecycle, "code_digest", lambda code=code: code)
         with pytest.raises(KeyboardInterrupt):
-            cut_short()
-        assert number() == wanted
+            interrupted_run()
+        assert number() == expected
     newest, first = runs(store, "digits")
     assert newest.info.start_time > first.info.start_time
     with pytest.raises(KeyboardInterrupt):
-        cut_short(f"resume={first.info.run_id}")
+        interrupted_run(f"resume={first.info.run_id}")
     assert number() == 2
 
 
-def test_what_may_go_well_another_time_can_go_on(store, settings, load):
-    for error, goes_on in ((UserError("wrong"), 0), (OutOfMemoryError("too little"), 1)):
-        with pytest.raises(type(error)), lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
+def test_only_failures_that_may_not_happen_again_are_resumable(store, settings, load):
+    for error, outboxes in ((UserError("wrong"), 0), (OutOfMemoryError("too little"), 1)):
+        with pytest.raises(type(error)), lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
-        assert len(list(outbox.ROOT.glob("*"))) == goes_on
-    found = runs(store, "digits")
-    assert {one.data.tags["failure"] for one in found} == {"UserError: wrong", "OutOfMemoryError: too little"}
+        assert len(list(outbox.ROOT.glob("*"))) == outboxes
+    failed = runs(store, "digits")
+    assert {run.data.tags["failure"] for run in failed} == {"UserError: wrong", "OutOfMemoryError: too little"}
 
 
-def test_a_run_whose_memory_did_not_suffice_goes_on(store, settings, monkeypatch):
+def test_a_run_that_was_out_of_memory_is_resumed(store, settings, monkeypatch):
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    chosen = settings(
+    run_settings = settings(
         "model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32", "tracking.log_model=false"
     )
     with monkeypatch.context() as patched:
         patched.setattr(keras.Model, "predict", full)
         with pytest.raises(OutOfMemoryError):
-            experiment.run(chosen, quiet=True)
-    found = only_run(store, "digits")
-    assert found.info.status == "FAILED"
-    assert found.data.tags["failure"].startswith("OutOfMemoryError: Out of memory with training.batch_size=32")
-    experiment.run(chosen, quiet=True)
+            experiment.run(run_settings, quiet=True)
+    run = only_run(store, "digits")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failure"].startswith("OutOfMemoryError: Out of memory with training.batch_size=32")
+    experiment.run(run_settings, quiet=True)
     assert only_run(store, "digits").info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
-def test_a_path_that_leads_out_of_the_folder_is_refused(store, settings, load, here, name):
+def test_an_artifact_outside_of_the_run_is_refused(store, settings, load, here, name):
     outside = pytest.raises(UserError, match=r"would lie outside of the run's folder")
-    with outside, lifecycle.run(settings("model=cnn"), load("digits"), log_file=None) as record:
-        record.texts({name: "something"})
+    with outside, lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None) as run_logger:
+        run_logger.log_texts({name: "something"})
     assert not list(here.rglob("out.txt"))
 
 
 def test_a_checkpoint_waits_for_the_one_before_it(here):
-    kept = outbox.Journal.new(fingerprint="a", uri="b")
-    record = recording.Record(kept)
+    queue = outbox.Outbox.create(fingerprint="a", uri="b")
+    run_logger = training_logger.TrainingLogger(queue)
     (here / "some.npz").write_bytes(b"12")
     for _ in range(3):
-        record.checkpoint(here / "some.npz")
-    (waiting,) = kept.pending()
-    assert (waiting.folder / "files/0.npz").read_bytes() == b"12"
-    waiting.delivered()
-    record.checkpoint(here / "some.npz")
-    (waiting,) = kept.pending()
-    assert (waiting.folder / "files/1.npz").exists()
+        run_logger.log_checkpoint(here / "some.npz")
+    (queued,) = queue.pending()
+    assert (queued.folder / "files/0.npz").read_bytes() == b"12"
+    queued.delete()
+    run_logger.log_checkpoint(here / "some.npz")
+    (queued,) = queue.pending()
+    assert (queued.folder / "files/1.npz").exists()
 
 
-def test_what_differs_from_the_commit_is_kept(store, settings, load, monkeypatch):
-    answers = {"rev-parse": "abc123\n", "diff": "- old\n+ new\n"}
-    monkeypatch.setattr(provenance, "git", lambda *arguments: answers[arguments[0]])
-    with lifecycle.run(settings("model=cnn"), load("digits"), log_file=None):
+def test_uncommitted_changes_are_logged(store, settings, load, monkeypatch):
+    output = {"rev-parse": "abc123\n", "diff": "- old\n+ new\n"}
+    monkeypatch.setattr(provenance, "git", lambda *arguments: output[arguments[0]])
+    with lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
         pass
-    found = only_run(store, "digits")
-    assert (found.data.tags["git.commit"], found.data.tags["git.dirty"]) == ("abc123", "true")
-    assert mlflow.artifacts.load_text(f"runs:/{found.info.run_id}/uncommitted.diff") == "- old\n+ new\n"
+    run = only_run(store, "digits")
+    assert (run.data.tags["git.commit"], run.data.tags["git.dirty"]) == ("abc123", "true")
+    assert mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/uncommitted.diff") == "- old\n+ new\n"
 
 
-def test_mlflow_is_known_to_one_package():
-    knowing = {
+def test_one_package_imports_mlflow():
+    importing = {
         path.parent.name
         for path in (ROOT / "src").rglob("*.py")
         if "import mlflow" in (text := path.read_text()) or "from mlflow" in text
     }
-    assert knowing == {"tracking"}
+    assert importing == {"tracking"}
 
 
 def test_the_summary_marks_the_best_of_each_column():

@@ -177,11 +177,13 @@ def test_a_teacher_of_other_data_is_refused(run, settings):
     chosen, task, _ = run("training.epochs=1")
     recorded = settings("model=cnn", "dataset=mnist").model_dump(by_alias=True)
     with pytest.raises(UserError, match="was trained on dataset=mnist, not on dataset=digits"):
-        distillation.teacher(recorded, "weights", chosen, task)
+        distillation.teacher(recorded, keras.Model.load_weights, chosen, task)
 
 
 def test_a_teacher_comes_back_from_its_recorded_settings_and_weights(run, tmp_path):
     chosen, task, model = run("training.epochs=1")
     model.save_weights(tmp_path / "model.weights.h5")
-    again = distillation.teacher(chosen.model_dump(by_alias=True), str(tmp_path / "model.weights.h5"), chosen, task)
+    again = distillation.teacher(
+        chosen.model_dump(by_alias=True), lambda made: made.load_weights(tmp_path / "model.weights.h5"), chosen, task
+    )
     np.testing.assert_allclose(task.predict(again, task.test, 64), task.predict(model, task.test, 64), atol=1e-6)

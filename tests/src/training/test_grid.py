@@ -121,7 +121,7 @@ def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision)
                 # A float16 graph rounds elsewhere when it comes from a file: by one level of grey, in an image.
                 level = 1 if wanted.dtype == np.uint8 and precision == "mixed_float16" else 1e-4
                 np.testing.assert_allclose(answers[name].astype(float), wanted.astype(float), rtol=1e-3, atol=level)
-        loaded = serving.Served(str(tmp_path / "saved_model")).predict(task.test.raw)
+        loaded = serving.ServedModel(str(tmp_path / "saved_model")).predict(task.test.raw)
         for name, values in answers.items():
             assert len(values) == len(task.test)
             np.testing.assert_array_equal(loaded[name], values)
