@@ -43,7 +43,7 @@ def cost(chosen) -> tuple[float, float, float, int]:
     loop.prepare(chosen)
     task = registry.create(chosen.task, data, 256)
     model = loop.build(chosen, task, strategies.create(chosen.strategy))
-    best = callbacks.KeepBest()
+    best = callbacks.BestWeights()
     best.on_train_begin()
     best.best_weights = model.get_weights()
     rounds = []

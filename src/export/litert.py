@@ -13,9 +13,9 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from src import terminal
 from src.config import schema
-from src.datasets import Part
+from src.datasets import Split
 from src.tasks.base import Metrics, Task
-from src.tasks.image_classification import ImageClassification, of_images
+from src.tasks.image_classification import ImageClassification, as_image_classification
 
 WARM_UP, CALLS = 20, 200  # of the interpreter, when latency is measured
 BATCH = 50  # images at once, when accuracy is measured
@@ -27,10 +27,10 @@ def export(model: keras.Model, task: Task, chosen: schema.Compression, folder: s
     The float file takes an image (1, H, W, C) of 0..1; the int8 file, whose weights and activations are 8-bit integers, takes
     its bytes, 0..255. Both give logits (1, classes).
     """
-    task = of_images(task)
+    task = as_image_classification(task)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
-    calibration = task.train.first(chosen.calibration).raw
+    calibration = task.train.take(chosen.calibration).raw
     found = {}
     for kind, make in (("float", to_float), ("int8", lambda function: to_int8(function, calibration, chosen.per_channel))):
         path = Path(folder) / f"model_{kind}.tflite"
@@ -118,7 +118,7 @@ class Lite:
         return self.interpreter.get_tensor(self.output["index"])
 
 
-def answer(path: Path, part: Part, batch: int, threads: int) -> Iterable[np.ndarray]:
+def answer(path: Path, part: Split, batch: int, threads: int) -> Iterable[np.ndarray]:
     """The logits of a file, batch by batch; the last one is filled up."""
     lite = Lite(path, batch, threads)
     for at in range(0, len(part), batch):
@@ -127,7 +127,7 @@ def answer(path: Path, part: Part, batch: int, threads: int) -> Iterable[np.ndar
         yield lite.answer()
 
 
-def latencies(path: Path, part: Part, threads: int) -> list[float]:
+def latencies(path: Path, part: Split, threads: int) -> list[float]:
     """Seconds that the file takes for one image, call by call."""
     lite = Lite(path, 1, threads)
     spent = []

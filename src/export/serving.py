@@ -14,14 +14,14 @@ from absl import logging
 from src.tasks.tokenizers import Encoder, Vocabulary
 
 if TYPE_CHECKING:
-    from src.tasks.base import Answer  # what is served needs no more than `SERVING` in src/tracking/training_logger.py
+    from src.tasks.base import ServingFunction  # what is served needs no more than `SERVING` in src/tracking/training_logger.py
 
 ROWS = 256  # answered at once
 VOCABULARY_FILE = "vocabulary.json"  # lies in the folder of a SavedModel that takes numbers and is asked with texts
 
 
 def save(
-    answer: "Answer", owners: list[Any], example: np.ndarray, folder: str, encoder: Encoder | None = None
+    answer: "ServingFunction", owners: list[Any], example: np.ndarray, folder: str, encoder: Encoder | None = None
 ) -> dict[str, np.ndarray]:
     """Writes a SavedModel; returns what it answers to the example.
 

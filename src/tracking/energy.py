@@ -71,7 +71,7 @@ def _gpus() -> list[Counter]:
         import pynvml
 
         pynvml.nvmlInit()
-        for name in gpu.there():
+        for name in gpu.visible_gpus():
             by = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
             handle = by(int(name) if name.isdigit() else name)
 

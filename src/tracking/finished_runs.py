@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from src.datasets import Data
     from src.tasks.base import Task
-    from src.tasks.language_modeling import Writer
-    from src.tasks.reference_classifier import Judge
+    from src.tasks.language_modeling import TextGenerator
+    from src.tasks.reference_classifier import ReferenceClassifier
 
 FREE = {"dropout", "pooling"}  # hyperparameters of a language model that its weights do not depend on
 
@@ -112,19 +112,19 @@ class Stored:
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
-def judge(run_id: str, data: "Data") -> "Judge":
+def judge(run_id: str, data: "Data") -> "ReferenceClassifier":
     """The classifier of a run, which judges generated images.
 
     Raises:
         UserError: there is no such run.
     """
-    from src.tasks.reference_classifier import Judge
+    from src.tasks.reference_classifier import ReferenceClassifier
     from src.training import loop
 
     stored = Stored(run_id, "task.judge")
     chosen = stored.settings
     loop.prepare(chosen)
-    return Judge.restored(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
+    return ReferenceClassifier.from_run(chosen, data, stored.weights, run_id, stored.metric("test/accuracy"))
 
 
 def teacher(chosen: Settings, task: "Task") -> "Callable[[], keras.Model]":
@@ -136,10 +136,10 @@ def teacher(chosen: Settings, task: "Task") -> "Callable[[], keras.Model]":
     from src.training import distillation
 
     stored = _stored(chosen.compression.teacher, "compression.teacher")
-    return lambda: distillation.teacher(stored.recorded, stored.weights, chosen, task)
+    return lambda: distillation.load_teacher(stored.recorded, stored.weights, chosen, task)
 
 
-def pretrained(chosen: Settings) -> "tuple[Settings, Writer]":
+def pretrained(chosen: Settings) -> "tuple[Settings, TextGenerator]":
     """The language model of the run `model.pretrained`, and the settings with its tokens, which go with its weights.
 
     Raises:
@@ -160,7 +160,7 @@ def pretrained(chosen: Settings) -> "tuple[Settings, Writer]":
     other = {key: value for key, value in theirs.model.hyperparameters.items() if value != mine[key] and key not in FREE}
     if other:
         raise UserError(f"{name} has another size; type {' '.join(f'model.{key}={value}' for key, value in other.items())}.")
-    writer = LanguageModeling.restored(theirs, stored.text(LanguageModeling.KEPT), stored.weights)
+    writer = LanguageModeling.from_run(theirs, stored.text(LanguageModeling.ARTIFACT), stored.weights)
     tokens: dict[str, Any] = {"tokens": learned.tokens, "context": learned.context}
     if chosen.task.name == "text_classification":
         tokens = {"unit": learned.tokens, "vocabulary": len(writer.vocabulary), "length": learned.context}

@@ -65,7 +65,7 @@ def _begin(record: Record, chosen: schema.Settings, data: Data, log_file: str | 
     record.journal.know(begun=True, status=None, log=log_path, processes=facts.get("processes", 0) + 1)
 
 
-def _open(chosen: schema.Settings, sweep: dict[str, str] | None) -> tuple[Journal, checkpoint.State | None]:
+def _open(chosen: schema.Settings, sweep: dict[str, str] | None) -> tuple[Journal, checkpoint.TrainingState | None]:
     _check_experiment(chosen.tracking.experiment)
     fingerprint, uri = chosen.fingerprint(), address()
     if chosen.resume != "never":
@@ -125,7 +125,7 @@ def _check_experiment(name: str) -> None:
             )
 
 
-def _go_on(journal: Journal) -> tuple[Journal, checkpoint.State | None]:
+def _go_on(journal: Journal) -> tuple[Journal, checkpoint.TrainingState | None]:
     state = checkpoint.read(journal.checkpoints)
     place = f"epoch {state.epoch + 1}, step {state.step}" if state else "the beginning, for want of a checkpoint"
     log.info("This run was cut short; it goes on from %s. (resume=never starts afresh.)", place)

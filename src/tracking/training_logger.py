@@ -19,12 +19,12 @@ from src.datasets import Data
 from src.export import serving
 from src.redaction import redacted
 from src.tasks.base import Task
-from src.tasks.reference_classifier import Judge
+from src.tasks.reference_classifier import ReferenceClassifier
 from src.tracking import provenance
 from src.tracking.client import CHECKPOINTS, FINGERPRINT, WEIGHTS
 from src.tracking.outbox import Journal
 from src.tracking.run_logger import Account
-from src.training.checkpoint import Keeper, State
+from src.training.checkpoint import CheckpointManager, TrainingState
 
 # What a logged model needs to be loaded and served; left to itself MLflow finds out by loading it, which takes seconds.
 SERVING = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
@@ -39,7 +39,7 @@ class Record(Account):
         resumed: the state that it goes on from, if it goes on.
     """
 
-    def __init__(self, journal: Journal, resumed: State | None = None):
+    def __init__(self, journal: Journal, resumed: TrainingState | None = None):
         super().__init__(journal)
         self.resumed = resumed
         self._waiting: Path | None = None  # where the last checkpoint was until it was told
@@ -67,9 +67,9 @@ class Record(Account):
         self._waiting = folder.with_suffix("")
 
     @property
-    def keeper(self) -> Keeper:
+    def keeper(self) -> CheckpointManager:
         """Of the checkpoints of this run."""
-        return Keeper(self.journal.checkpoints, self.resumed, saved=self.checkpoint, failed=self._failed)
+        return CheckpointManager(self.journal.checkpoints, self.resumed, on_saved=self.checkpoint, on_failed=self._failed)
 
     def _failed(self, error: OSError) -> None:
         with contextlib.suppress(OSError):
@@ -78,9 +78,9 @@ class Record(Account):
     @property
     def spent(self) -> float:
         """Seconds of training before the run was cut short, that were not in vain."""
-        return self.keeper.spent
+        return self.keeper.elapsed
 
-    def judge(self, judge: Judge) -> None:
+    def judge(self, judge: ReferenceClassifier) -> None:
         """Whose eyes generated images were seen with, and how good they are."""
         self.tags(judge=judge.run_id)
         self.metrics({"judge/accuracy": judge.accuracy})
@@ -88,7 +88,7 @@ class Record(Account):
     def model(self, task: Task, model: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
         """A model that `mlflow.pyfunc.load_model("runs:/<run id>/model")` loads and `mlflow models serve` serves."""
         with self.journal.event("model", name="model") as folder:
-            answer, owners = task.served(model)
+            answer, owners = task.serving_fn(model)
             answers = serving.save(answer, owners, example, str(folder / "saved_model"), task.encoder)
             texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if texts else infer_signature(example).inputs

@@ -367,9 +367,10 @@ def test_mlflow_is_known_to_one_package():
 
 
 def test_the_summary_marks_the_best_of_each_column():
-    text = report.table("lstm", {"mae": 1.0, "skill": 0.2}, {}, {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}, {"mae": "ppm"})
+    baselines = {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}
+    text = report.results_table("lstm", {"mae": 1.0, "skill": 0.2}, {}, baselines, {"mae": "ppm"})
     assert text.splitlines() == [
-        "on the test part  mae (ppm)    skill",
-        "lstm                 1.0000*  0.2000",
-        "seasonal naive       2.0000   0.5000*",
+        "on the test set  mae (ppm)    skill",
+        "lstm                1.0000*  0.2000",
+        "seasonal naive      2.0000   0.5000*",
     ]
