@@ -20,9 +20,9 @@ from src.tasks.base import Metrics, ServingFunction, Task
 class Forecasting(Task):
     """Prediction of the `horizon` steps of a series that follow a window.
 
-    Inputs (windows, window, features), targets (windows, horizon, features), predictions and errors are in the unit of the series. A
-    window lies within one split of the data, or, with `task.reach_back`, begins in the split before; targets never do. Scales are
-    measured on the training set alone.
+    Inputs (windows, window, features), targets (windows, horizon, features), predictions and errors are in the unit of the
+    series. A window lies within one split of the data, or, with `task.reach_back`, begins in the one before; targets never do.
+    Scales are measured on the training set alone.
     """
 
     def __init__(self, settings: schema.Forecasting, data: Data):

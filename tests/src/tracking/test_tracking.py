@@ -198,7 +198,7 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
     loop.prepare(chosen)
     task = registry.create(chosen.task, datasets.load(chosen.dataset), pretrained=writer)
     model = loop.build(chosen, task, strategies.create(chosen.strategy))
-    loop.transfer(writer.model, model)
+    loop.transfer_weights(writer.model, model)
     for one, two in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
         np.testing.assert_array_equal(one, two)
 
