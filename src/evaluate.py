@@ -51,11 +51,11 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     found = task.metrics(task.test, task.predict(model, task.test, chosen.training.batch_size))
     model_on_data = f"{chosen.model.name} on {data.source}"
     if other:
-        return report.table(model_on_data, found, {}, {}, task.units)
+        return report.results_table(model_on_data, found, {}, {}, task.units)
     logged = {name: stored.metric(f"test/{name}") for name in found}
     different = [f"{name} by {abs(found[name] - logged[name]):.3g}" for name in found if found[name] != logged[name]]
     verdict = f"Not as logged: {', '.join(different)}." if different else f"All {len(found)} metrics are identical."
-    return f"{report.table(model_on_data, found, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
+    return f"{report.results_table(model_on_data, found, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
 
 
 def _tested_on(data: "Data", other: "Data") -> "Data":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from src.datasets import Data
     from src.tasks.base import Task
-    from src.tasks.reference_classifier import Judge
+    from src.tasks.reference_classifier import ReferenceClassifier
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run(
 
     began = time.perf_counter()
     strategy = strategies.create(chosen.strategy)
-    log.info("%s, %s", strategies.described(chosen.strategy, strategy), chosen.training.precision)
+    log.info("%s, %s", strategies.describe(chosen.strategy, strategy), chosen.training.precision)
     data = datasets.load(chosen.dataset)
     loaded = time.perf_counter() - began
     judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
@@ -69,8 +69,9 @@ def run(
     chosen, task, model = assemble(chosen, data, strategy, judge)
     learner = model
     if chosen.compression.teacher:
-        learner = loop.pupil(model, finished_runs.load_teacher(chosen, task), chosen, task, strategy)
-    cost = {"parameters": costs.parameters(model), "macs": costs.macs(model, task.train.first(1).inputs)}
+        learner = loop.student(model, finished_runs.load_teacher(chosen, task), chosen, task, strategy)
+    example = task.model_inputs(model, task.train.take(1)).inputs
+    cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
         chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
@@ -78,7 +79,7 @@ def run(
 
     with (
         lifecycle.training_run(chosen, data, log_file, sweep) as run_logger,
-        loop.enough_memory(chosen.training),
+        loop.explain_out_of_memory(chosen.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
         run_logger.log_metrics(cost)
@@ -88,7 +89,7 @@ def run(
         try:
             objective = loop.fit(
                 learner, chosen, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
-                keeper=run_logger.checkpoint_manager, quiet=quiet, profile_to=profile_to, report=report_metric,
+                checkpoints=run_logger.checkpoint_manager, quiet=quiet, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
             run_logger.log_metrics({"seconds": time.perf_counter() - began + run_logger.previous_seconds})
@@ -104,7 +105,7 @@ def run(
             for other, values in others.items():
                 run_logger.log_metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
         run_logger.log_figures(task.figures(model, predictions))
-        run_logger.log_metrics(task.costs(model))
+        run_logger.log_metrics(task.inference_costs(model))
         if chosen.compression.sparsity:
             run_logger.log_metrics({"sparsity": pruning.sparsity(model)})
         if chosen.compression.export:
@@ -116,18 +117,18 @@ def run(
         run_logger.log_weights(model)
         run_logger.log_texts(task.artifacts())
         if chosen.tracking.log_model:
-            run_logger.log_model(task, model, task.test.first(2).raw, data.classes)
+            run_logger.log_model(task, model, task.test.take(2).raw, data.classes)
 
         seconds = time.perf_counter() - began + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": seconds})
-        log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
+        log.info("\n%s\n", report.results_table(chosen.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, run_logger.describe())
     metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
     return Outcome(objective, metrics, run_logger.run_id)
 
 
 def assemble(
-    chosen: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "Judge | None"
+    chosen: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "ReferenceClassifier | None"
 ) -> tuple[Settings, "Task", "keras.Model"]:
     """The task on a data set and the compiled model, before any training; and the settings, with what a language model brings.
 
@@ -135,7 +136,7 @@ def assemble(
         chosen: the checked settings.
         data: the data set (`datasets.Data`).
         strategy: the strategy.
-        judge: of generated images (`tasks.Judge`).
+        judge: of generated images (`tasks.reference_classifier`).
     """
     from src.tasks import registry
     from src.tracking import finished_runs
@@ -146,14 +147,14 @@ def assemble(
     if chosen.model.pretrained:
         chosen, pretrained = finished_runs.load_pretrained(chosen)
     loop.prepare(chosen)
-    task = registry.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
+    task = registry.create(chosen.task, data, chosen.dataset.limit, reference_classifier=judge, pretrained=pretrained)
     model = loop.build(chosen, task, strategy)
     if pretrained:
-        loop.transfer(pretrained.model, model)
+        loop.transfer_weights(pretrained.model, model)
     return chosen, task, model
 
 
-def _judge(chosen: Settings, data: "Data") -> "Judge":
+def _judge(chosen: Settings, data: "Data") -> "ReferenceClassifier":
     """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock

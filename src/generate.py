@@ -16,7 +16,7 @@ from src.config.schema import Section
 from src.errors import UserError
 
 if TYPE_CHECKING:
-    from src.tasks.image_generation import Painter
+    from src.tasks.image_generation import ImageSampler
 
 LETTERS = ("run", "prompt", "label", "to")  # settings that are taken letter by letter
 FOLDER = Path("mlruns/generated")  # of pictures
@@ -111,34 +111,34 @@ def generate(wish: Wish) -> list[str]:
     chosen = stored.settings
     terminal.load_tensorflow()
     from src.tasks import registry
-    from src.tasks.language_modeling import Writer
+    from src.tasks.language_modeling import TextGenerator
 
     other = UserError(
         f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
     )
-    task = registry.MAKERS.get(chosen.task.name)
+    task = registry.GENERATORS.get(chosen.task.name)
     if task is None:
-        makers = ", ".join(registry.MAKERS)
+        makers = ", ".join(registry.GENERATORS)
         raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {makers}.")
     try:
-        maker = task.restored(chosen, stored.load_text(task.KEPT), stored.load_weights)
+        maker = task.from_run(chosen, stored.load_text(task.ARTIFACT), stored.load_weights)
     except (TypeError, ValueError) as error:  # a recipe with other hyperparameters
         raise other from error
-    if isinstance(maker, Writer):
-        how = wish.options(maker.how, ["prompt", "length"])
-        return maker.write(wish.prompt or "", wish.number or 1, wish.length or 300, wish.seed, **how)
+    if isinstance(maker, TextGenerator):
+        how = wish.options(maker.defaults, ["prompt", "length"])
+        return maker.generate(wish.prompt or "", wish.number or 1, wish.length or 300, wish.seed, **how)
     return _pictures(wish, maker)
 
 
-def _pictures(wish: Wish, painter: "Painter") -> list[str]:
+def _pictures(wish: Wish, painter: "ImageSampler") -> list[str]:
     """Writes each image, and one that shows them all; their paths."""
     import numpy as np
     from matplotlib import image
 
-    from src.tasks.image_generation import ANY, grid
+    from src.tasks.image_generation import ANY_CLASS, image_grid
 
-    how = wish.options(painter.how, ["label", "to"])
-    label = ANY
+    how = wish.options(painter.defaults, ["label", "to"])
+    label = ANY_CLASS
     if wish.label is not None:
         if not painter.conditional:
             raise UserError(f"The model of run={wish.run} was not told the classes, so it takes no label; leave it out.")
@@ -146,14 +146,14 @@ def _pictures(wish: Wish, painter: "Painter") -> list[str]:
             raise UserError(f"There is no label '{wish.label}'; known: {', '.join(painter.classes)}.")
         label = painter.classes.index(wish.label)
     try:
-        images = painter.paint(np.full(wish.number or 16, label), wish.seed, **how)
+        images = painter.sample(np.full(wish.number or 16, label), wish.seed, **how)
     except ValueError as error:
         raise UserError(f"{error}.") from error
     folder = Path(wish.to) if wish.to else FOLDER / wish.run
     folder.mkdir(parents=True, exist_ok=True)
     digits = len(str(len(images) - 1))
     pictures = {f"{n:0{digits}}.png": each for n, each in enumerate(images)}
-    pictures["all.png"] = grid(images, min(COLUMNS, len(images)))
+    pictures["all.png"] = image_grid(images, min(COLUMNS, len(images)))
     for name, picture in pictures.items():
         rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
         image.imsave(folder / name, rgb)

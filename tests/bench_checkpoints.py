@@ -44,7 +44,7 @@ def measure(settings) -> tuple[float, float, float, int]:
     loop.prepare(settings)
     task = registry.create(settings.task, data, 256)
     model = loop.build(settings, task, strategies.create(settings.strategy))
-    best = callbacks.KeepBest()
+    best = callbacks.BestWeights()
     best.on_train_begin()
     best.best_weights = model.get_weights()
     rounds = []

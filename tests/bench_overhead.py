@@ -19,7 +19,7 @@ terminal.load_tensorflow()
 from hydra import compose, initialize_config_dir  # noqa: E402
 
 from src import config, datasets, experiment  # noqa: E402
-from src.datasets import Data, Part, pipeline  # noqa: E402
+from src.datasets import Data, Split, pipeline  # noqa: E402
 from src.tasks import registry  # noqa: E402
 from src.training import loop, strategies  # noqa: E402
 
@@ -29,7 +29,7 @@ def random_images(settings) -> Data:
     generator = np.random.default_rng(0)
     counts = {"train": 54_000, "validation": 6_000, "test": 10_000}
     splits = {
-        name: Part(generator.integers(0, 256, (count, 28, 28, 1), np.uint8), generator.integers(0, 10, count))
+        name: Split(generator.integers(0, 256, (count, 28, 28, 1), np.uint8), generator.integers(0, 10, count))
         for name, count in counts.items()
     }
     return Data("mnist", "random images", "", **splits, classes=tuple("0123456789"))

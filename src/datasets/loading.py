@@ -1,4 +1,4 @@
-"""From the settings of a data set to its three parts in memory, prepared by TensorFlow Datasets on first use."""
+"""Loading of data sets: three splits in memory, prepared by TensorFlow Datasets on first use."""
 
 import contextlib
 import difflib
@@ -28,203 +28,220 @@ log = logging.getLogger(__name__)
 
 
 def _builders(module: ModuleType) -> list[type[tfds.core.GeneratorBasedBuilder]]:
+    """The TFDS builders of a module."""
     base = tfds.core.GeneratorBasedBuilder
-    return [found for found in vars(module).values() if isinstance(found, type) and issubclass(found, base)]
+    return [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
 
 
-NO_NETWORK = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
-CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES = 4, 60, 1  # seconds, seconds, times: an answer within 15 s where there is no network
+OFFLINE = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
+CONNECT_TIMEOUT, READ_TIMEOUT, MAX_RETRIES = 4, 60, 1  # seconds, seconds, times: without a network, an error within 15 s
 
-
-Arrays = np.ndarray | dict[str, np.ndarray]  # of equal length; a model with several inputs has names for them
+Arrays = np.ndarray | dict[str, np.ndarray]  # of equal length; several inputs have names
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some examples of a data set: a row of `inputs` goes in, the same row of `targets` is to be predicted."""
+class Split:
+    """Examples of a data set: the same rows of `inputs` and `targets`.
 
-    inputs: Arrays  # (examples, …)
-    targets: np.ndarray  # (examples, …)
-    source: np.ndarray | None = None  # what the inputs were encoded from, as a user has it
-    reference: np.ndarray | None = None  # what the targets were encoded from
+    Attributes:
+        inputs: (examples, …), one array or several by name.
+        targets: (examples, …).
+        source: raw inputs that `inputs` were encoded from; None: they are raw.
+        reference: raw targets that `targets` were encoded from; None: they are raw.
+    """
+
+    inputs: Arrays
+    targets: np.ndarray
+    source: np.ndarray | None = None
+    reference: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     @property
     def array(self) -> np.ndarray:
-        """The inputs, where they are those of a model with one input."""
+        """The inputs, if they are a single array."""
         if isinstance(self.inputs, dict):
             raise TypeError(f"These inputs are several: {', '.join(self.inputs)}.")
         return self.inputs
 
     @property
     def raw(self) -> np.ndarray:
-        """The inputs as a user has them."""
+        """The inputs before encoding."""
         return self.array if self.source is None else self.source
 
     @property
     def raw_targets(self) -> np.ndarray:
-        """The targets as a user has them."""
+        """The targets before encoding."""
         return self.targets if self.reference is None else self.reference
 
-    def first(self, limit: int | None) -> "Part":
-        """The first `limit` examples; all of them if that is None."""
+    def take(self, limit: int | None) -> "Split":
+        """The first `limit` examples; None: all."""
         fields = (self.inputs, self.targets, self.source, self.reference)
-        return Part(*tree.map_structure(lambda array: array if array is None else array[:limit], fields))
+        return Split(*tree.map_structure(lambda array: array if array is None else array[:limit], fields))
 
     @functools.cached_property
     def digest(self) -> str:
-        """A fingerprint of every value, and of their order: 32 hexadecimal digits."""
-        fingerprint = hashlib.blake2b(digest_size=16)
+        """A hash of all values in order: 32 hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=16)
         for array in (self.array, self.targets):
-            fingerprint.update(str((array.shape, array.dtype)).encode())
+            digest.update(str((array.shape, array.dtype)).encode())
             if array.dtype == object:  # texts
                 for text in array:
-                    fingerprint.update(len(text).to_bytes(8, "little") + text)
+                    digest.update(len(text).to_bytes(8, "little") + text)
             else:
-                fingerprint.update(np.ascontiguousarray(array).data)
-        return fingerprint.hexdigest()
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in memory."""
+    """A data set in memory.
+
+    Attributes:
+        name: of the data set in conf/dataset.
+        source: TFDS name, config and version, e.g. mnist:3.0.1.
+        description: of the builder.
+        train, validation, test: the splits, raw.
+        classes: class names; empty if targets are no classes.
+    """
 
     name: str
-    source: str  # TFDS name, config and version, e.g. mnist:3.0.1
+    source: str
     description: str
-    train: Part
-    validation: Part
-    test: Part
-    classes: tuple[str, ...]  # names of the classes; empty where targets are no classes
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep mostly share a data set
-def load(chosen: schema.Dataset) -> Data:
-    """Reads a data set, after preparing it if that was not done before.
+def load(settings: schema.Dataset) -> Data:
+    """Load a data set into memory; prepare it first if necessary.
 
     Raises:
-        UserError: there is no such builder, split or feature; it cannot be downloaded; or it does not fit into memory.
+        UserError: there is no such builder, split or feature; the download failed; or memory does not suffice.
     """
-    builder = _prepared(_builder(chosen), chosen)
+    builder = _prepared(_builder(settings), settings)
     features = builder.info.features
-    for key in (chosen.inputs, chosen.targets):
+    for key in (settings.inputs, settings.targets):
         if key not in features:
-            raise UserError(f"{chosen.builder} has no feature '{key}'; it has: {', '.join(features)}.")
-    parts = {name: _read(builder, chosen, split) for name, split in chosen.splits.model_dump().items()}
-    target = features[chosen.targets]
+            raise UserError(f"{settings.builder} has no feature '{key}'; it has: {', '.join(features)}.")
+    splits = {name: _read(builder, settings, expression) for name, expression in settings.splits.model_dump().items()}
+    target = features[settings.targets]
     return Data(
-        name=chosen.name,
+        name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
         description=builder.info.description.strip(),
         classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
-        **parts,
+        **splits,
     )
 
 
-def prepare(chosen: schema.Dataset) -> None:
-    """Makes it ready to be read, if that was not done before.
+def prepare(settings: schema.Dataset) -> None:
+    """Prepare a data set, if that has not been done yet.
 
     Raises:
-        UserError: there is no such builder, or it cannot be downloaded.
+        UserError: there is no such builder, or the download failed.
     """
-    _prepared(_builder(chosen), chosen)
+    _prepared(_builder(settings), settings)
 
 
-def _builder(chosen: schema.Dataset) -> tfds.core.DatasetBuilder:
-    # Without this TFDS asks Google's storage about every data set, and waits where there is no network.
+def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
+    # Otherwise TFDS looks for every data set in Google's storage, and waits for it if there is no network.
     gcs_utils._is_gcs_disabled = True
     try:
-        return tfds.builder(chosen.builder, config=chosen.config, data_dir=chosen.data_dir)
+        return tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
     except tfds.core.DatasetNotFoundError:
-        near = difflib.get_close_matches(chosen.builder, tfds.list_builders(), n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        matches = difflib.get_close_matches(settings.builder, tfds.list_builders(), n=2)
+        hint = f"did you mean {' or '.join(matches)}? " if matches else ""
         raise UserError(
-            f"TensorFlow Datasets has no builder '{chosen.builder}'; {hint}"
+            f"TensorFlow Datasets has no builder '{settings.builder}'; {hint}"
             "See https://www.tensorflow.org/datasets/catalog/overview."
         ) from None
     except ValueError as error:  # an unknown config
-        raise UserError(f"dataset.config={chosen.config}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
 
 
-def _prepared(builder: tfds.core.DatasetBuilder, chosen: schema.Dataset) -> tfds.core.DatasetBuilder:
-    """Prepares the data, once: TFDS writes to a folder of another name and renames it when all is there.
+def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:
+    """Prepare the data once; TFDS writes to a temporary folder and renames it when it is complete.
 
     Returns:
-        A builder that knows the splits: where another process has prepared them since this one was made, a new one.
+        A builder that has the splits: a new one if another process has prepared them since this one was made.
     """
     if builder.data_path.exists():
-        return builder if builder.info.splits else _builder(chosen)
-    own = builder.name in NO_NETWORK
+        return builder if builder.info.splits else _builder(settings)
+    offline = builder.name in OFFLINE
     root = Path(os.fspath(builder.data_dir_root)) if hasattr(builder, "data_dir_root") else Path(builder._data_dir_root)
     root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(root / f".{builder.name}.lock"):  # two first runs at once prepare it once
+    with filelock.FileLock(root / f".{builder.name}.lock"):  # parallel first runs prepare it once
         if builder.data_path.exists():
-            return _builder(chosen)
+            return _builder(settings)
         log.info("Preparing %s in %s (first use only).", builder.info.full_name, root)
-        progress = not own and sys.stderr.isatty()
+        progress = not offline and sys.stderr.isatty()
         (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
         try:
-            with _impatient_downloads(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            with _fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
                 builder.download_and_prepare()
         except Exception as error:
-            if own:
+            if offline:
                 raise
             raise UserError(
-                f"dataset={chosen.name} could not be prepared: {_reason(error)}; "
-                f"data sets that need no network: {', '.join(NO_NETWORK)}."
+                f"dataset={settings.name} could not be prepared: {_reason(error)}; "
+                f"data sets that need no network: {', '.join(OFFLINE)}."
             ) from error
     return builder
 
 
 @contextlib.contextmanager
-def _impatient_downloads() -> Iterator[None]:
-    """Makes TFDS give up soon: by itself it tries ten times, for over 200 s, and waits for a connection without a limit."""
-    patient = downloader._open_url, downloader.MAX_RETRIES
-    downloader._open_url = functools.partial(patient[0], timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
-    downloader.MAX_RETRIES = RETRIES
+def _fail_fast_downloads() -> Iterator[None]:
+    """Make downloads of TFDS fail soon: its default is ten retries over 200 s, without a timeout of connections."""
+    defaults = downloader._open_url, downloader.MAX_RETRIES
+    downloader._open_url = functools.partial(defaults[0], timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
+    downloader.MAX_RETRIES = MAX_RETRIES
     try:
         yield
     finally:
-        downloader._open_url, downloader.MAX_RETRIES = patient
+        downloader._open_url, downloader.MAX_RETRIES = defaults
 
 
 def _reason(error: Exception) -> str:
+    """What a user should know of an error of TFDS."""
     text = str(error)
     if "Max retries exceeded" in text or "Connection" in type(error).__name__ or "Timeout" in type(error).__name__:
         return "its archive cannot be downloaded (no connection)"
     return " ".join(text.split())[:300] or type(error).__name__
 
 
-def _read(builder: tfds.core.DatasetBuilder, chosen: schema.Dataset, split: str) -> Part:
-    decoding = tfds.decode.PartialDecoding(dict.fromkeys({chosen.inputs, chosen.targets}, True))
+def _read(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: str) -> Split:
+    """Read a split, given as a TFDS expression like "train[:90%]", into memory."""
+    decoders = tfds.decode.PartialDecoding(dict.fromkeys({settings.inputs, settings.targets}, True))
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
-        known = ", ".join(builder.info.splits)
-        raise UserError(f"dataset.splits: '{split}' cannot be had from {chosen.builder} ({error}); it has: {known}.") from None
+        available = ", ".join(builder.info.splits)
+        raise UserError(f"dataset.splits: {settings.builder} has no '{split}' ({error}); it has: {available}.") from None
     if count == 0:
-        raise UserError(f"The slice '{split}' of {chosen.builder} is empty; type a larger one.")
-    feature = builder.info.features[chosen.inputs]
+        raise UserError(f"The slice '{split}' of {settings.builder} is empty; type a larger one.")
+    feature = builder.info.features[settings.inputs]
     if None in feature.shape:
         raise UserError(
-            f"dataset={chosen.name}: '{chosen.inputs}' has no fixed shape ({feature.shape}), which is not supported."
+            f"dataset={settings.name}: '{settings.inputs}' has no fixed shape ({feature.shape}), which is not supported."
         )
-    if feature.np_dtype is np.object_ or feature.np_dtype is np.str_:  # texts: about what they take on disk
-        needed = count * builder.info.dataset_size // sum(part.num_examples for part in builder.info.splits.values())
+    if feature.np_dtype is np.object_ or feature.np_dtype is np.str_:  # texts: about their size on disk
+        required = count * builder.info.dataset_size // sum(info.num_examples for info in builder.info.splits.values())
     else:
-        needed = count * int(np.prod(feature.shape, dtype=np.int64)) * np.dtype(feature.np_dtype).itemsize
-    if needed > psutil.virtual_memory().available / 2:  # once as it is read, once as it is used
+        required = count * int(np.prod(feature.shape, dtype=np.int64)) * np.dtype(feature.np_dtype).itemsize
+    if required > psutil.virtual_memory().available / 2:  # half, since decoding and encoding each hold a copy
         raise UserError(
-            f"dataset={chosen.name} needs {needed / 2**30:.1f} GiB for '{split}' in memory; type a smaller slice, "
+            f"dataset={settings.name} needs {required / 2**30:.1f} GiB for '{split}' in memory; type a smaller slice, "
             f"""like 'dataset.splits.train="train[:10%]"'."""
         )
     batch = builder.as_dataset(
         split=split,
         batch_size=-1,
-        decoders=decoding,
+        decoders=decoders,
         read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in the order of the files
     )
     arrays = tfds.as_numpy(batch)
-    return Part(inputs=arrays[chosen.inputs], targets=arrays[chosen.targets])
+    return Split(inputs=arrays[settings.inputs], targets=arrays[settings.targets])

@@ -13,9 +13,9 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from src import terminal
 from src.config import schema
-from src.datasets import Part
+from src.datasets import Split
 from src.tasks.base import Metrics, Task
-from src.tasks.image_classification import ImageClassification, of_images
+from src.tasks.image_classification import ImageClassification, as_image_classification
 
 WARM_UP_CALLS, TIMED_CALLS = 20, 200  # of the interpreter, when latency is measured
 BATCH_SIZE = 50  # when accuracy is measured
@@ -36,11 +36,11 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
     Returns:
         {"float": metrics, "int8": metrics}, see `measure`.
     """
-    task = of_images(task)
+    task = as_image_classification(task)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
     function = _function(network, task.test.raw.shape[1:])
-    calibration = task.train.first(settings.calibration).raw
+    calibration = task.train.take(settings.calibration).raw
     metrics = {}
     for kind in ("float", "int8"):
         path = Path(folder) / f"model_{kind}.tflite"
@@ -130,7 +130,7 @@ class LiteRTModel:
         return self.interpreter.get_tensor(self.output["index"])
 
 
-def predict(path: Path, split: Part, batch_size: int, threads: int) -> Iterable[np.ndarray]:
+def predict(path: Path, split: Split, batch_size: int, threads: int) -> Iterable[np.ndarray]:
     """Logits (batch, classes) of a file, batch by batch; the last batch is filled up with the first examples."""
     model = LiteRTModel(path, batch_size, threads)
     for start in range(0, len(split), batch_size):
@@ -139,7 +139,7 @@ def predict(path: Path, split: Part, batch_size: int, threads: int) -> Iterable[
         yield model.invoke()
 
 
-def latencies(path: Path, split: Part, threads: int) -> list[float]:
+def latencies(path: Path, split: Split, threads: int) -> list[float]:
     """Seconds of each of `TIMED_CALLS` calls with a single image, after a warm-up."""
     model = LiteRTModel(path, 1, threads)
     seconds = []

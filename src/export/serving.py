@@ -13,15 +13,15 @@ from absl import logging
 
 from src.tasks.tokenizers import Encoder, Vocabulary
 
-if TYPE_CHECKING:
-    from src.tasks.base import Answer  # not at run time: a served model needs `SERVING_PACKAGES` of training_logger.py only
+if TYPE_CHECKING:  # at run time a served model needs `SERVING_PACKAGES` of training_logger.py only
+    from src.tasks.base import ServingFunction
 
 BATCH_SIZE = 256
 VOCABULARY_FILE = "vocabulary.json"  # in the folder of a SavedModel that takes token ids, but is called with texts
 
 
 def save(
-    function: "Answer", owners: list[Any], example: np.ndarray, folder: str, encoder: Encoder | None = None
+    function: "ServingFunction", owners: list[Any], example: np.ndarray, folder: str, encoder: Encoder | None = None
 ) -> dict[str, np.ndarray]:
     """Write a SavedModel, and return its outputs for the example.
 

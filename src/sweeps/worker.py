@@ -19,7 +19,7 @@ def in_a_process_of_its_own(chosen: Settings, log_file: str, hydra_config: Hydra
     """A job that runs beside others."""
     signals.install_handlers()
     terminal.begin_lines_with(f"#{hydra_config.job.num}  ")
-    gpu.take(Jobs.joined().folder, side_by_side(hydra_config.launcher))
+    gpu.assign_gpu(Jobs.joined().folder, side_by_side(hydra_config.launcher))
     try:
         signals.raise_if_requested()  # while an earlier job ran in this process
         return job_of_a_sweep(chosen, log_file, hydra_config)

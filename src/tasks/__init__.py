@@ -1,11 +1,12 @@
-"""What a data set asks of a model: one module for each task, with its class.
+"""What a model learns on a data set: one module and one class for each task.
 
 base                  the interface of a task
-registry              which class learns which task
-reference_classifier  a finished run's classifier, which judges generated images
-generative_metrics    by what it sees in them
+registry              task name → class
+classification        shared by image and text classification
+reference_classifier  a trained classifier, whose features generated images are measured in
+generative_metrics    distances between real and generated images
 losses, tokenizers    of texts
 html, report          pages and tables of results
 
-This file imports none of them: what is served needs `tokenizers` alone.
+This file imports none of them: a served model needs `tokenizers` alone.
 """

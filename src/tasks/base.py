@@ -9,94 +9,111 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from src.datasets import Part, pipeline
+from src.datasets import Split, pipeline
 from src.tasks.tokenizers import Encoder
 
 Metrics = dict[str, float]
-Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named answers
+ServingFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named outputs
 
 
 class Task(ABC):
-    """How examples are encoded, what is lost by a wrong answer, how answers are judged and shown.
+    """What a model learns: encoding of examples, loss, metrics, baselines, figures, and the function that is served.
 
-    A task puts its own layers around the recipe's network, so that the model takes what a user has (pixels 0..255, a
-    series in its own unit) and nothing has to be known about the training data to use it.
+    A task puts its own layers around the recipe's network, so that the model takes raw inputs (pixels 0..255, a series in
+    its own unit) and can be used without any statistics of the training data.
+
+    A task is complete once it is made: building or training a model does not change it.
 
     Attributes:
-        inputs, outputs: what the recipe is asked to take and to give (`recipes.kinds`).
-        train, validation, test: the examples.
+        inputs, outputs: specification of the recipe's inputs and outputs (`recipes.kinds`).
+        train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
-        encoder: turns what a user has into what the model takes, where TensorFlow cannot.
+        encoder: turns raw inputs into model inputs where TensorFlow operations cannot; None if they can.
+        preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
     inputs: Any
     outputs: Any
-    train: Part
-    validation: Part
-    test: Part
+    train: Split
+    validation: Split
+    test: Split
     units: dict[str, str]
     encoder: Encoder | None = None
+    preview_metrics: tuple[str, ...] = ()
 
-    def model(self, build: Callable[..., keras.Model], hyperparameters: dict[str, Any]) -> keras.Model:
-        """The trainable model: raw inputs to what `loss` compares with the targets."""
+    def limit_examples(self, limit: int | None) -> None:
+        """Keep the first `limit` examples of each split; None keeps all."""
+        self.train, self.validation, self.test = (split.take(limit) for split in (self.train, self.validation, self.test))
+
+    def build_model(self, build: Callable[..., keras.Model], hyperparameters: dict[str, Any]) -> keras.Model:
+        """Build the trainable model, from raw inputs to the predictions that `loss` compares with the targets."""
         network = build(self.inputs, self.outputs, **hyperparameters)
-        return self.around(network)
+        return self.wrap(network)
 
     @abstractmethod
-    def around(self, network: keras.Model) -> keras.Model:
-        """The network with the task's encoding before it and its decoding behind it."""
+    def wrap(self, network: keras.Model) -> keras.Model:
+        """Put the task's preprocessing before a recipe's network, and its postprocessing behind it."""
+
+    def model_inputs(self, model: keras.Model, split: Split, training: bool = False) -> Split:
+        """The split with the inputs that `model` takes.
+
+        Args:
+            model: as `build_model` returns it, or a distiller of such a model.
+            split: examples of this task.
+            training: whether the model may see what is known in training only.
+        """
+        return split
 
     @abstractmethod
     def loss(self) -> keras.losses.Loss:
-        """What training minimises."""
+        """The training loss."""
 
     @abstractmethod
-    def training_metrics(self) -> list[keras.metrics.Metric]:
-        """What is measured while training, on batches and on the validation part."""
+    def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
+        """Keras metrics of a model, computed during training on batches and on the validation split."""
 
     @abstractmethod
-    def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
-        """What is reported: one definition for the model, for the baselines, and for every later evaluation."""
+    def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
+        """Reported metrics: one definition for the model, the baselines, and every later evaluation."""
 
     @abstractmethod
     def baselines(self) -> dict[str, Metrics]:
-        """{name: metrics on the test part} of predictors that need no deep learning."""
+        """{name: metrics on the test set} of predictors without deep learning."""
 
-    def predict(self, model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
-        """The model's answers on a part of the data, one for each example, as `metrics` takes them."""
-        return model.predict(pipeline.prediction(part, batch_size), verbose=0)[: len(part)]
+    def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
+        """Predictions of the model on a split, one for each example, as `metrics` takes them."""
+        batches = pipeline.prediction(self.model_inputs(model, split), batch_size)
+        return model.predict(batches, verbose=0)[: len(split)]
 
     def ablations(self, model: keras.Model, batch_size: int) -> dict[str, Metrics]:
-        """{name: metrics on the test part} of the model with a learned part replaced by something simple.
+        """{name: metrics on the test set} of the model with a learned component replaced by a trivial one.
 
-        A layer that can do that has names for its `ablations`, and a variable `ablation` that is the number of one, or 0.
+        A layer that supports this names its `ablations`, and has a variable `ablation`: the number of one from 1, or 0.
         """
-        found = {}
+        results = {}
         for layer in model._flatten_layers():
             for number, name in enumerate(getattr(layer, "ablations", ()), 1):
                 layer.ablation.assign(number)
-                found[name] = self.metrics(self.test, self.predict(model, self.test, batch_size))
+                results[name] = self.metrics(self.test, self.predict(model, self.test, batch_size))
                 layer.ablation.assign(0)
-        return found
+        return results
 
     @abstractmethod
-    def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
-        """What others use: a function of raw inputs to named answers, and the models, layers and tables it uses."""
+    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
+        """The function that is served, from raw inputs to named outputs; and the models, layers and tables that it uses."""
 
     @abstractmethod
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        """{file name: figure, or HTML page} of the predictions on the test part, and of what the model looked at."""
+        """{file name: figure, or HTML page} of the predictions on the test set, and of attention weights."""
 
-    glanced: tuple[str, ...] = ()  # those metrics of a glance that can be monitored: less is better
-
-    def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
-        """Something to look at while a model that generates is trained: metrics on the validation part, and figures."""
+    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+        """Samples of a generative model during training: their metrics against the validation split, and figures."""
         return {}, {}
 
-    def costs(self, model: keras.Model) -> Metrics:
-        """What using the model costs, where that does not follow from its parameters and multiply–accumulates."""
+    def inference_costs(self, model: keras.Model) -> Metrics:
+        """Costs of inference beyond parameters and multiply–accumulates."""
         return {}
 
     def artifacts(self) -> dict[str, str]:
-        """{file name: text} of what, besides its weights and settings, a model cannot be used without."""
+        """{file name: text} of what is needed to use the model, besides its weights and settings."""
         return {}

@@ -1,4 +1,4 @@
-"""Classification: which of a few classes is it? What is the same for images and for texts."""
+"""Classification: what image and text classification share."""
 
 from abc import abstractmethod
 from typing import Any
@@ -10,21 +10,27 @@ from matplotlib.figure import Figure
 from scipy.special import log_softmax
 
 from recipes.kinds import Classes
-from src.datasets import Data, Part
+from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks.base import Answer, Metrics, Task
+from src.tasks.base import Metrics, ServingFunction, Task
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
+MAX_CLASSES_WITH_COUNTS = 20  # a larger confusion matrix has no room for numbers
 
 
 class Classification(Task):
-    """Something to one of a few classes.
+    """Assignment of each example to one of several classes.
 
-    Predictions are logits (examples, classes); targets are class numbers (examples,).
+    Predictions are logits (examples, classes); targets are class indices (examples,).
+
+    Attributes:
+        example_noun: what an example is called in titles, in the plural.
+        serving_layers: the layers that `serving_inputs` uses.
     """
 
     units = {"nll": "nats"}
-    things: str  # what is classified, for titles
+    example_noun: str
+    serving_layers: tuple = ()
 
     def __init__(self, data: Data):
         if not data.classes:
@@ -35,16 +41,16 @@ class Classification(Task):
     def loss(self) -> keras.losses.Loss:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def training_metrics(self) -> list[keras.metrics.Metric]:
+    def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
-    def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
+    def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Accuracy; negative log-likelihood in nats; expected calibration error (Guo et al. 2017)."""
-        targets, logs = part.targets, log_softmax(predictions.astype(np.float64), axis=1)
+        targets, log_probabilities = split.targets, log_softmax(predictions.astype(np.float64), axis=1)
         return {
             "accuracy": float(np.mean(predictions.argmax(axis=1) == targets)),
-            "nll": float(-np.mean(logs[np.arange(len(targets)), targets])),
-            "calibration_error": calibration_error(targets, np.exp(logs)),
+            "nll": float(-np.mean(log_probabilities[np.arange(len(targets)), targets])),
+            "calibration_error": calibration_error(targets, np.exp(log_probabilities)),
         }
 
     def baselines(self) -> dict[str, Metrics]:
@@ -52,27 +58,26 @@ class Classification(Task):
 
     @abstractmethod
     def linear_model(self) -> dict[str, Metrics]:
-        """{name: metrics on the test part} of a linear model."""
+        """{name: metrics on the test set} of a linear model."""
 
     def _majority_class(self) -> Metrics:
-        """Answers with the frequencies of the classes in the training part, whatever is asked."""
+        """Metrics of the class frequencies of the training set as prediction for every example."""
         counts = np.bincount(self.train.targets, minlength=self.outputs.count)
-        logits = np.log((counts + 1) / (counts + 1).sum())  # one more of each, so that none is impossible
+        logits = np.log((counts + 1) / (counts + 1).sum())  # add-one smoothing, so that no class is impossible
         return self.metrics(self.test, np.tile(logits, (len(self.test), 1)))
 
-    def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
-        """Raw inputs to `probability` (batch, classes) and `class` (batch,), the number of the likeliest one."""
+    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
+        """Raw inputs to `probability` (batch, classes) and `class` (batch,), the index of the most probable class."""
 
-        def answer(inputs: KerasTensor) -> dict:
-            probability = ops.softmax(ops.cast(model(self.encode(inputs), training=False), "float32"))
+        def serve(inputs: KerasTensor) -> dict:
+            logits = model(self.serving_inputs(model, inputs), training=False)
+            probability = ops.softmax(ops.cast(logits, "float32"))
             return {"probability": probability, "class": ops.argmax(probability, axis=-1)}
 
-        return answer, [model, *self.encoders]
+        return serve, [model, *self.serving_layers]
 
-    encoders: tuple = ()  # the layers that `encode` uses
-
-    def encode(self, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
-        """A batch of raw inputs, to what the model takes."""
+    def serving_inputs(self, model: keras.Model, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
+        """Encode a batch of raw inputs as the model's inputs."""
         return inputs
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
@@ -82,68 +87,72 @@ class Classification(Task):
         }
 
     @abstractmethod
-    def worst_mistakes(self, logs: np.ndarray) -> dict[str, Figure | str]:
-        """{file name: figure} of the examples whose true class was thought least likely; logs (examples, classes)."""
+    def worst_mistakes(self, log_probabilities: np.ndarray) -> dict[str, Figure | str]:
+        """{file name: figure} of the examples whose true class got the lowest probability.
 
-    def _confusion_matrix(self, answers: np.ndarray) -> Figure:
+        Args:
+            log_probabilities: of the test set, (examples, classes).
+        """
+
+    def _confusion_matrix(self, predicted: np.ndarray) -> Figure:
         count = self.outputs.count
         matrix = np.zeros((count, count), int)
-        np.add.at(matrix, (self.test.targets, answers), 1)
-        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        np.add.at(matrix, (self.test.targets, predicted), 1)
+        fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         side = max(4.0, 0.5 * count + 2)
         figure = Figure(figsize=(side + 0.5, side), layout="constrained")
         axes = figure.subplots()
-        shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(shown, ax=axes, label="share of the true class", shrink=0.8)
-        axes.set(xlabel="predicted", ylabel="true", title=f"Confusion on {len(answers):,} test {self.things}")
+        heatmap = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(heatmap, ax=axes, label="fraction of the true class", shrink=0.8)
+        axes.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix of {len(predicted):,} test {self.example_noun}")
         rotation = 90 if max(map(len, self.classes)) > 3 else 0
         axes.set_xticks(range(count), self.classes, rotation=rotation)
         axes.set_yticks(range(count), self.classes)
-        if count <= 20:
+        if count <= MAX_CLASSES_WITH_COUNTS:
             for row, column in zip(*np.nonzero(matrix)):
-                color = "white" if share[row, column] > 0.5 else "black"
+                color = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
         return figure
 
-    def _worst(self, logs: np.ndarray) -> tuple[np.ndarray, int]:
-        """The test examples that were answered wrongly, the worst first; and their number."""
-        wrong = np.flatnonzero(logs.argmax(axis=1) != self.test.targets)
-        return wrong[np.argsort(logs[wrong, self.test.targets[wrong]])], len(wrong)
+    def _mistakes(self, log_probabilities: np.ndarray) -> np.ndarray:
+        """Indices of the misclassified test examples, the lowest probability of the true class first."""
+        wrong = np.flatnonzero(log_probabilities.argmax(axis=1) != self.test.targets)
+        return wrong[np.argsort(log_probabilities[wrong, self.test.targets[wrong]])]
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error: how far, on average, confidence is from accuracy, in bins of equal confidence.
+    """Expected calibration error: mean difference of confidence and accuracy over bins of equal confidence.
 
     Args:
-        targets: class numbers (examples,).
+        targets: class indices (examples,).
         probabilities: (examples, classes).
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == targets
+    correct = probabilities.argmax(axis=1) == targets
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
+    gaps = [abs(correct[bins == b].sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
     return float(sum(gaps) / len(targets))
 
 
-def attention_weights(network: keras.Model, inputs: np.ndarray, real: np.ndarray | None = None) -> np.ndarray | None:
-    """How much a network looks at each position of its inputs: (examples, positions), each row with sum 1.
+def attention_weights(network: keras.Model, inputs: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray | None:
+    """Mean attention that each position of the inputs gets: (examples, positions), each row with sum 1.
 
-    A layer that attends gives its answer and its weights (…, queries, positions), and has a name that ends in `attention`.
-    What the last of them weighs is shown, the mean over heads and queries. None if there is no such layer.
+    Attention layers are those whose name ends in `attention` and whose outputs are values and weights (…, queries, positions).
+    The weights of the last one are averaged over heads and queries. None if the network has no such layer.
 
     Args:
         network: as a recipe builds it.
-        inputs: what it takes.
-        real: (examples, positions), false where a position is padding, which asks nothing; None: all are real.
+        inputs: of the network.
+        padding_mask: (examples, positions), false where a position is padding; None: there is no padding.
     """
-    attending = [
+    attention_layers = [
         layer for layer in network.layers if layer.name.endswith("attention") and isinstance(layer.output, (list, tuple))
     ]
-    if not attending:
+    if not attention_layers:
         return None
-    weights = keras.Model(network.input, attending[-1].output[1]).predict(inputs, verbose=0)
+    weights = keras.Model(network.input, attention_layers[-1].output[1]).predict(inputs, verbose=0)
     if weights.ndim == 4:
         weights = weights.mean(axis=1)  # (examples, queries, positions)
-    if real is not None and weights.shape[1] == weights.shape[2]:  # attention of a sequence to itself
-        return (weights * real[:, :, None]).sum(axis=1) / np.maximum(real.sum(axis=1), 1)[:, None]
+    if padding_mask is not None and weights.shape[1] == weights.shape[2]:  # self-attention: padding is no query
+        return (weights * padding_mask[:, :, None]).sum(axis=1) / np.maximum(padding_mask.sum(axis=1), 1)[:, None]
     return weights.mean(axis=1)

@@ -1,71 +1,88 @@
-"""How near generated images are to real ones, by their features; and to those that were trained on, by their pixels."""
+"""Distances between real and generated images: in features of a classifier, and in pixels.
+
+All distances in features depend on the classifier, so they can only be compared where the same one computed the features.
+"""
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
-NEIGHBOURS = 3  # as in Kynkäänniemi et al. 2019
+NEIGHBORS = 3  # as in Kynkäänniemi et al. 2019
 
 
-def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
-    """FID (Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2017): between Gaussians fitted to features.
+def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
+    """Fréchet distance between Gaussians fitted to features; FID if the features are those of Inception v3.
 
     ‖μ − μ'‖² + tr(C + C' − 2 (C C')^½)
 
+    Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2017.
+
     Args:
         real: features (n, d).
-        made: features (m, d). The distance is the larger the fewer there are: compare at equal numbers alone.
+        generated: features (m, d). The distance grows as samples get fewer: compare it at equal sample sizes only.
     """
-    difference = real.mean(axis=0) - made.mean(axis=0)
-    one, other = np.cov(real, rowvar=False), np.cov(made, rowvar=False)
-    values, vectors = np.linalg.eigh(one)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    difference = real.mean(axis=0) - generated.mean(axis=0)
+    real_covariance, generated_covariance = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    eigenvalues, eigenvectors = np.linalg.eigh(real_covariance)
+    root = (eigenvectors * np.sqrt(np.maximum(eigenvalues, 0))) @ eigenvectors.T
     # C C' has the eigenvalues of C^½ C' C^½, which is symmetric.
-    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other @ root), 0)).sum()
-    return float(difference @ difference + np.trace(one) + np.trace(other) - 2 * shared)
+    trace_of_root = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ generated_covariance @ root), 0)).sum()
+    return float(difference @ difference + np.trace(real_covariance) + np.trace(generated_covariance) - 2 * trace_of_root)
 
 
-def kernel_distance(real: np.ndarray, made: np.ndarray) -> float:
-    """KID (Bińkowski et al.: Demystifying MMD GANs. ICLR 2018): squared maximum mean discrepancy, kernel (x · y / d + 1)³.
+def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
+    """Squared maximum mean discrepancy of features, kernel (x · y / d + 1)³; KID if the features are those of Inception v3.
 
-    Without bias, so it can be slightly negative where both are alike.
+    The estimator is unbiased, so it can be slightly negative for samples of equal distributions.
+
+    Bińkowski et al.: Demystifying MMD GANs. ICLR 2018.
 
     Args:
         real: features (n, d).
-        made: features (m, d).
+        generated: features (m, d).
     """
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-    def within(x: np.ndarray) -> float:
+    def mean_without_diagonal(x: np.ndarray) -> float:
         values = kernel(x, x)
         return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
 
-    return float(within(real) + within(made) - 2 * kernel(real, made).mean())
+    return float(mean_without_diagonal(real) + mean_without_diagonal(generated) - 2 * kernel(real, generated).mean())
 
 
-def precision_and_recall(real: np.ndarray, made: np.ndarray) -> tuple[float, float]:
-    """Share of what was made that lies among what is real, and the other way round (Kynkäänniemi et al.: Improved precision and
-    recall metric for assessing generative models. NeurIPS 2019).
+def precision_and_recall(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
+    """Fraction of generated samples within the manifold of the real ones, and of real samples within that of the generated.
 
-    Among means: no farther from one of them than its third neighbour of its own kind is.
+    The manifold of a sample is the union of spheres around its points, each reaching to the point's third nearest neighbor.
+
+    Kynkäänniemi et al.: Improved precision and recall metric for assessing generative models. NeurIPS 2019.
 
     Args:
         real: features (n, d).
-        made: features (m, d).
+        generated: features (m, d).
     """
 
-    def among(these: np.ndarray, those: np.ndarray) -> float:
-        distances = pairwise_distances_chunked(those)  # the first neighbour is the point itself
-        reach = np.concatenate([np.partition(block, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for block in distances])
-        return float(np.mean(np.concatenate([(b <= reach).any(axis=1) for b in pairwise_distances_chunked(these, those)])))
+    def fraction_within(points: np.ndarray, manifold: np.ndarray) -> float:
+        distances = pairwise_distances_chunked(manifold)  # the first neighbor is the point itself
+        radii = np.concatenate([np.partition(block, NEIGHBORS, axis=1)[:, NEIGHBORS] for block in distances])
+        blocks = pairwise_distances_chunked(points, manifold)
+        return float(np.mean(np.concatenate([(block <= radii).any(axis=1) for block in blocks])))
 
-    return among(made, real), among(real, made)
+    return fraction_within(generated, real), fraction_within(real, generated)
 
 
-def nearest(images: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The image in `among` that is nearest to each one (n, H, W, C): its number, and the root mean square of the difference."""
-    flat, others = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (images, among))
-    found = [(block.argmin(axis=1), block.min(axis=1)) for block in pairwise_distances_chunked(flat, others)]
-    numbers, distances = (np.concatenate(each) for each in zip(*found))
-    return numbers, distances / np.sqrt(flat.shape[1])
+def nearest(images: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest candidate of each image.
+
+    Args:
+        images: uint8 (n, H, W, C).
+        candidates: uint8 (m, H, W, C).
+
+    Returns:
+        Indices (n,) into the candidates, and distances (n,): the root mean square of the difference of pixels 0..1.
+    """
+    flat_images, flat_candidates = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (images, candidates))
+    blocks = pairwise_distances_chunked(flat_images, flat_candidates)
+    indices, distances = zip(*((block.argmin(axis=1), block.min(axis=1)) for block in blocks))
+    return np.concatenate(indices), np.concatenate(distances) / np.sqrt(flat_images.shape[1])

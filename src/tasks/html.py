@@ -1,11 +1,11 @@
-"""Figures that are made of words, as HTML pages: a browser has the fonts for every script, a plotting library has not."""
+"""Figures that consist of text, as HTML pages: a browser has fonts for every script, Matplotlib has not."""
 
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
-__all__ = ["alignment", "escape", "page", "weighted"]
+__all__ = ["alignment_table", "escape", "highlight", "page"]
 
 STYLE = (
     "body{font:15px/1.7 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
@@ -14,24 +14,25 @@ STYLE = (
 )
 
 
-def page(title: str, rows: Sequence[str]) -> str:
-    """An HTML page that needs nothing from elsewhere."""
+def page(title: str, fragments: Sequence[str]) -> str:
+    """Return a self-contained HTML page with a title and a body of HTML fragments."""
     return (
         f'<!doctype html><html><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head>'
-        f"<body><h3>{escape(title)}</h3>{''.join(rows)}</body></html>"
+        f"<body><h3>{escape(title)}</h3>{''.join(fragments)}</body></html>"
     )
 
 
-def weighted(words: Sequence[str], weights: np.ndarray) -> str:
-    """Words on a ground that is the darker the more they weigh, compared with the heaviest."""
-    shares = np.asarray(weights) / max(float(np.max(weights, initial=0)), 1e-9)
+def highlight(words: Sequence[str], weights: np.ndarray) -> str:
+    """Return words as HTML; the background is the darker, the larger a word's weight is relative to the largest."""
+    opacities = np.asarray(weights) / max(float(np.max(weights, initial=0)), 1e-9)
     return " ".join(
-        f'<span style="background:rgba(31,119,180,{share:.2f})">{escape(word)}</span>' for word, share in zip(words, shares)
+        f'<span style="background:rgba(31,119,180,{opacity:.2f})">{escape(word)}</span>'
+        for word, opacity in zip(words, opacities)
     )
 
 
-def alignment(source: Sequence[str], target: Sequence[str], weights: np.ndarray) -> str:
-    """A table with a row for each target token and a column for each source token; weights (target, source)."""
+def alignment_table(source: Sequence[str], target: Sequence[str], weights: np.ndarray) -> str:
+    """Return an HTML table with a row for each target token and a column for each source token; weights (target, source)."""
     head = "".join(f"<th>{escape(word)}</th>" for word in source)
     body = "".join(
         f"<tr><th>{escape(word)}</th>"

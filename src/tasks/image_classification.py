@@ -1,6 +1,7 @@
-"""Image classification: which of a few classes is in the picture?"""
+"""Image classification."""
 
 import warnings
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -13,107 +14,107 @@ from sklearn.linear_model import LogisticRegression
 
 from recipes.kinds import Image
 from src.config import schema
-from src.datasets import Data, Part
+from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks.base import Metrics, Task
 from src.tasks.classification import Classification, attention_weights
 
-REGRESSION_PIXELS = 200_000_000  # that the logistic regression learns from, 800 MB: all of CIFAR-10, less of larger images
-REGRESSION_ITERATIONS = 50  # more of them cost minutes, and win less than 1 % on MNIST and its like
+REGRESSION_PIXELS = 200_000_000  # to fit the logistic regression on, 800 MB: all of CIFAR-10, fewer images where larger
+REGRESSION_ITERATIONS = 50  # more cost minutes, and gain less than 1 % on data sets like MNIST
 UNKNOWN_LABEL = -1
-SHOWN = 16  # images in a figure
+MAX_SHOWN = 16  # images in a figure
+IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training examples
 
 
 class ImageClassification(Classification):
-    """Images of 0..255 to one of a few classes."""
+    """Images uint8 (H, W, C) to one of several classes."""
 
-    things = "images"
-    label_goes_in = False  # whether the recipe learns by reward: it is told the right answer while it trains
+    example_noun = "images"
 
-    def __init__(self, chosen: schema.ImageClassification, data: Data):
+    def __init__(self, settings: schema.ImageClassification, data: Data):
         if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: image_classification needs images, but the inputs are not images.")
         super().__init__(data)
         self.train, self.validation, self.test = data.train, data.validation, data.test
         self.inputs = Image(*data.train.raw.shape[1:])
 
-    def around(self, network: keras.Model) -> keras.Model:
+    def wrap(self, network: keras.Model) -> keras.Model:
         pixels = keras.Input(self.train.raw.shape[1:], dtype="uint8", name="image")
         image = layers.Rescaling(1 / 255, name="scale")(pixels)
-        self.label_goes_in = isinstance(network.input, dict)
-        if not self.label_goes_in:
+        if not takes_label(network):
             return keras.Model(pixels, network(image), name=network.name)
         label = keras.Input((), dtype="int32", name="label")
-        self.train = self._labelled(self.train, self.train.targets)
-        self.validation, self.test = (self._labelled(part, UNKNOWN_LABEL) for part in (self.validation, self.test))
         return keras.Model({"image": pixels, "label": label}, network({"image": image, "label": label}), name=network.name)
 
-    @staticmethod
-    def _labelled(part: Part, labels: np.ndarray | int) -> Part:
-        labels = np.broadcast_to(np.asarray(labels, np.int32), len(part))
-        return Part({"image": part.raw, "label": labels}, part.targets, source=part.raw)
+    def model_inputs(self, model: keras.Model, split: Split, training: bool = False) -> Split:
+        """The split with the inputs that `model` takes: with labels where it computes a reward, which only training has."""
+        if not takes_label(model):
+            return split
+        labels = np.broadcast_to(np.asarray(split.targets if training else UNKNOWN_LABEL, np.int32), len(split))
+        return Split({"image": split.raw, "label": labels}, split.targets, source=split.raw)
 
-    def encode(self, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
-        if not self.label_goes_in:
+    def serving_inputs(self, model: keras.Model, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
+        if not takes_label(model):
             return inputs
         return {"image": inputs, "label": ops.full(ops.shape(inputs)[:1], UNKNOWN_LABEL, dtype="int32")}
 
     def linear_model(self) -> dict[str, Metrics]:
-        """Logistic regression on the pixels of the first so many images of the training part."""
+        """Logistic regression on pixels, fitted on at most `REGRESSION_PIXELS` of the training set."""
 
-        def flat(part: Part) -> np.ndarray:
-            return part.raw.reshape(len(part), -1) / np.float32(255)
+        def flatten(split: Split) -> np.ndarray:
+            return split.raw.reshape(len(split), -1) / np.float32(255)
 
-        some = self.train.first(max(REGRESSION_PIXELS // self.train.raw[0].size, 1))
-        seen = np.unique(some.targets)
-        logs = np.full((len(self.test), self.outputs.count), np.log(1e-9))
-        if len(seen) > 1:
+        subset = self.train.take(max(REGRESSION_PIXELS // self.train.raw[0].size, 1))
+        present = np.unique(subset.targets)
+        log_probabilities = np.full((len(self.test), self.outputs.count), IMPOSSIBLE)
+        if len(present) > 1:
             model = LogisticRegression(max_iter=REGRESSION_ITERATIONS)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(flat(some), some.targets)
-            logs[:, seen] = model.predict_log_proba(flat(self.test))
+                model.fit(flatten(subset), subset.targets)
+            log_probabilities[:, present] = model.predict_log_proba(flatten(self.test))
         else:
-            logs[:, seen] = 0.0
-        return {"logistic_regression": self.metrics(self.test, logs)}
+            log_probabilities[:, present] = 0.0
+        return {"logistic_regression": self.metrics(self.test, log_probabilities)}
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]  # one: what the recipe built
-        found = super().figures(model, predictions)
+        networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]  # one: the recipe's
+        figures = super().figures(model, predictions)
         for network in networks:
-            found |= self._glimpses(network) if self.label_goes_in else self._attention(network)
-        return found
+            figures |= self._glimpses(model, network) if takes_label(model) else self._attention(network)
+        return figures
 
     def _attention(self, network: keras.Model) -> dict[str, Figure]:
-        """How much a recipe that attends to rows or patches looked at each of them; nothing for the others."""
-        images = self.test.raw[:SHOWN]
+        """Attention weights of rows or patches over the images; nothing for a network without attention."""
+        images = self.test.raw[:MAX_SHOWN]
         weights = attention_weights(network, images.astype(np.float32) / 255)
         if weights is None:
             return {}
         height, width = images.shape[1:3]
-        patches = [layer.output.shape for layer in network.layers if layer.name == "cut"]  # (batch, down, patch, across, …)
-        down, patch, across = patches[0][1:4] if patches else (height, None, 1)
-        right, bottom = (across * patch, down * patch) if patch else (width, height)
+        patches = [layer.output.shape for layer in network.layers if layer.name == "cut"]  # (batch, rows, size, columns, …)
+        rows, size, columns = patches[0][1:4] if patches else (height, None, 1)
+        right, bottom = (columns * size, rows * size) if size else (width, height)
         figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle(f"What it looked at, {'patch by patch' if patch else 'row by row'}: the redder, the more")
-        for axes, image, each in zip(figure.subplots(4, 4).flat, images, weights):
+        figure.suptitle(f"Attention weights of {'patches' if size else 'rows'}: the redder, the larger")
+        for axes, image, image_weights in zip(figure.subplots(4, 4).flat, images, weights):
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-            share = each.reshape(down, across) / each.max()
-            reach = (-0.5, right - 0.5, bottom - 0.5, -0.5)
-            axes.imshow(share, cmap=ListedColormap(["red"]), alpha=0.7 * share, extent=reach)
+            opacity = image_weights.reshape(rows, columns) / image_weights.max()
+            extent = (-0.5, right - 0.5, bottom - 0.5, -0.5)
+            axes.imshow(opacity, cmap=ListedColormap(["red"]), alpha=0.7 * opacity, extent=extent)
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             axes.axis("off")
         return {"attention.png": figure}
 
-    def _glimpses(self, network: keras.Model) -> dict[str, Figure]:
-        """Where a recipe that looks at one place after the other looked."""
-        layer, images = network.get_layer("glimpses"), self.test.raw[:SHOWN]
-        paths = keras.Model(network.input, layer.output[1])
-        places = paths.predict(self.encode(images.astype(np.float32) / 255), verbose=0)  # (images, glimpses, 2), −1..1
+    def _glimpses(self, model: keras.Model, network: keras.Model) -> dict[str, Figure]:
+        """The sequence of glimpses of a network with hard attention."""
+        layer, images = network.get_layer("glimpses"), self.test.raw[:MAX_SHOWN]
+        locations_model = keras.Model(network.input, layer.output[1])
+        inputs = self.serving_inputs(model, images.astype(np.float32) / 255)
+        locations = locations_model.predict(inputs, verbose=0)  # (images, glimpses, 2), −1..1
         height, width = images.shape[1:3]
         figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle("Where it looked: from the ring to the dot")
-        for axes, image, path in zip(figure.subplots(4, 4).flat, images, places):
+        figure.suptitle("Glimpses, from the first (circle) to the last (dot)")
+        for axes, image, path in zip(figure.subplots(4, 4).flat, images, locations):
             rows, columns = (path.T + 1) / 2 * np.array([[height - 1], [width - 1]])
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
             axes.plot(columns, rows, color="tab:orange", linewidth=1)
@@ -128,25 +129,30 @@ class ImageClassification(Classification):
             axes.axis("off")
         return {"glimpses.png": figure}
 
-    def worst_mistakes(self, logs: np.ndarray) -> dict[str, Figure | str]:
-        worst, count = self._worst(logs)
+    def worst_mistakes(self, log_probabilities: np.ndarray) -> dict[str, Figure | str]:
+        mistakes = self._mistakes(log_probabilities)
         figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle(f"The worst of {count} mistakes on {len(logs):,} test images")
+        figure.suptitle(f"The worst of {len(mistakes)} mistakes on {len(log_probabilities):,} test images")
         for axes in figure.subplots(4, 4).flat:
             axes.axis("off")
-        for axes, index in zip(figure.axes, worst):
+        for axes, index in zip(figure.axes, mistakes):
             axes.imshow(self.test.raw[index].squeeze(), cmap="gray", vmin=0, vmax=255)
-            truth, answer = self.test.targets[index], logs[index].argmax()
+            target, predicted = self.test.targets[index], log_probabilities[index].argmax()
             axes.set_title(
-                f"is {self.classes[truth]} ({np.exp(logs[index, truth]):.1%})\n"
-                f"taken for {self.classes[answer]} ({np.exp(logs[index, answer]):.1%})",
+                f"true: {self.classes[target]} ({np.exp(log_probabilities[index, target]):.1%})\n"
+                f"predicted: {self.classes[predicted]} ({np.exp(log_probabilities[index, predicted]):.1%})",
                 fontsize=9,
             )
         return {"worst_mistakes.png": figure}
 
 
-def of_images(task: Task) -> ImageClassification:
-    """The task as the one that checked settings say it is."""
+def takes_label(model: keras.Model) -> bool:
+    """Whether a model or network learns from a reward: it takes the label as a second input, to compute the reward."""
+    return isinstance(getattr(model, "student", model).input, Mapping)
+
+
+def as_image_classification(task: Task) -> ImageClassification:
+    """Narrow the type of a task that the checked settings say to be image classification."""
     if not isinstance(task, ImageClassification):
-        raise TypeError(f"Only ImageClassification has a teacher or becomes a file, not {type(task).__name__}.")
+        raise TypeError(f"Distillation and LiteRT export need ImageClassification, not {type(task).__name__}.")
     return task

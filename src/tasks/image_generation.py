@@ -1,4 +1,4 @@
-"""Image generation: more images like these."""
+"""Image generation."""
 
 import json
 import logging
@@ -17,323 +17,362 @@ from matplotlib.figure import Figure
 
 from recipes.kinds import LabelledImage, Samples
 from src.config import schema
-from src.datasets import Data, Part
+from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks.base import Answer, Metrics, Task
+from src.tasks.base import Metrics, ServingFunction, Task
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
-from src.tasks.reference_classifier import Judge
+from src.tasks.reference_classifier import ReferenceClassifier
 
 log = logging.getLogger(__name__)
 
-IMAGES_FILE = "images.json"  # what is known of the images besides how they look
-ANY = -1  # label of an image that may be of any class
-BATCH = 250  # images made at once
-SHOWN = 10  # rows and columns of the figure of samples
-NEIGHBOURS_SHOWN = 16
-STEPS = (2, 5, 10, 25)  # of a sampler, compared in a figure
-CONFIDENT = 0.9  # probability of the class that the judge takes an image for
-ALIKE = 0.5  # generated images that vary less than half as much as real ones are taken for a collapse
+IMAGES_FILE = "images.json"  # shape and classes of the images
+ANY_CLASS = -1  # label that asks for an image of any class
+BATCH_SIZE = 250  # of sampling
+GRID_SIZE = 10  # rows and columns of the figure of samples
+NEIGHBOR_PAIRS = 16  # in the figure of nearest training images
+SAMPLER_STEPS = (2, 5, 10, 25)  # compared in a figure
+CONFIDENT_PROBABILITY = 0.9
+COLLAPSE_DIVERSITY = 0.5  # below half the variance of real images, the generator is said to have collapsed
 
 
-class Painter:
-    """A generator with what is known of its images.
+class ImageSampler:
+    """A generative model with the class names of its images.
 
     Args:
-        model: that has `generate`.
-        classes: their names; empty if there are none.
+        model: a model with `generate(labels, seed, **options)`, `conditional`, and `how`, its options and their defaults.
+        classes: class names; empty if there are none.
+
+    Attributes:
+        defaults: {option: default} of sampling.
+        conditional: whether the model takes a label.
     """
 
     def __init__(self, model: keras.Model, classes: tuple[str, ...]):
         self.model, self.classes = model, classes
-        self.how = dict(model.how)
+        self.defaults = dict(model.how)
         self.conditional = model.conditional
         self._compiled: dict[tuple, tuple[keras.random.SeedGenerator, Callable]] = {}
 
-    def paint(self, labels: np.ndarray, seed: int, **how: Any) -> np.ndarray:
-        """Images uint8 (n, H, W, C), one for each label (n,); the same seed makes the same ones.
+    def sample(self, labels: np.ndarray, seed: int, **options: Any) -> np.ndarray:
+        """Sample images uint8 (n, H, W, C), one for each label (n,); equal seeds give equal images.
 
         Args:
-            labels: class numbers; `ANY` is any.
+            labels: class indices, or `ANY_CLASS`.
             seed: of the noise.
-            how: options of the model's own.
+            options: of the model's sampling, in place of `defaults`.
         """
-        how = self.how | how
-        key = tuple(sorted(how.items()))
-        if key not in self._compiled:  # tracing takes longer than painting
+        options = self.defaults | options
+        key = tuple(sorted(options.items()))
+        if key not in self._compiled:  # tracing takes longer than sampling
             generator = keras.random.SeedGenerator(seed)
-            self._compiled[key] = generator, tf.function(lambda some: self.images(some, generator, **how), autograph=False)
+            sample_batch = tf.function(lambda batch: self.sample_batch(batch, generator, **options), autograph=False)
+            self._compiled[key] = generator, sample_batch
         generator, compiled = self._compiled[key]
         generator.state.assign(keras.random.SeedGenerator(seed).state)
-        number, batch = len(labels), min(BATCH, len(labels))
-        filled = np.concatenate([labels, np.full(-number % batch, ANY)]).astype(np.int32)
-        batches = [compiled(tf.constant(filled[at : at + batch])).numpy() for at in range(0, len(filled), batch)]
-        return np.concatenate(batches)[:number]
+        count, batch_size = len(labels), min(BATCH_SIZE, len(labels))
+        padded = np.concatenate([labels, np.full(-count % batch_size, ANY_CLASS)]).astype(np.int32)
+        batches = [
+            compiled(tf.constant(padded[start : start + batch_size])).numpy() for start in range(0, len(padded), batch_size)
+        ]
+        return np.concatenate(batches)[:count]
 
-    def images(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **how: Any) -> KerasTensor:
-        """As `paint`, of one batch, as tensors."""
-        return to_bytes(self.model.generate(labels, seed, **how))
-
-
-def to_bytes(image: KerasTensor) -> KerasTensor:
-    """0..1 to 0..255."""
-    return ops.cast(ops.round(255.0 * ops.clip(ops.cast(image, "float32"), 0.0, 1.0)), "uint8")
+    def sample_batch(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **options: Any) -> KerasTensor:
+        """Sample one batch, as `sample` does, with tensors."""
+        return to_uint8(self.model.generate(labels, seed, **options))
 
 
-class Generation(Task):
-    """Images to more of them: what is the same for every way of making them.
+def to_uint8(images: KerasTensor) -> KerasTensor:
+    """Round images of 0..1 to bytes of 0..255; values outside are clipped."""
+    return ops.cast(ops.round(255.0 * ops.clip(ops.cast(images, "float32"), 0.0, 1.0)), "uint8")
 
-    Predictions are images uint8 (samples, H, W, C); how many does not depend on the part that they are compared with. Of a
-    part, `raw` is the labels, which is what others ask with, and `raw_targets` the images.
 
-    Attributes:
-        judge: the classifier that tells how good images are; set before anything is measured.
+class GenerativeTask(Task):
+    """What all ways of generating images share.
+
+    Predictions are images uint8 (samples, H, W, C); their number does not depend on the split that they are compared with. The
+    `raw` inputs of a split are labels, which a served model takes, and its `raw_targets` the images.
+
+    Args:
+        settings: of the task.
+        data: images uint8 (H, W, C) with class labels, or without.
+        reference_classifier: in its features generated images are compared with real ones; None: only for models that are
+            neither evaluated nor previewed.
     """
 
-    KEPT = IMAGES_FILE  # what, besides settings and weights, `restored` needs
+    ARTIFACT = IMAGES_FILE  # what `from_run` needs besides settings and weights
     units: dict[str, str] = {}
-    judge: Judge
+    preview_metrics = ("fid", "kid")
 
-    def __init__(self, chosen: schema.ImageGeneration | schema.PixelGeneration, data: Data):
-        self.chosen, self.classes = chosen, data.classes
+    def __init__(
+        self,
+        settings: schema.ImageGeneration | schema.PixelGeneration,
+        data: Data,
+        reference_classifier: ReferenceClassifier | None = None,
+    ):
+        self.settings, self.classes = settings, data.classes
         if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
-            raise UserError(f"dataset={data.name}: {chosen.name} needs images, but the inputs are not images.")
+            raise UserError(f"dataset={data.name}: {settings.name} needs images, but the inputs are not images.")
         self.shape = data.train.raw.shape[1:]
-        self.train, self.validation, self.test = (self.part(p) for p in (data.train, data.validation, data.test))
-        self._painter: Painter | None = None
-        self._diversity = 0.0  # when it was looked at last
-        self._seconds = math.nan  # that a sample took when some were made last
-        self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.train, self.validation, self.test = map(self.encode_split, (data.train, data.validation, data.test))
+        self._reference_classifier = reference_classifier
+        self._sampler: ImageSampler | None = None
+        self._last_diversity = 0.0  # at the last preview
+        self._seconds_per_sample = math.nan
+        self._real_features: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by id of the split
+
+    @property
+    def reference_classifier(self) -> ReferenceClassifier:
+        """The classifier in whose features images are compared.
+
+        Raises:
+            ValueError: the task was made without one.
+        """
+        if self._reference_classifier is None:
+            raise ValueError("Generated images cannot be measured without a reference classifier.")
+        return self._reference_classifier
 
     @abstractmethod
-    def part(self, raw: Part) -> Part:
-        """Images with their labels, as they are learned from."""
+    def encode_split(self, split: Split) -> Split:
+        """Encode a split of images and labels as inputs and targets of the model."""
 
     @abstractmethod
-    def painter(self, model: keras.Model) -> Painter:
-        """What makes images of a model."""
+    def sampler(self, model: keras.Model) -> ImageSampler:
+        """The sampler of a model."""
 
-    def around(self, network: keras.Model) -> keras.Model:
+    def wrap(self, network: keras.Model) -> keras.Model:
         return network
 
-    def _labels(self, part: Part) -> np.ndarray:
-        return part.targets.astype(np.int32) if self.classes else np.full(len(part), ANY, np.int32)
+    def _labels(self, split: Split) -> np.ndarray:
+        return split.targets.astype(np.int32) if self.classes else np.full(len(split), ANY_CLASS, np.int32)
 
-    def _painter_of(self, model: keras.Model) -> Painter:
-        """The same one as long as it is the same model, since it remembers what it has compiled."""
-        if self._painter is None or self._painter.model is not model:
-            self._painter = self.painter(model)
-        return self._painter
+    def _cached_sampler(self, model: keras.Model) -> ImageSampler:
+        """The sampler of a model; it is kept with its compiled functions until another model is asked for."""
+        if self._sampler is None or self._sampler.model is not model:
+            self._sampler = self.sampler(model)
+        return self._sampler
 
-    def _paint(self, model: keras.Model, number: int, seed: int = 0, **how: Any) -> np.ndarray:
-        """So many images; of a model that is told the class, with as many of each as training has."""
-        painter = self._painter_of(model)
-        drawn = np.random.default_rng(seed).choice(self.train.raw, number)
-        began = time.perf_counter()
-        images = painter.paint(drawn if painter.conditional else np.full(number, ANY), seed, **how)
-        if not how:
-            self._seconds = (time.perf_counter() - began) / number
+    def _sample(self, model: keras.Model, number: int, seed: int = 0, **options: Any) -> np.ndarray:
+        """Sample `number` images; a conditional model gets labels sampled from the training set."""
+        sampler = self._cached_sampler(model)
+        labels = np.random.default_rng(seed).choice(self.train.raw, number)
+        start = time.perf_counter()
+        images = sampler.sample(labels if sampler.conditional else np.full(number, ANY_CLASS), seed, **options)
+        if not options:
+            self._seconds_per_sample = (time.perf_counter() - start) / number
         return images
 
-    def predict(self, model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
-        return self._paint(model, self.chosen.samples)
+    def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
+        return self._sample(model, self.settings.samples)
 
-    # --- how good they are
+    # --- metrics
 
-    def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
-        """Distances to a part's images, in the features of the judge, and what the judge takes the images for.
+    def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
+        """Metrics of generated images against the images of a split, by the features and classes of the reference classifier.
 
-        fid, kid: 0 for images of the same distribution.
-        precision, recall: share of the generated among the real, and of the real among the generated.
-        diversity: variance of the generated images over that of the real ones; near 0 after a collapse.
-        confident: share of which the judge's probability is 0.9 or more.
-        classes: that it finds among them.
-        class_distance: total variation distance of the shares of the classes, 0 to 1.
-        training_distance: median distance to the nearest training image, over that of a part's images: near 0 for copies.
+        fid, kid: Fréchet and kernel distance of the features; 0 for equal distributions.
+        precision, recall: fraction of generated images within the real ones, and of real images within the generated ones.
+        diversity: variance of the features, relative to that of real images; near 0 after a mode collapse.
+        confident: fraction of images that the classifier assigns to a class with a probability of 0.9 or more.
+        classes: number of classes that it assigns.
+        class_distance: total variation distance of the frequencies of the classes, 0 to 1.
+        training_distance: median distance to the nearest training image, relative to that of real images; near 0 for copies.
         """
-        real, made = self._look(part), self.judge.look(predictions)
-        fewer = real[0][: len(predictions)]
-        precision, recall = precision_and_recall(fewer, made[0])
-        count = made[1].shape[1]
-        shares = [np.bincount(p.argmax(axis=1), minlength=count) / len(p) for p in (real[1], made[1])]
-        both = (predictions, part.raw_targets[: len(fewer)])
-        distances = [np.median(nearest(images, self.train.raw_targets)[1]) for images in both]
+        real_features, real_probabilities = self._features(split)
+        features, probabilities = self.reference_classifier.features_and_probabilities(predictions)
+        equally_many = real_features[: len(predictions)]
+        precision, recall = precision_and_recall(equally_many, features)
+        count = probabilities.shape[1]
+        frequencies = [np.bincount(p.argmax(axis=1), minlength=count) / len(p) for p in (real_probabilities, probabilities)]
+        distances = [
+            np.median(nearest(images, self.train.raw_targets)[1])
+            for images in (predictions, split.raw_targets[: len(equally_many)])
+        ]
         return {
-            "fid": frechet_distance(real[0], made[0]),
-            "kid": kernel_distance(fewer, made[0]),
+            "fid": frechet_distance(real_features, features),
+            "kid": kernel_distance(equally_many, features),
             "precision": precision,
             "recall": recall,
-            "diversity": float(made[0].var(axis=0).sum() / real[0].var(axis=0).sum()),
-            "confident": float(np.mean(made[1].max(axis=1) >= CONFIDENT)),
-            "classes": float(np.count_nonzero(shares[1])),
-            "class_distance": float(np.abs(shares[0] - shares[1]).sum() / 2),
+            "diversity": float(features.var(axis=0).sum() / real_features.var(axis=0).sum()),
+            "confident": float(np.mean(probabilities.max(axis=1) >= CONFIDENT_PROBABILITY)),
+            "classes": float(np.count_nonzero(frequencies[1])),
+            "class_distance": float(np.abs(frequencies[0] - frequencies[1]).sum() / 2),
             "training_distance": float(distances[0] / max(distances[1], 1e-9)),
         }
 
-    def _look(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        if id(part) not in self._seen:
-            self._seen[id(part)] = self.judge.look(part.raw_targets)
-        return self._seen[id(part)]
+    def _features(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Features and class probabilities of the images of a split, computed once."""
+        if id(split) not in self._real_features:
+            self._real_features[id(split)] = self.reference_classifier.features_and_probabilities(split.raw_targets)
+        return self._real_features[id(split)]
 
     def baselines(self) -> dict[str, Metrics]:
-        """The best that can be hoped for, other real images (as many, from the training part), and the worst, noise."""
-        draw = np.random.default_rng(0)
-        number = min(self.chosen.samples, len(self.train))
-        some = self.train.raw_targets[np.sort(draw.choice(len(self.train), number, replace=False))]
-        noise = draw.integers(0, 256, (number, *self.shape), dtype=np.uint8)
-        return {"training_images": self.metrics(self.test, some), "noise": self.metrics(self.test, noise)}
+        """Training images, the best that a generator could do, and uniform noise, the worst; as many as are generated."""
+        rng = np.random.default_rng(0)
+        number = min(self.settings.samples, len(self.train))
+        training_images = self.train.raw_targets[np.sort(rng.choice(len(self.train), number, replace=False))]
+        noise = rng.integers(0, 256, (number, *self.shape), dtype=np.uint8)
+        return {"training_images": self.metrics(self.test, training_images), "noise": self.metrics(self.test, noise)}
 
-    def costs(self, model: keras.Model) -> Metrics:
-        return {"milliseconds_per_sample": 1e3 * self._seconds}
+    def inference_costs(self, model: keras.Model) -> Metrics:
+        return {"milliseconds_per_sample": 1e3 * self._seconds_per_sample}
 
-    glanced = ("fid", "kid")
-
-    def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
-        some = self._paint(model, max(self.chosen.samples // 4, SHOWN))
-        found = self.metrics(self.validation, some)
-        if found["diversity"] < ALIKE and found["diversity"] <= 1.1 * self._diversity:  # while it rises, it is on its way
+    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+        samples = self._sample(model, max(self.settings.samples // 4, GRID_SIZE))
+        metrics = self.metrics(self.validation, samples)
+        diversity = metrics["diversity"]
+        if diversity < COLLAPSE_DIVERSITY and diversity <= 1.1 * self._last_diversity:  # no warning while it rises
             log.warning(
-                "The generator has collapsed: its images vary %.2f times as much as real ones, with %d of %d classes.",
-                found["diversity"], found["classes"], len(self.classes),
+                "Mode collapse: the variance of the generated images is %.2f of that of real ones, in %d of %d classes.",
+                diversity, metrics["classes"], len(self.classes),
             )  # fmt: skip
-        self._diversity = found["diversity"]
-        return found, {"samples.png": self._grid(some)}
+        self._last_diversity = diversity
+        return metrics, {"samples.png": self._sample_grid(samples)}
 
-    # --- what is shown
+    # --- figures
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        found: dict[str, Figure | str] = {
-            "samples.png": self._grid(predictions),
-            "nearest_training_images.png": self._nearest(predictions),
+        figures: dict[str, Figure | str] = {
+            "samples.png": self._sample_grid(predictions),
+            "nearest_training_images.png": self._nearest_training_images(predictions),
         }
-        if "steps" in self._painter_of(model).how:
-            found["quality_against_steps.png"] = self._quality(model)
-        return found
+        if "steps" in self._cached_sampler(model).defaults:
+            figures["quality_against_steps.png"] = self._quality_against_steps(model)
+        return figures
 
-    def _grid(self, images: np.ndarray) -> Figure:
+    def _sample_grid(self, images: np.ndarray) -> Figure:
         figure = Figure(figsize=(8, 8.4), layout="constrained")
-        figure.suptitle("Generated, not selected")
+        figure.suptitle("Random samples, not selected")
         axes = figure.subplots()
-        axes.imshow(grid(images[: SHOWN * SHOWN], SHOWN).squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(image_grid(images[: GRID_SIZE * GRID_SIZE], GRID_SIZE).squeeze(), cmap="gray", vmin=0, vmax=255)
         axes.axis("off")
         return figure
 
-    def _nearest(self, images: np.ndarray) -> Figure:
-        """Samples, and beside each the training image that is most alike: they should differ."""
-        images = images[:NEIGHBOURS_SHOWN]
-        numbers, distances = nearest(images, self.train.raw_targets)
+    def _nearest_training_images(self, images: np.ndarray) -> Figure:
+        """Pairs of a sample and the nearest training image: where they are equal, the model has memorized it."""
+        images = images[:NEIGHBOR_PAIRS]
+        indices, distances = nearest(images, self.train.raw_targets)
         figure = Figure(figsize=(8, 5), layout="constrained")
-        figure.suptitle("Left: generated. Right: the nearest training image, and its distance")
+        figure.suptitle("Left: sample. Right: the nearest training image, and its distance")
         for axes in figure.subplots(4, 4).flat:
             axes.axis("off")
-        for axes, image, number, distance in zip(figure.axes, images, numbers, distances):
-            pair = grid(np.stack([image, self.train.raw_targets[number]]), 2)
+        for axes, image, index, distance in zip(figure.axes, images, indices, distances):
+            pair = image_grid(np.stack([image, self.train.raw_targets[index]]), 2)
             axes.imshow(pair.squeeze(), cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"{distance:.3f}", fontsize=9)
         return figure
 
-    def _quality(self, model: keras.Model) -> Figure:
-        """FID against the number of the sampler's steps, at a smaller sample."""
-        number = max(self.chosen.samples // 4, SHOWN)
-        known = [steps for steps in STEPS if steps <= model.timesteps]
-        made = [self.judge.look(self._paint(model, number, steps=steps))[0] for steps in known]
-        distances = [frechet_distance(self._look(self.test)[0], features) for features in made]
+    def _quality_against_steps(self, model: keras.Model) -> Figure:
+        """Fréchet distance against the number of sampling steps, with fewer samples than in the metrics."""
+        number = max(self.settings.samples // 4, GRID_SIZE)
+        step_counts = [steps for steps in SAMPLER_STEPS if steps <= model.timesteps]
+        classifier, (real_features, _) = self.reference_classifier, self._features(self.test)
+        distances = []
+        for steps in step_counts:
+            features, _ = classifier.features_and_probabilities(self._sample(model, number, steps=steps))
+            distances.append(frechet_distance(real_features, features))
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
-        axes.plot(known, distances, "o-")
-        for steps, distance in zip(known, distances):
+        axes.plot(step_counts, distances, "o-")
+        for steps, distance in zip(step_counts, distances):
             axes.annotate(f"{distance:.1f}", (steps, distance), (4, 6), textcoords="offset points")
-        axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="FID", title=f"Quality against steps, {number} samples")
-        axes.set_xticks(known, [str(steps) for steps in known])
+        axes.set(
+            xscale="log", yscale="log",
+            xlabel="sampling steps", ylabel="Fréchet distance (features of the reference classifier)",
+            title=f"Quality against sampling steps, {number} samples",
+        )  # fmt: skip
+        axes.set_xticks(step_counts, [str(steps) for steps in step_counts])
         axes.minorticks_off()
         return figure
 
-    def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
-        """Class numbers (batch,), of which -1 is any, to `image` uint8 (batch, H, W, C), other ones each time."""
-        painter, draws = self.painter(model), keras.layers.Layer(name="draws")
-        draws.seed = keras.random.SeedGenerator(0)  # a layer keeps its state among its variables
+    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
+        """Class indices (batch,), -1 for any class, to `image` uint8 (batch, H, W, C); each call samples anew."""
+        sampler, seed_layer = self.sampler(model), keras.layers.Layer(name="draws")
+        seed_layer.seed = keras.random.SeedGenerator(0)  # a layer keeps its state among its variables
 
-        def answer(labels: KerasTensor) -> dict:
-            return {"image": painter.images(labels, draws.seed)}
+        def serve(labels: KerasTensor) -> dict:
+            return {"image": sampler.sample_batch(labels, seed_layer.seed)}
 
-        return answer, [model, draws]
+        return serve, [model, seed_layer]
 
     def artifacts(self) -> dict[str, str]:
         return {IMAGES_FILE: json.dumps({"shape": list(self.shape), "classes": list(self.classes)})}
 
 
-class ImageGeneration(Generation):
-    """Made as a whole, by a model that brings its own loss and its own way of making them."""
+class ImageGeneration(GenerativeTask):
+    """Generation of whole images, by a model with a loss and a sampler of its own."""
 
-    def __init__(self, chosen: schema.ImageGeneration, data: Data):
-        super().__init__(chosen, data)
-        self.inputs, self.outputs = kinds(self.shape, self.classes)
-        self.terms: tuple[str, ...] = ()
+    def __init__(self, settings: schema.ImageGeneration, data: Data, reference_classifier: ReferenceClassifier | None = None):
+        super().__init__(settings, data, reference_classifier)
+        self.inputs, self.outputs = specs(self.shape, self.classes)
 
-    def part(self, raw: Part) -> Part:
-        labels = self._labels(raw)
-        pixels = raw.array.astype(np.float32) / 255
-        return Part({"image": pixels, "label": labels}, labels, source=labels, reference=raw.array)
+    def encode_split(self, split: Split) -> Split:
+        labels = self._labels(split)
+        pixels = split.array.astype(np.float32) / 255
+        return Split({"image": pixels, "label": labels}, labels, source=labels, reference=split.array)
 
-    def around(self, network: keras.Model) -> keras.Model:
-        self.terms = network.terms
-        return network
-
-    def painter(self, model: keras.Model) -> Painter:
-        return Painter(model, self.classes)
+    def sampler(self, model: keras.Model) -> ImageSampler:
+        return ImageSampler(model, self.classes)
 
     def loss(self) -> keras.losses.Loss:
-        return SumOfTerms()
+        return SumOfLossTerms()
 
-    def training_metrics(self) -> list[keras.metrics.Metric]:
-        return [Term(name, number) for number, name in enumerate(self.terms)] if len(self.terms) > 1 else []
+    def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
+        names = model.terms
+        return [LossTerm(name, index) for index, name in enumerate(names)] if len(names) > 1 else []
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> Painter:
-        """What makes images, from what a run kept: its settings, `IMAGES_FILE`, and what loads its weights."""
-        known = json.loads(images)
-        shape, classes = tuple(known["shape"]), tuple(known["classes"])
-        recipe = hydra.utils.get_method(chosen.model.target)
-        model = recipe(*kinds(shape, classes), **chosen.model.hyperparameters)
-        model({"image": np.zeros((1, *shape), np.float32), "label": np.zeros(1, np.int32)})
+    def from_run(cls, settings: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
+        """Restore the sampler of a run.
+
+        Args:
+            settings: of the run.
+            images: content of its `IMAGES_FILE`.
+            load_weights: function that loads the weights of that run into the model.
+        """
+        metadata = json.loads(images)
+        shape, classes = tuple(metadata["shape"]), tuple(metadata["classes"])
+        build = hydra.utils.get_method(settings.model.target)
+        model = build(*specs(shape, classes), **settings.model.hyperparameters)
+        model({"image": np.zeros((1, *shape), np.float32), "label": np.zeros(1, np.int32)})  # creates the weights
         load_weights(model)
-        return Painter(model, classes)
+        return ImageSampler(model, classes)
 
 
-def kinds(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, Samples]:
-    """What a recipe is asked to take and to give, of images of a shape (H, W, C)."""
+def specs(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, Samples]:
+    """Specification of a recipe's inputs and outputs, for images of a shape (H, W, C)."""
     height, width, channels = shape
     return LabelledImage(height, width, channels, len(classes)), Samples(height, width, channels)
 
 
-class SumOfTerms(keras.losses.Loss):
-    """The loss of a model that answers with the terms of its loss (batch, terms), whatever the targets."""
+class SumOfLossTerms(keras.losses.Loss):
+    """The loss of a model whose outputs are the terms of its loss (batch, terms): their sum, whatever the targets."""
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        return ops.sum(ops.reshape(y_pred, (ops.shape(y_true)[0], -1)), axis=-1)  # Keras may have taken an axis of 1 away
+        return ops.sum(ops.reshape(y_pred, (ops.shape(y_true)[0], -1)), axis=-1)  # Keras squeezes an axis of length 1
 
 
-class Term(keras.metrics.Mean):
-    """The mean of one of these terms.
+class LossTerm(keras.metrics.Mean):
+    """The mean of one of the terms of a loss.
 
     Args:
         name: of the term.
-        number: its place.
+        index: of its column among the model's outputs.
     """
 
-    def __init__(self, name: str, number: int):
+    def __init__(self, name: str, index: int):
         super().__init__(name=name)
-        self.number = number
+        self.index = index
 
     def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
-        return super().update_state(y_pred[:, self.number], sample_weight)
+        return super().update_state(y_pred[:, self.index], sample_weight)
 
 
-def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (n, H, W, C) side by side, with lines of grey between them: (rows · (H + 1) − 1, columns · (W + 1) − 1, C)."""
+def image_grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Arrange images (n, H, W, C) in a grid with grey lines: (rows · (H + 1) − 1, columns · (W + 1) − 1, C)."""
     rows = -(-len(images) // columns)
     height, width, channels = images.shape[1:]
-    page = np.full((rows * (height + 1), columns * (width + 1), channels), 96, np.uint8)
-    for n, image in enumerate(images):
-        top, left = n // columns * (height + 1), n % columns * (width + 1)
-        page[top : top + height, left : left + width] = image
-    return page[:-1, :-1]
+    grid = np.full((rows * (height + 1), columns * (width + 1), channels), 96, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        grid[top : top + height, left : left + width] = image
+    return grid[:-1, :-1]

@@ -1,4 +1,4 @@
-"""Language modeling: what comes next?"""
+"""Language modeling: prediction of the next token of texts."""
 
 import math
 from collections.abc import Callable
@@ -14,66 +14,67 @@ from matplotlib.figure import Figure
 from recipes import decoding
 from recipes.kinds import END, PADDING, START, UNKNOWN, Continuation, Tokens
 from src.config import schema
-from src.datasets import Data, Part, pipeline
+from src.datasets import Data, Split, pipeline
 from src.errors import UserError
-from src.tasks.base import Answer, Metrics, Task
+from src.tasks.base import Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
-SAMPLES, SAMPLED = 4, 300  # texts that are written to be looked at, and tokens of each
-BETWEEN = f"\n{'-' * 40}\n"  # texts
-BACKING = (1, 10, 100, 1000)  # how many times the bigram model has seen the unigrams' opinion; chosen on the validation part
+SAMPLES, SAMPLE_TOKENS = 4, 300  # texts in a figure, and tokens of each
+SEPARATOR = f"\n{'-' * 40}\n"  # between sampled texts
+BACKOFF_COUNTS = (1, 10, 100, 1000)  # pseudo-counts of the unigram distribution in the bigram model; tuned on validation
 
 
 class LanguageModeling(Task):
-    """Texts, one after the other, cut into windows; each token is told from those before it in its window.
+    """Prediction of each token from those before it, in windows over the concatenated texts.
 
     Predictions are log-likelihoods in nats (windows, context) of the targets, 0 for padding.
     """
 
     units = {"nll": "nats"}
-    KEPT = VOCABULARY_FILE  # what, besides settings and weights, `restored` needs
+    ARTIFACT = VOCABULARY_FILE  # what `from_run` needs besides settings and weights
 
-    def __init__(self, chosen: schema.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
-        parts = {name: getattr(data, name).raw for name in ("train", "validation", "test")}
-        for name, texts in parts.items():
-            check_texts(texts, f"the {name} part of dataset={data.name}")
-        texts = {name: [text.decode() for text in found] for name, found in parts.items()}
-        self.chosen = chosen
-        self.vocabulary = vocabulary or Vocabulary.learned(texts["train"], chosen.tokens, chosen.bpe_vocabulary)
-        streams = {name: self.vocabulary.stream(found) for name, found in texts.items()}
-        # In training the windows overlap by half: each token is told once with little before it, and once with more.
-        self.train = windows(streams["train"], chosen.context, every=max(chosen.context // 2, 1))
-        self.validation, self.test = (windows(streams[name], chosen.context) for name in ("validation", "test"))
-        self.inputs = Tokens(chosen.context, len(self.vocabulary))
-        self.outputs = Continuation(chosen.context, len(self.vocabulary))
+    def __init__(self, settings: schema.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
+        texts = {}
+        for name in ("train", "validation", "test"):
+            raw = getattr(data, name).raw
+            check_texts(raw, f"the {name} split of dataset={data.name}")
+            texts[name] = [text.decode() for text in raw]
+        self.settings = settings
+        self.vocabulary = vocabulary or Vocabulary.from_texts(texts["train"], settings.tokens, settings.bpe_vocabulary)
+        streams = {name: self.vocabulary.encode_stream(split_texts) for name, split_texts in texts.items()}
+        # Training windows overlap by half: each token is predicted once from a short context, and once from a longer one.
+        self.train = windows(streams["train"], settings.context, stride=max(settings.context // 2, 1))
+        self.validation, self.test = (windows(streams[name], settings.context) for name in ("validation", "test"))
+        self.inputs = Tokens(settings.context, len(self.vocabulary))
+        self.outputs = Continuation(settings.context, len(self.vocabulary))
 
-    def around(self, network: keras.Model) -> keras.Model:
+    def wrap(self, network: keras.Model) -> keras.Model:
         return network
 
     def loss(self) -> keras.losses.Loss:
-        return TokenCrossentropy(self.chosen.context)
+        return TokenCrossentropy(self.settings.context)
 
-    def training_metrics(self) -> list[keras.metrics.Metric]:
+    def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [TokenAccuracy(name="token_accuracy")]
 
-    def predict(self, model: keras.Model, part: Part, batch_size: int) -> np.ndarray:
+    def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         @tf.function(reduce_retracing=True)
-        def told(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-            logs = ops.log_softmax(ops.cast(model(inputs, training=False), "float32"), axis=-1)
-            truth = ops.take_along_axis(logs, ops.cast(targets, "int32")[..., None], axis=-1)[..., 0]
-            return ops.where(ops.equal(targets, PADDING), 0.0, truth)
+        def log_likelihoods(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+            log_probabilities = ops.log_softmax(ops.cast(model(inputs, training=False), "float32"), axis=-1)
+            values = ops.take_along_axis(log_probabilities, ops.cast(targets, "int32")[..., None], axis=-1)[..., 0]
+            return ops.where(ops.equal(targets, PADDING), 0.0, values)
 
-        found = [told(inputs, targets).numpy() for inputs, targets, _ in pipeline.evaluation(part, batch_size)]
-        return np.concatenate(found)[: len(part)]
+        batches = pipeline.evaluation(split, batch_size)
+        return np.concatenate([log_likelihoods(inputs, targets).numpy() for inputs, targets, _ in batches])[: len(split)]
 
-    def metrics(self, part: Part, predictions: np.ndarray) -> Metrics:
-        """Over all tokens: nats per token, perplexity; bits per character, which tokens of any kind can be compared by."""
+    def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
+        """Nats per token, perplexity, and bits per character, which can be compared between tokenizations."""
         nats = -float(predictions.sum(dtype=np.float64))
-        tokens = int((part.targets != PADDING).sum())
-        characters = int(self.vocabulary.characters[part.targets].sum())
+        tokens = int((split.targets != PADDING).sum())
+        characters = int(self.vocabulary.character_counts[split.targets].sum())
         return {
             "nll": nats / tokens,
             "perplexity": math.exp(nats / tokens),
@@ -81,136 +82,154 @@ class LanguageModeling(Task):
         }
 
     def baselines(self) -> dict[str, Metrics]:
-        """How often each token occurs, and how often after the one before it."""
+        """Unigram and bigram models, the bigram interpolated with the unigram (Dirichlet prior)."""
         size = len(self.vocabulary)
         unigrams = np.bincount(self.train.targets.ravel(), minlength=size) + 1.0
         unigrams[PADDING] = 0
         unigrams /= unigrams.sum()
-        pairs, counts = np.unique(_pair(self.train.array, self.train.targets, size), return_counts=True)
-        before = np.bincount(pairs // size, counts, minlength=size)
+        pairs, counts = np.unique(_pair_ids(self.train.array, self.train.targets, size), return_counts=True)
+        context_counts = np.bincount(pairs // size, counts, minlength=size)
 
-        def bigram(part: Part, backing: float) -> np.ndarray:
-            wanted = _pair(part.array, part.targets, size)
-            at = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
-            seen = np.where(pairs[at] == wanted, counts[at], 0)
-            share = (seen + backing * unigrams[part.targets]) / (before[part.array] + backing)
-            return _logs(share, part)
+        def bigram(split: Split, backoff: float) -> np.ndarray:
+            queries = _pair_ids(split.array, split.targets, size)
+            positions = np.minimum(np.searchsorted(pairs, queries), len(pairs) - 1)
+            pair_counts = np.where(pairs[positions] == queries, counts[positions], 0)
+            probabilities = (pair_counts + backoff * unigrams[split.targets]) / (context_counts[split.array] + backoff)
+            return _log_likelihoods(probabilities, split)
 
-        best = min(BACKING, key=lambda backing: -bigram(self.validation, backing).sum())
+        best = min(BACKOFF_COUNTS, key=lambda backoff: -bigram(self.validation, backoff).sum())
         return {
-            "unigram": self.metrics(self.test, _logs(unigrams[self.test.targets], self.test)),
+            "unigram": self.metrics(self.test, _log_likelihoods(unigrams[self.test.targets], self.test)),
             "bigram": self.metrics(self.test, bigram(self.test, best)),
         }
 
-    def served(self, model: keras.Model) -> tuple[Answer, list[Any]]:
-        """Token numbers (batch, context) to `probability` (batch, vocabulary) of what follows the last one."""
+    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
+        """Token ids (batch, context) to `probability` (batch, vocabulary) of the token after the last one."""
 
-        def answer(tokens: tf.Tensor) -> dict:
+        def serve(tokens: tf.Tensor) -> dict:
             last = ops.maximum(ops.sum(ops.cast(ops.not_equal(tokens, PADDING), "int32"), axis=1) - 1, 0)
             logits = ops.take_along_axis(model(tokens, training=False), last[:, None, None], axis=1)[:, 0]
             return {"probability": ops.softmax(ops.cast(logits, "float32"))}
 
-        return answer, [model]
+        return serve, [model]
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
         return {"samples.txt": self.samples(model)}
 
     def samples(self, model: keras.Model) -> str:
-        """Some texts that a model writes."""
-        writer = Writer(model, self.vocabulary, self.chosen.context)
-        return BETWEEN.join(writer.write("", SAMPLES, SAMPLED, seed=0))
+        """Texts that a model generates without a prompt."""
+        generator = TextGenerator(model, self.vocabulary, self.settings.context)
+        return SEPARATOR.join(generator.generate("", SAMPLES, SAMPLE_TOKENS, seed=0))
 
-    def glance(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
         return {}, {"samples.txt": self.samples(model)}
 
     def artifacts(self) -> dict[str, str]:
         return {VOCABULARY_FILE: self.vocabulary.to_json()}
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, vocabulary: str, load_weights: Callable[[keras.Model], None]) -> "Writer":
-        """What writes, from what a run kept: its settings, its vocabulary as JSON, and what loads its weights."""
-        known = Vocabulary.from_json(vocabulary)
-        context = chosen.task_as(schema.LanguageModeling).context
-        recipe = hydra.utils.get_method(chosen.model.target)
-        model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
-        model(np.zeros((1, context), np.int32))
+    def from_run(
+        cls, settings: schema.Settings, vocabulary: str, load_weights: Callable[[keras.Model], None]
+    ) -> "TextGenerator":
+        """Restore the text generator of a run.
+
+        Args:
+            settings: of the run.
+            vocabulary: content of its `VOCABULARY_FILE`.
+            load_weights: function that loads the weights of that run into the model.
+        """
+        restored = Vocabulary.from_json(vocabulary)
+        context = settings.task_as(schema.LanguageModeling).context
+        build = hydra.utils.get_method(settings.model.target)
+        inputs, outputs = Tokens(context, len(restored)), Continuation(context, len(restored))
+        model = build(inputs, outputs, **settings.model.hyperparameters)
+        model(np.zeros((1, context), np.int32))  # creates the weights
         load_weights(model)
-        return Writer(model, known, context)
+        return TextGenerator(model, restored, context)
 
 
-class Writer:
-    """A language model with its vocabulary, which goes on from a prompt.
+class TextGenerator:
+    """A language model with its vocabulary, which continues a prompt.
 
     Args:
-        model: tokens (batch, context) to the logits of what follows each of them.
-        vocabulary: what its tokens mean.
-        context: tokens that it sees.
+        model: token ids (batch, context) to the logits of the token that follows each.
+        vocabulary: of the tokens.
+        context: length of the context in tokens.
+
+    Attributes:
+        defaults: {option: default} of sampling.
     """
 
-    how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    defaults = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, context: int):
         self.model, self.vocabulary, self.context = model, vocabulary, context
 
-    def write(self, prompt: str, number: int, length: int, seed: int, **how: Any) -> list[str]:
-        """So many texts of at most `length` tokens after the prompt, the prompt included.
+    def generate(self, prompt: str, number: int, length: int, seed: int, **options: Any) -> list[str]:
+        """Generate texts that begin with the prompt and have at most `length` tokens after it.
 
-        A text that outgrows the context goes on from its last half, which is read again.
+        When a text outgrows the context, its last half context becomes the new prompt.
 
         Args:
-            prompt: what they begin with; may be empty.
-            number: of texts.
-            length: of each, in tokens.
-            seed: of what is drawn.
-            how: temperature, top_k and top_p of `recipes.decoding.sample`.
+            prompt: beginning of the texts; may be empty.
+            number: number of texts.
+            length: tokens of each text after the prompt.
+            seed: of sampling.
+            options: temperature, top_k and top_p of `recipes.decoding.sample`.
 
         Raises:
-            UserError: the prompt holds characters that the model does not know, or leaves no room in the context.
+            UserError: the prompt holds characters that are not in the vocabulary, or is too long for the context.
         """
-        start = [START, *self.vocabulary.encode(prompt)]
-        if UNKNOWN in start:
-            strange = sorted({letter for letter in prompt if UNKNOWN in self.vocabulary.encode(letter)})
-            raise UserError(f"The model has never seen {' '.join(map(repr, strange))}; leave that out of the prompt.")
-        if len(start) >= self.context:
+        prompt_tokens = [START, *self.vocabulary.encode(prompt)]
+        if UNKNOWN in prompt_tokens:
+            unknown = sorted({letter for letter in prompt if UNKNOWN in self.vocabulary.encode(letter)})
             raise UserError(
-                f"The prompt has {len(start) - 1} tokens, and the model sees {self.context} with what it writes; "
-                f"type one of at most {self.context - 2} tokens."
+                f"The vocabulary of the model does not have {' '.join(map(repr, unknown))}; leave it out of the prompt."
             )
-        generator = keras.random.SeedGenerator(seed)
-        go_on = tf.function(
-            lambda window, room: decoding.sample(self.model, window, room, seed=generator, **how), autograph=False
+        if len(prompt_tokens) >= self.context:
+            raise UserError(
+                f"The prompt has {len(prompt_tokens) - 1} tokens, and the context of the model {self.context}, with what it "
+                f"generates; type a prompt of at most {self.context - 2} tokens."
+            )
+        seed_generator = keras.random.SeedGenerator(seed)
+        sample = tf.function(
+            lambda window, length: decoding.sample(self.model, window, length, seed=seed_generator, **options), autograph=False
         )
-        window = np.tile(np.array(start, np.int32), (number, 1))
-        written, wanted = window, len(start) + length
-        while written.shape[1] < wanted:
-            room = min(self.context, window.shape[1] + wanted - written.shape[1])
-            longer = go_on(tf.constant(window), room).numpy()
-            written = np.concatenate([written, longer[:, window.shape[1] :]], axis=1)
-            window = written[:, -max(self.context // 2, 1) :]
-        return [self._text(row) for row in written[:, 1:].tolist()]
+        window = np.tile(np.array(prompt_tokens, np.int32), (number, 1))
+        tokens, total = window, len(prompt_tokens) + length
+        while tokens.shape[1] < total:
+            sampled = sample(tf.constant(window), min(self.context, window.shape[1] + total - tokens.shape[1])).numpy()
+            tokens = np.concatenate([tokens, sampled[:, window.shape[1] :]], axis=1)
+            window = tokens[:, -max(self.context // 2, 1) :]
+        return [self._decode(row) for row in tokens[:, 1:].tolist()]
 
-    def _text(self, numbers: list[int]) -> str:
-        return self.vocabulary.decode(numbers[: numbers.index(END)] if END in numbers else numbers)
+    def _decode(self, token_ids: list[int]) -> str:
+        """The text of tokens up to END."""
+        return self.vocabulary.decode(token_ids[: token_ids.index(END)] if END in token_ids else token_ids)
 
 
-def windows(stream: np.ndarray, context: int, every: int | None = None) -> Part:
-    """A stream of tokens (n,) as windows (windows, context), and for each token the one after it; the last window is padded.
+def windows(stream: np.ndarray, context: int, stride: int | None = None) -> Split:
+    """Cut a stream of tokens into windows (windows, context), with the next token of each token as its target.
+
+    The last window is padded.
 
     Args:
-        stream: int32.
-        context: tokens of a window.
-        every: tokens from one window to the next; None: as many as a window has, so that each is told once.
+        stream: token ids int32 (n,).
+        context: tokens in a window.
+        stride: tokens from the start of a window to that of the next; None: `context`, windows do not overlap.
     """
-    every = every or context
-    starts = np.arange(0, max(len(stream) - 1, 1), every)
+    stride = stride or context
+    starts = np.arange(0, max(len(stream) - 1, 1), stride)
     padded = np.concatenate([stream, np.full(context + 1, PADDING, np.int32)])
     rows = padded[starts[:, None] + np.arange(context + 1)]
-    return Part(np.where(rows[:, 1:] == PADDING, PADDING, rows[:, :-1]), rows[:, 1:])
+    return Split(np.where(rows[:, 1:] == PADDING, PADDING, rows[:, :-1]), rows[:, 1:])
 
 
-def _pair(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+def _pair_ids(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+    """One integer for each pair of token ids."""
     return first.astype(np.int64) * size + second
 
 
-def _logs(share: np.ndarray, part: Part) -> np.ndarray:
-    return np.where(part.targets == PADDING, 0.0, np.log(np.maximum(share, 1e-12)))
+def _log_likelihoods(probabilities: np.ndarray, split: Split) -> np.ndarray:
+    """Logarithms of the probabilities of the targets, 0 for padding."""
+    return np.where(split.targets == PADDING, 0.0, np.log(np.maximum(probabilities, 1e-12)))

@@ -1,4 +1,4 @@
-"""Image generation pixel by pixel: a language model whose tokens are levels of grey."""
+"""Image generation pixel by pixel, with a language model over grey levels."""
 
 import json
 from collections.abc import Callable
@@ -12,105 +12,113 @@ from keras import KerasTensor, ops
 from recipes import decoding
 from recipes.kinds import END, START, Continuation, Tokens
 from src.config import schema
-from src.datasets import Data, Part
-from src.tasks.image_generation import IMAGES_FILE, Generation, Painter
+from src.datasets import Data, Split
+from src.tasks.image_generation import IMAGES_FILE, GenerativeTask, ImageSampler
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
+from src.tasks.reference_classifier import ReferenceClassifier
 
-FIRST = END + 1  # number of the level 0
+FIRST_LEVEL = END + 1  # token id of level 0
 
 
-class PixelGeneration(Generation):
-    """Rows from the top, pixels from the left, channels; each is told from those before it.
+class PixelGeneration(GenerativeTask):
+    """Autoregressive generation: rows from the top, pixels from the left, channel by channel.
 
-    The first token names the class, where there are classes; the others are levels of 0..255, `task.levels` in all.
+    The first token is the class, where there are classes; the others are grey levels, 0..255 quantized to `task.levels`.
     """
 
-    def __init__(self, chosen: schema.PixelGeneration, data: Data):
-        self.pixels = Pixels(data.train.raw.shape[1:], data.classes, chosen.levels)
-        super().__init__(chosen, data)
-        self.inputs, self.outputs = self.pixels.kinds()
+    def __init__(self, settings: schema.PixelGeneration, data: Data, reference_classifier: ReferenceClassifier | None = None):
+        self.tokenizer = PixelTokenizer(data.train.raw.shape[1:], data.classes, settings.levels)
+        super().__init__(settings, data, reference_classifier)
+        self.inputs, self.outputs = self.tokenizer.specs()
 
-    def part(self, raw: Part) -> Part:
-        labels = self._labels(raw)
-        tokens = self.pixels.tokens(raw.array, labels)
-        return Part(tokens[:, :-1], tokens[:, 1:], source=labels, reference=raw.array)
+    def encode_split(self, split: Split) -> Split:
+        labels = self._labels(split)
+        tokens = self.tokenizer.encode(split.array, labels)
+        return Split(tokens[:, :-1], tokens[:, 1:], source=labels, reference=split.array)
 
     def loss(self) -> keras.losses.Loss:
         return TokenCrossentropy(self.outputs.length)
 
-    def training_metrics(self) -> list[keras.metrics.Metric]:
+    def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [TokenAccuracy(name="token_accuracy")]
 
-    def painter(self, model: keras.Model) -> Painter:
-        return PixelPainter(model, self.pixels)
+    def sampler(self, model: keras.Model) -> ImageSampler:
+        return PixelSampler(model, self.tokenizer)
 
     def artifacts(self) -> dict[str, str]:
-        known = {"shape": list(self.shape), "classes": list(self.classes), "levels": self.pixels.levels}
-        return {IMAGES_FILE: json.dumps(known)}
+        metadata = {"shape": list(self.shape), "classes": list(self.classes), "levels": self.tokenizer.levels}
+        return {IMAGES_FILE: json.dumps(metadata)}
 
     @classmethod
-    def restored(cls, chosen: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> Painter:
-        """What makes images, from what a run kept: its settings, `IMAGES_FILE`, and what loads its weights."""
-        known = json.loads(images)
-        pixels = Pixels(tuple(known["shape"]), tuple(known["classes"]), known["levels"])
-        inputs, outputs = pixels.kinds()
-        model = hydra.utils.get_method(chosen.model.target)(inputs, outputs, **chosen.model.hyperparameters)
-        model(np.zeros((1, outputs.length), np.int32))
+    def from_run(cls, settings: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
+        """Restore the sampler of a run.
+
+        Args:
+            settings: of the run.
+            images: content of its `IMAGES_FILE`.
+            load_weights: function that loads the weights of that run into the model.
+        """
+        metadata = json.loads(images)
+        tokenizer = PixelTokenizer(tuple(metadata["shape"]), tuple(metadata["classes"]), metadata["levels"])
+        inputs, outputs = tokenizer.specs()
+        model = hydra.utils.get_method(settings.model.target)(inputs, outputs, **settings.model.hyperparameters)
+        model(np.zeros((1, outputs.length), np.int32))  # creates the weights
         load_weights(model)
-        return PixelPainter(model, pixels)
+        return PixelSampler(model, tokenizer)
 
 
-class Pixels:
-    """Images as tokens.
+class PixelTokenizer:
+    """Converts images to tokens and back.
 
     Args:
         shape: (H, W, C).
-        classes: their names.
-        levels: of grey, that are told apart.
+        classes: class names.
+        levels: number of grey levels.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: tuple[str, ...], levels: int):
         self.shape, self.classes, self.levels = shape, classes, levels
 
-    def kinds(self) -> tuple[Tokens, Continuation]:
-        """What a recipe is asked to take and to give."""
-        length, vocabulary = int(np.prod(self.shape)), FIRST + self.levels + len(self.classes)
+    def specs(self) -> tuple[Tokens, Continuation]:
+        """Specification of a recipe's inputs and outputs."""
+        length, vocabulary = int(np.prod(self.shape)), FIRST_LEVEL + self.levels + len(self.classes)
         return Tokens(length, vocabulary), Continuation(length, vocabulary)
 
-    def tokens(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Images uint8 (n, H, W, C) and labels (n,) to int32 (n, 1 + H W C)."""
+    def encode(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Convert images uint8 (n, H, W, C) and labels (n,) to token ids int32 (n, 1 + H W C)."""
         levels = np.rint(images.reshape(len(images), -1) / 255 * (self.levels - 1)).astype(np.int32)
-        return np.concatenate([self.first(labels)[:, None], FIRST + levels], axis=1)
+        return np.concatenate([self.start_tokens(labels)[:, None], FIRST_LEVEL + levels], axis=1)
 
-    def first(self, labels: KerasTensor) -> KerasTensor:
-        """The token that an image of each label (n,) begins with."""
-        return FIRST + self.levels + labels if self.classes else 0 * labels + START
+    def start_tokens(self, labels: KerasTensor) -> KerasTensor:
+        """The first token of an image of each label (n,): its class, or START where there are no classes."""
+        return FIRST_LEVEL + self.levels + labels if self.classes else 0 * labels + START
 
-    def images(self, tokens: KerasTensor) -> KerasTensor:
-        """Tokens (n, 1 + H W C) to images uint8 (n, H, W, C), as tensors."""
-        levels = ops.cast(tokens[:, 1:] - FIRST, "float32")
+    def decode(self, tokens: KerasTensor) -> KerasTensor:
+        """Convert token ids (n, 1 + H W C) to images uint8 (n, H, W, C), as tensors."""
+        levels = ops.cast(tokens[:, 1:] - FIRST_LEVEL, "float32")
         return ops.reshape(ops.cast(ops.round(levels * (255 / (self.levels - 1))), "uint8"), (-1, *self.shape))
 
 
-class PixelPainter(Painter):
-    """A language model that makes images.
+class PixelSampler(ImageSampler):
+    """A language model that generates images.
 
     Args:
-        model: tokens to the logits of what comes next.
-        pixels: what they mean.
+        model: token ids to the logits of the next token.
+        tokenizer: of the images.
     """
 
-    def __init__(self, model: keras.Model, pixels: Pixels):
-        self.model, self.pixels, self.classes = model, pixels, pixels.classes
-        self.conditional = bool(pixels.classes)
-        self.how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    def __init__(self, model: keras.Model, tokenizer: PixelTokenizer):
+        self.model, self.tokenizer, self.classes = model, tokenizer, tokenizer.classes
+        self.conditional = bool(tokenizer.classes)
+        self.defaults = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
         self._compiled = {}
 
-    def images(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **how: Any) -> KerasTensor:
+    def sample_batch(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **options: Any) -> KerasTensor:
         if self.conditional:
-            any_class = keras.random.randint(ops.shape(labels), 0, len(self.classes), seed=seed)
-            labels = ops.where(labels < 0, ops.cast(any_class, "int32"), labels)
-        first = self.pixels.first(ops.cast(labels, "int32"))[:, None]
-        length = 1 + int(np.prod(self.pixels.shape))
-        written = decoding.sample(self.model, first, length, seed=seed, allowed=(FIRST, FIRST + self.pixels.levels), **how)
-        return self.pixels.images(written)
+            random_labels = keras.random.randint(ops.shape(labels), 0, len(self.classes), seed=seed)
+            labels = ops.where(labels < 0, ops.cast(random_labels, "int32"), labels)
+        prompt = self.tokenizer.start_tokens(ops.cast(labels, "int32"))[:, None]
+        length = 1 + int(np.prod(self.tokenizer.shape))
+        levels = (FIRST_LEVEL, FIRST_LEVEL + self.tokenizer.levels)
+        tokens = decoding.sample(self.model, prompt, length, seed=seed, allowed=levels, **options)
+        return self.tokenizer.decode(tokens)

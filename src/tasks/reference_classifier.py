@@ -1,4 +1,4 @@
-"""How good generated images are, in the eyes of a classifier that was trained on real ones."""
+"""The classifier of real images in whose features generated images are compared with real ones."""
 
 from collections.abc import Callable
 from typing import Self
@@ -11,39 +11,51 @@ from src.config import schema
 from src.datasets import Data
 from src.tasks.image_classification import ImageClassification
 
-BATCH = 250  # images looked at at once
+BATCH_SIZE = 250
 
 
-class Judge:
-    """A finished run's classifier: what it sees in images, and what it takes them for.
+class ReferenceClassifier:
+    """The image classifier of a finished run, as a feature extractor.
 
     Args:
-        model: as the task `ImageClassification` makes it.
-        run_id: of its run.
-        accuracy: on the test part.
+        model: as the task `ImageClassification` builds it.
+        run_id: id of its run.
+        accuracy: accuracy on the test set.
     """
 
     def __init__(self, model: keras.Model, run_id: str, accuracy: float):
         self.run_id, self.accuracy = run_id, accuracy
-        network = next(layer for layer in model.layers if isinstance(layer, keras.Model))  # what the recipe built
+        network = next(layer for layer in model.layers if isinstance(layer, keras.Model))  # the recipe's
         logits = network.get_layer("logits")
-        self.eye = keras.Model(network.input, [logits.input, logits.output])
+        self.extractor = keras.Model(network.input, [logits.input, logits.output])
 
     @classmethod
-    def restored(
-        cls, chosen: schema.Settings, data: Data, load_weights: Callable[[keras.Model], None], run_id: str, accuracy: float
+    def from_run(
+        cls, settings: schema.Settings, data: Data, load_weights: Callable[[keras.Model], None], run_id: str, accuracy: float
     ) -> Self:
-        """From what a run kept: its settings, and what loads its weights."""
-        model = ImageClassification(chosen.task_as(schema.ImageClassification), data).model(
-            hydra.utils.get_method(chosen.model.target), chosen.model.hyperparameters
-        )
+        """Restore it from a run.
+
+        Args:
+            settings: of the run.
+            data: images of the kind that it was trained on.
+            load_weights: function that loads the run's weights.
+            run_id: id of the run.
+            accuracy: accuracy of the run on the test set.
+
+        Raises:
+            UserError: the recipe has changed since the run.
+        """
+        task = ImageClassification(settings.task_as(schema.ImageClassification), data)
+        model = task.build_model(hydra.utils.get_method(settings.model.target), settings.model.hyperparameters)
         load_weights(model)
         return cls(model, run_id, accuracy)
 
-    def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (n, H, W, C) to features (n, d), the input of its last layer, and probabilities (n, classes)."""
-        filled = np.zeros((-(-len(images) // BATCH) * BATCH, *images.shape[1:]), np.float32)  # other shapes, other last digits
-        filled[: len(images)] = images.astype(np.float32) / 255
-        features, logits = (seen[: len(images)] for seen in self.eye.predict(filled, batch_size=BATCH, verbose=0))
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
-        return features.astype(np.float64), shares / shares.sum(axis=1, keepdims=True)
+    def features_and_probabilities(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features, the input of the last layer, (n, d) and class probabilities (n, classes) of images uint8 (n, H, W, C)."""
+        # The last batch is padded: results differ in their last digits between batch sizes.
+        padded = np.zeros((-(-len(images) // BATCH_SIZE) * BATCH_SIZE, *images.shape[1:]), np.float32)
+        padded[: len(images)] = images.astype(np.float32) / 255
+        outputs = self.extractor.predict(padded, batch_size=BATCH_SIZE, verbose=0)
+        features, logits = (output[: len(images)] for output in outputs)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+        return features.astype(np.float64), exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,16 +1,17 @@
-"""Which class learns which task."""
+"""Task names and their classes."""
 
 from collections.abc import Callable
+from typing import Any
 
 from src.config import schema
 from src.datasets import Data
 from src.tasks.base import Task
 from src.tasks.forecasting import Forecasting
 from src.tasks.image_classification import ImageClassification
-from src.tasks.image_generation import Generation, ImageGeneration
-from src.tasks.language_modeling import LanguageModeling, Writer
+from src.tasks.image_generation import ImageGeneration
+from src.tasks.language_modeling import LanguageModeling, TextGenerator
 from src.tasks.pixel_generation import PixelGeneration
-from src.tasks.reference_classifier import Judge
+from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.text_classification import TextClassification
 from src.tasks.translation import Translation
 
@@ -24,8 +25,8 @@ TASKS: dict[str, Callable[..., Task]] = {
     "forecasting": Forecasting,
 }
 
-# Those whose models make something; their `restored` gives what does, from what a run kept.
-MAKERS: dict[str, type[ImageGeneration] | type[PixelGeneration] | type[LanguageModeling]] = {
+# Tasks whose models generate; `from_run` of each restores the generator from the artifacts of a run.
+GENERATORS: dict[str, type[ImageGeneration] | type[PixelGeneration] | type[LanguageModeling]] = {
     "image_generation": ImageGeneration,
     "pixel_generation": PixelGeneration,
     "language_modeling": LanguageModeling,
@@ -33,23 +34,26 @@ MAKERS: dict[str, type[ImageGeneration] | type[PixelGeneration] | type[LanguageM
 
 
 def create(
-    chosen: schema.Task, data: Data, limit: int | None = None, *,
-    judge: Judge | None = None, pretrained: Writer | None = None,
+    settings: schema.Task, data: Data, limit: int | None = None, *,
+    reference_classifier: ReferenceClassifier | None = None, pretrained: TextGenerator | None = None,
 ) -> Task:  # fmt: skip
-    """The task on a data set, with at most `limit` examples in each part.
+    """Create a task on a data set.
 
     Args:
-        chosen: its settings.
+        settings: of the task.
         data: the data set.
-        limit: examples of each part; None: all.
-        judge: of generated images.
-        pretrained: whose vocabulary texts are read with.
+        limit: examples to keep in each split; None: all.
+        reference_classifier: measures generated images; tasks that generate images need it.
+        pretrained: language model whose vocabulary is used instead of a new one.
 
     Raises:
-        UserError: the data is not of the kind that the task needs.
+        UserError: the data set has not the type of data that the task needs.
     """
-    task = TASKS[chosen.name](chosen, data, *([pretrained.vocabulary] if pretrained else []))
-    task.train, task.validation, task.test = (part.first(limit) for part in (task.train, task.validation, task.test))
-    if isinstance(task, Generation) and judge is not None:
-        task.judge = judge
+    options: dict[str, Any] = {}
+    if reference_classifier is not None:
+        options["reference_classifier"] = reference_classifier
+    if pretrained is not None:
+        options["vocabulary"] = pretrained.vocabulary
+    task = TASKS[settings.name](settings, data, **options)
+    task.limit_examples(limit)
     return task

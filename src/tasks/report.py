@@ -1,26 +1,29 @@
-"""What a run prints at its end."""
+"""The table of results that a run prints at its end."""
 
 from collections.abc import Mapping
 
 from src.metrics import LOWER_IS_BETTER, UNRANKED
 from src.tasks.base import Metrics
 
+# Literature computes FID and KID with features of Inception v3, here they are those of a reference classifier.
+HEADINGS = {"fid": "Fréchet distance", "kid": "kernel distance"}
 
-def table(
+
+def results_table(
     model: str, test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics], units: Mapping[str, str]
 ) -> str:
-    """Test metrics of a model, without a learned part of it, and of the baselines; the best of each column has a star."""
+    """Format the test metrics of a model, its ablations and the baselines; a star marks the best value of each column."""
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
     ranked = [name for name in names if name not in UNRANKED]
     best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in ranked}
-    heads = [name.replace("_", " ") + (f" ({units[name]})" if name in units else "") for name in names]
+    headings = [HEADINGS.get(name, name.replace("_", " ")) + (f" ({units[name]})" if name in units else "") for name in names]
     body = [
         [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best.get(name) else ' '}" for name in names)]
         for label, row in rows.items()
     ]
-    lines = [["on the test part", *(f"{head} " for head in heads)], *body]
+    lines = [["on the test set", *(f"{heading} " for heading in headings)], *body]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]).rstrip()

@@ -76,7 +76,7 @@ def _gpu_counters() -> list[Counter]:
         import pynvml
 
         pynvml.nvmlInit()
-        for name in gpu.there():
+        for name in gpu.visible_gpus():
             get_handle = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
             handle = get_handle(int(name) if name.isdigit() else name)
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from src.datasets import Data
     from src.tasks.base import Task
-    from src.tasks.language_modeling import Writer
-    from src.tasks.reference_classifier import Judge
+    from src.tasks.language_modeling import TextGenerator
+    from src.tasks.reference_classifier import ReferenceClassifier
 
 # Hyperparameters of a language model that do not change the shapes of its weights.
 SHAPE_INDEPENDENT = {"dropout", "pooling"}
@@ -131,7 +131,7 @@ class FinishedRun:
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
-def load_reference_classifier(run_id: str, data: "Data") -> "Judge":
+def load_reference_classifier(run_id: str, data: "Data") -> "ReferenceClassifier":
     """Restore the classifier that generated images are scored with.
 
     Args:
@@ -141,14 +141,14 @@ def load_reference_classifier(run_id: str, data: "Data") -> "Judge":
     Raises:
         UserError: there is no such run.
     """
-    from src.tasks.reference_classifier import Judge
+    from src.tasks.reference_classifier import ReferenceClassifier
     from src.training import loop
 
     run = FinishedRun(run_id, "task.reference_classifier")
     settings = run.settings
     loop.prepare(settings)
     load_weights = functools.partial(run.load_weights, advice="delete that run, and a new one is trained")
-    return Judge.restored(settings, data, load_weights, run_id, run.metric("test/accuracy"))
+    return ReferenceClassifier.from_run(settings, data, load_weights, run_id, run.metric("test/accuracy"))
 
 
 def load_teacher(settings: Settings, task: "Task") -> "Callable[[], keras.Model]":
@@ -160,10 +160,10 @@ def load_teacher(settings: Settings, task: "Task") -> "Callable[[], keras.Model]
     from src.training import distillation
 
     run = _run_of(settings.compression.teacher, "compression.teacher")
-    return lambda: distillation.teacher(run.config, run.load_weights, settings, task)
+    return lambda: distillation.load_teacher(run.config, run.load_weights, settings, task)
 
 
-def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
+def load_pretrained(settings: Settings) -> "tuple[Settings, TextGenerator]":
     """Restore the language model of the run `model.pretrained`.
 
     Returns:
@@ -189,7 +189,7 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, Writer]":
     if mismatched:
         overrides = " ".join(f"model.{key}={value}" for key, value in mismatched.items())
         raise UserError(f"{run.argument} has another size; type {overrides}.")
-    language_model = LanguageModeling.restored(source, run.load_text(LanguageModeling.KEPT), run.load_weights)
+    language_model = LanguageModeling.from_run(source, run.load_text(LanguageModeling.ARTIFACT), run.load_weights)
     tokenization: dict[str, Any] = {"tokens": source_task.tokens, "context": source_task.context}
     if settings.task.name == "text_classification":
         tokenization = {

@@ -75,7 +75,7 @@ def _log_start(run_logger: TrainingLogger, settings: Settings, data: Data, log_f
     outbox.update_metadata(started=True, status=None, log=log_path, processes=metadata.get("processes", 0) + 1)
 
 
-def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outbox, checkpoint.State | None]:
+def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outbox, checkpoint.TrainingState | None]:
     """The locked outbox of the run to resume, and its checkpoint; or a new outbox."""
     _check_experiment(settings.tracking.experiment)
     fingerprint, uri = settings.fingerprint(), tracking_uri()
@@ -129,7 +129,7 @@ def _check_experiment(name: str) -> None:
             )
 
 
-def _read_checkpoint(outbox: Outbox) -> checkpoint.State | None:
+def _read_checkpoint(outbox: Outbox) -> checkpoint.TrainingState | None:
     state = checkpoint.read(outbox.checkpoints)
     place = f"epoch {state.epoch + 1}, step {state.step}" if state else "the beginning, since it has no checkpoint"
     log.info("Resuming an interrupted run from %s. (resume=never starts a new one.)", place)

@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
         "backend": keras.config.backend(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "device": strategies.devices(),
+        "device": strategies.device_names(),
         **{f"version.{package}": importlib.metadata.version(package) for package in PACKAGES},
     }
     commit = git("rev-parse", "HEAD")

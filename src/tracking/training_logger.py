@@ -19,12 +19,12 @@ from src.datasets import Data
 from src.export import serving
 from src.redaction import redact
 from src.tasks.base import Task
-from src.tasks.reference_classifier import Judge
+from src.tasks.reference_classifier import ReferenceClassifier
 from src.tracking import provenance
 from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
-from src.training.checkpoint import Keeper, State
+from src.training.checkpoint import CheckpointManager, TrainingState
 
 # Requirements of a logged model; without this list MLflow infers them by loading the model, which takes seconds.
 SERVING_PACKAGES = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
@@ -39,7 +39,7 @@ class TrainingLogger(RunLogger):
         resumed: the checkpoint that the run resumes from; None for a new run.
     """
 
-    def __init__(self, outbox: Outbox, resumed: State | None = None):
+    def __init__(self, outbox: Outbox, resumed: TrainingState | None = None):
         super().__init__(outbox)
         self.resumed = resumed
         self._queued_checkpoint: Path | None = None  # folder of its event, which exists until it is uploaded
@@ -61,14 +61,16 @@ class TrainingLogger(RunLogger):
         self.log_texts(redact({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
 
     @property
-    def checkpoint_manager(self) -> Keeper:
+    def checkpoint_manager(self) -> CheckpointManager:
         """The checkpoints of this run; each one is logged when it is written."""
-        return Keeper(self.outbox.checkpoints, self.resumed, saved=self.log_checkpoint, failed=self._log_checkpoint_error)
+        return CheckpointManager(
+            self.outbox.checkpoints, self.resumed, on_saved=self.log_checkpoint, on_failed=self._log_checkpoint_error
+        )
 
     @property
     def previous_seconds(self) -> float:
         """Seconds of training up to the checkpoint that the run resumes from."""
-        return self.checkpoint_manager.spent
+        return self.checkpoint_manager.elapsed
 
     def log_checkpoint(self, path: Path) -> None:
         """Log a checkpoint, so that another machine can resume the run; MLflow keeps the last two.
@@ -96,7 +98,7 @@ class TrainingLogger(RunLogger):
         with contextlib.suppress(OSError):
             self.set_tags(**{"checkpoint.failure": str(error)})
 
-    def log_reference_classifier(self, classifier: Judge) -> None:
+    def log_reference_classifier(self, classifier: ReferenceClassifier) -> None:
         """Log which classifier generated images are scored with, and its test accuracy."""
         self.set_tags(judge=classifier.run_id)
         self.log_metrics({"judge/accuracy": classifier.accuracy})
@@ -111,7 +113,7 @@ class TrainingLogger(RunLogger):
             classes: names of the classes; empty if there are none.
         """
         with self.outbox.add_event("model", name="model") as folder:
-            function, owners = task.served(model)
+            function, owners = task.serving_fn(model)
             outputs = serving.save(function, owners, example, str(folder / "saved_model"), task.encoder)
             takes_texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs

@@ -1,1 +1,1 @@
-"""From a recipe to a trained model."""
+"""Training: devices, optimizers, the fit loop with its callbacks and checkpoints, compression, costs."""

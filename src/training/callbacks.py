@@ -1,4 +1,4 @@
-"""What is watched while a model trains."""
+"""Callbacks: best weights, non-finite values, signals, previews, logging."""
 
 import logging
 import math
@@ -20,89 +20,92 @@ from src.training import optimizers
 log = logging.getLogger(__name__)
 
 LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
-LogFigures = Callable[[dict[str, Figure | str]], None]
+LogFigures = Callable[[dict[str, Figure | str]], None]  # {file name: figure}
 
 
-class KeepBest(keras.callbacks.EarlyStopping):
-    """Keras's own, with what a checkpoint has to know of it."""
+class BestWeights(keras.callbacks.EarlyStopping):
+    """Keras's early stopping and restoring of the best weights, with a state that can be saved in a checkpoint."""
 
-    MEMORY = ("wait", "stopped_epoch", "best", "best_epoch")
+    STATE = ("wait", "stopped_epoch", "best", "best_epoch")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Passes over epochs that have no such metric, as those have whose samples nobody judges."""
+        """Skip epochs without the monitored metric: metrics of previews are not computed in every epoch."""
         if self.monitor in logs:
             super().on_epoch_end(epoch, logs)
 
-    def memory(self) -> dict:
-        """How good the best epoch was, how long ago it is, and its weights."""
-        return {name: getattr(self, name) for name in self.MEMORY} | {"weights": self.best_weights or []}
+    def get_state(self) -> dict:
+        """The best value, its epoch and weights, and the number of epochs without improvement."""
+        return {name: getattr(self, name) for name in self.STATE} | {"weights": self.best_weights or []}
 
-    def remember(self, memory: dict) -> None:
-        """Takes it back."""
-        self.best_weights = memory.pop("weights") or None
-        for name, value in memory.items():
+    def set_state(self, state: dict) -> None:
+        """Restore what `get_state` returned."""
+        self.best_weights = state.pop("weights") or None
+        for name, value in state.items():
             setattr(self, name, value)
 
 
 class FailOnNaN(keras.callbacks.Callback):
-    """Ends a run whose loss or gradient is no number any more: it would never become one again.
+    """Ends a run whose loss or gradient is not finite, and names the layer where that began.
 
     Args:
-        inputs: gives those of the batch of (epoch, step), counted from 0.
+        batch_inputs: returns the inputs of the batch of (epoch, step), both counted from 0.
     """
 
-    def __init__(self, inputs: Callable[[int, int], object]):
+    def __init__(self, batch_inputs: Callable[[int, int], object]):
         super().__init__()
-        self.inputs = inputs
+        self.batch_inputs = batch_inputs
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """The loss here is the mean over the epoch up to now, so the first step that is not finite shows at once."""
-        optimizer = optimizers.unscaled(self.model.optimizer)
-        gradients, loss = optimizer.not_finite(), logs["loss"]
-        if math.isfinite(loss) and not gradients:
+        """Check loss and gradient. The loss here is the mean over the epoch so far: one non-finite step is enough."""
+        optimizer = optimizers.unwrap(self.model.optimizer)
+        weights, loss = optimizer.non_finite_gradients(), logs["loss"]
+        if math.isfinite(loss) and not weights:
             return
-        where = first_not_finite(self.model, self.inputs(self.epoch, batch))
-        if where:
-            what, who = "The loss", f"the first layer whose output is not finite is '{where}'"
-        elif math.isfinite(loss):  # a gradient is found from the output to the input
-            what, who = "The gradient", f"the first layer where it did is '{gradients[-1].rpartition('/')[0]}'"
+        layer = first_non_finite_layer(self.model, self.batch_inputs(self.epoch, batch))
+        if layer:
+            event, place = f"The loss became {loss}", f"the first layer whose output is not finite is '{layer}'"
+        elif math.isfinite(loss):  # backpropagation proceeds from the output to the input: its first layer is the last one
+            event, place = (
+                "The gradient became nan or inf",
+                f"the first layer where it did is '{weights[-1].rpartition('/')[0]}'",
+            )
         else:
-            what, who = "The loss", "the outputs of all layers are finite"
+            event, place = f"The loss became {loss}", "the outputs of all layers are finite"
         raise UserError(
-            f"{what} became {loss if what == 'The loss' else 'nan or inf'} in epoch {self.epoch + 1}, step {batch + 1}; {who}. "
+            f"{event} in epoch {self.epoch + 1}, step {batch + 1}; {place}. "
             "A smaller optimizer.learning_rate, optimizer.clip_norm=1.0 or training.precision=float32 may help."
         )
 
 
-def first_not_finite(model: keras.Model, inputs: object) -> str | None:
-    """The path of the layer that is the first to make, of finite weights or not, an output that is not finite."""
+def first_non_finite_layer(model: keras.Model, inputs: object) -> str | None:
+    """The path of the first layer, in the order of computation, whose output is not finite; None if all outputs are."""
     call = keras.layers.Layer.__call__
-    found: list[str] = []
+    paths: list[str] = []
 
-    def watched(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    def checked_call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         output = call(layer, *args, **kwargs)
-        numbers = [np.asarray(part, np.float32) for part in keras.tree.flatten(output) if _floating(part)]
-        if not found and not all(np.isfinite(part).all() for part in numbers):
-            found.append(layer.path or layer.name)
+        arrays = [np.asarray(tensor, np.float32) for tensor in keras.tree.flatten(output) if _is_floating(tensor)]
+        if not paths and not all(np.isfinite(array).all() for array in arrays):
+            paths.append(layer.path or layer.name)
         return output
 
-    keras.layers.Layer.__call__ = watched
+    keras.layers.Layer.__call__ = checked_call
     try:
         model(inputs, training=True)
     finally:
         keras.layers.Layer.__call__ = call
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
-def _floating(part: Any) -> bool:
-    return keras.ops.is_tensor(part) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(part.dtype))
+def _is_floating(value: Any) -> bool:
+    return keras.ops.is_tensor(value) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
 
 
-class StopWhenAsked(keras.callbacks.Callback):
-    """Ends a run that was asked to stop: in an epoch after the step that runs, so that it can be saved, elsewhere at once."""
+class GracefulStop(keras.callbacks.Callback):
+    """Stops a run on a signal: within an epoch after the current step, so that a checkpoint can be saved; elsewhere at once."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         signals.defer(enabled=True)
@@ -114,23 +117,23 @@ class StopWhenAsked(keras.callbacks.Callback):
 
 
 class GradientNorm(keras.callbacks.Callback):
-    """Adds to an epoch's metrics what an optimizer that `MeasuresGradient` has measured in it."""
+    """Adds the gradient norms that a `TrackGradientNorm` optimizer has measured to the metrics of an epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if self.model.optimizer.built:
-            optimizers.unscaled(self.model.optimizer).forget_norms()
+            optimizers.unwrap(self.model.optimizer).reset_norms()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        logs.update(optimizers.unscaled(self.model.optimizer).norms())
+        logs.update(optimizers.unwrap(self.model.optimizer).norms())
 
 
-class Glance(keras.callbacks.Callback):
-    """Shows, some times while it is trained and at the end, what a model makes.
+class SamplePreview(keras.callbacks.Callback):
+    """Logs samples of a generative model, and their metrics, several times during training and at its end.
 
     Args:
-        task: knows what to show.
-        log_metrics, log_figures: are told.
-        training: how often; how long it takes.
+        task: makes the preview.
+        log_metrics, log_figures: called with the metrics and figures.
+        training: number of previews and of epochs.
     """
 
     def __init__(self, task: Task, log_metrics: LogMetrics, log_figures: LogFigures, training: schema.Training):
@@ -139,22 +142,22 @@ class Glance(keras.callbacks.Callback):
         self.epochs = set(np.linspace(0, training.epochs, training.previews + 1).round().astype(int)[1:].tolist())
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Shows it, in the epochs that are due."""
+        """Log a preview in the epochs where one is due."""
         if epoch + 1 not in self.epochs:
             return
-        metrics, figures = self.task.glance(self.model)
-        logs.update({f"val_{name}": metrics[name] for name in self.task.glanced})
+        metrics, figures = self.task.preview(self.model)
+        logs.update({f"val_{name}": metrics[name] for name in self.task.preview_metrics})
         if metrics:
             self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
         self.log_figures({f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in figures.items()})
 
 
-class Report(keras.callbacks.Callback):
-    """Tells a search the monitored metric after every epoch that has it, but for the last one: nothing is saved any more.
+class MetricReporter(keras.callbacks.Callback):
+    """Reports the monitored metric to a search after every epoch that has it, except the last: pruning would save nothing.
 
     Args:
-        monitor: its name.
-        report: is told; raises if the run is to end there.
+        monitor: name of the metric.
+        report: called with the value and the epoch; raises to end the run.
     """
 
     def __init__(self, monitor: str, report: Callable[[float, int], None]):
@@ -166,38 +169,38 @@ class Report(keras.callbacks.Callback):
             self.report(float(logs[self.monitor]), epoch + 1)
 
 
-class EpochLog(keras.callbacks.Callback):
-    """Tells the record, and the log, what every epoch brought and cost.
+class EpochLogger(keras.callbacks.Callback):
+    """Logs the metrics and the throughput of every epoch.
 
     Args:
-        log_metrics: is told.
-        training: how long it takes, and in what batches.
-        steps: of an epoch.
-        passed_over: of the first one, in a run that goes on in the middle of it.
-        quiet: whether the terminal shows it too, which has no progress bar then.
+        log_metrics: called with the metrics.
+        training: number of epochs and batch size.
+        steps: steps of an epoch.
+        skipped_steps: of the first epoch, in a run that resumes within it.
+        quiet: whether the terminal shows a line for each epoch; otherwise it has a progress bar.
     """
 
-    def __init__(self, log_metrics: LogMetrics, training: schema.Training, steps: int, passed_over: int, quiet: bool):
+    def __init__(self, log_metrics: LogMetrics, training: schema.Training, steps: int, skipped_steps: int, quiet: bool):
         super().__init__()
-        self.log_metrics, self.training, self.steps, self.passed_over = log_metrics, training, steps, passed_over
-        self.level = logging.INFO if quiet else logging.DEBUG  # the progress bar has shown it already
+        self.log_metrics, self.training, self.steps, self.skipped_steps = log_metrics, training, steps, skipped_steps
+        self.level = logging.INFO if quiet else logging.DEBUG  # the progress bar shows the metrics
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Starts the clock."""
-        self.began = time.perf_counter()
+        """Start the clock."""
+        self.start = time.perf_counter()
         self.seconds: float | None = None
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Stops the clock: validation is no training."""
-        self.seconds = time.perf_counter() - self.began
+        """Stop the clock: the throughput is that of training alone."""
+        self.seconds = time.perf_counter() - self.start
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Passes on the metrics: `val_loss` as val/loss, `loss` as train/loss."""
-        seconds = self.seconds or time.perf_counter() - self.began
-        named = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}
-        named["learning_rate"] = float(self.model.optimizer.learning_rate)
-        named["examples_per_second"] = (self.steps - self.passed_over) * self.training.batch_size / seconds
-        self.passed_over = 0
-        self.log_metrics(named, epoch + 1)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in named.items())
-        log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, shown)
+        """Log the metrics: `val_loss` as val/loss, `loss` as train/loss."""
+        seconds = self.seconds or time.perf_counter() - self.start
+        metrics = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}
+        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
+        metrics["examples_per_second"] = (self.steps - self.skipped_steps) * self.training.batch_size / seconds
+        self.skipped_steps = 0
+        self.log_metrics(metrics, epoch + 1)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, text)

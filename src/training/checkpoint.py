@@ -1,9 +1,8 @@
-"""Checkpoints: all that the next step of training depends on, in a file that is there whole or not at all.
+"""Checkpoints: the complete state of training in one file, written atomically.
 
-A file holds the values of the model's variables (weights, statistics, the states of its random numbers), of the optimizer's and
-of the metrics', what callbacks have to remember, and the place in the training: epoch and step. The order of the examples
-follows from the seed and that place. On a device whose operations are deterministic, a run that goes on from a checkpoint
-computes what it would have computed, bit for bit.
+A file holds the variables of the model (weights, statistics, states of random number generators), of the optimizer and of the
+metrics, the state of callbacks, and the position: epoch and step. The order of the examples follows from the seed and the
+position. On a device with deterministic operations, a resumed run gives the same weights as an uninterrupted one, bit for bit.
 """
 
 import contextlib
@@ -29,109 +28,112 @@ from src.training import strategies
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # files: the newest, and the one before it, in case that one cannot be read
-FACTS = "facts"
+MAX_TO_KEEP = 2  # files: the newest, and the one before it in case the newest cannot be read
+METADATA = "facts"  # name of the metadata within a file
 
 
-class Remembers(Protocol):
-    """A callback that has something to remember: a checkpoint asks for it, and hands it back."""
+class Stateful(Protocol):
+    """A callback with a state that is part of a checkpoint."""
 
-    def memory(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """{name: number, None, or list of arrays}."""
 
-    def remember(self, memory: dict[str, Any]) -> None:
-        """Takes back what `memory` gave."""
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned."""
 
 
 @dataclass(frozen=True)
-class State:
-    """The state of a training, in the memory of this process.
+class TrainingState:
+    """The state of training after a step.
 
     Attributes:
-        epoch: that is running, counted from 0.
-        step: steps of it that are done, at least 1.
-        arrays: by name.
-        facts: the rest: numbers and names.
+        epoch: the running epoch, counted from 0.
+        step: number of completed steps of the epoch, at least 1.
+        arrays: values of variables, and arrays of callbacks, by name.
+        metadata: everything else, as JSON: position, seconds, shapes of variables, numbers of callbacks.
     """
 
     epoch: int
     step: int
     arrays: dict[str, np.ndarray]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
-def capture(model: keras.Model, callbacks: Sequence[Remembers], epoch: int, step: int, seconds: float = 0.0) -> State:
-    """The state of a training after `step` steps of an epoch, which has taken so many seconds."""
+def capture(model: keras.Model, callbacks: Sequence[Stateful], epoch: int, step: int, seconds: float = 0.0) -> TrainingState:
+    """Copy the state of training after `step` steps of an epoch, and `seconds` of training in all."""
     arrays: dict[str, np.ndarray] = {}
-    facts: dict[str, Any] = {"epoch": epoch, "step": step, "seconds": seconds, "variables": [], "callbacks": []}
+    metadata: dict[str, Any] = {"epoch": epoch, "step": step, "seconds": seconds, "variables": [], "callbacks": []}
     for number, variable in enumerate(_variables(model)):
-        parts = strategies.copies(variable)
-        facts["variables"].append(_kind(variable))
-        arrays |= {f"variable/{number}/{copy}": part.numpy() for copy, part in enumerate(parts)}
+        replicas = strategies.replica_values(variable)
+        metadata["variables"].append(_signature(variable))
+        arrays |= {f"variable/{number}/{replica}": value.numpy() for replica, value in enumerate(replicas)}
     for number, callback in enumerate(callbacks):
-        told = {}
-        for name, value in callback.memory().items():
+        callback_state = {}
+        for name, value in callback.get_state().items():
             if isinstance(value, list):
                 arrays |= {f"callback/{number}/{name}/{index}": array for index, array in enumerate(value)}
                 value = {"arrays": len(value)}
-            told[name] = value
-        facts["callbacks"].append(told)
-    return State(epoch, step, arrays, facts)
+            callback_state[name] = value
+        metadata["callbacks"].append(callback_state)
+    return TrainingState(epoch, step, arrays, metadata)
 
 
-def restore(state: State, model: keras.Model, callbacks: Sequence[Remembers]) -> None:
-    """Puts a training into a state.
+def restore(state: TrainingState, model: keras.Model, callbacks: Sequence[Stateful]) -> None:
+    """Set model, optimizer, metrics and callbacks to a state.
 
     Raises:
         ResumableError: the state is that of another model.
     """
     variables = _variables(model)
-    if [_kind(variable) for variable in variables] != state.facts["variables"]:
+    if [_signature(variable) for variable in variables] != state.metadata["variables"]:
         raise ResumableError(
             "The checkpoint is that of another model or another number of replicas: the code has changed since; "
             "type resume=never to start afresh."
         )
     for number, variable in enumerate(variables):
-        for copy, part in enumerate(strategies.copies(variable)):
-            part.assign(state.arrays[f"variable/{number}/{copy}"])
-    for number, (callback, told) in enumerate(zip(callbacks, state.facts["callbacks"])):
-        memory = {}
-        for name, value in told.items():
+        for replica, value in enumerate(strategies.replica_values(variable)):
+            value.assign(state.arrays[f"variable/{number}/{replica}"])
+    for number, (callback, stored) in enumerate(zip(callbacks, state.metadata["callbacks"])):
+        callback_state = {}
+        for name, value in stored.items():
             if isinstance(value, dict):
                 value = [state.arrays[f"callback/{number}/{name}/{index}"] for index in range(value["arrays"])]
-            memory[name] = value
-        callback.remember(memory)
+            callback_state[name] = value
+        callback.set_state(callback_state)
 
 
-def _kind(variable: keras.Variable) -> list:
-    """[shape, type, number of copies]: what has to be equal for a value to fit. Names would not do, Keras numbers them."""
-    return [list(variable.shape), variable.dtype, len(strategies.copies(variable))]
+def _signature(variable: keras.Variable) -> list:
+    """[shape, dtype, number of replicas]: equal if a value fits. Names are no criterion, Keras numbers them."""
+    return [list(variable.shape), variable.dtype, len(strategies.replica_values(variable))]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """Every variable that training changes, once."""
-    found = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
-    return list({id(variable): variable for variable in found}.values())
+    """All variables that training changes, without duplicates."""
+    variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
+    return list({id(variable): variable for variable in variables}.values())
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def write(state: State, folder: Path) -> Path:
-    """Writes a checkpoint, and then removes old ones. Interrupted at any moment it leaves those that were there.
+def write(state: TrainingState, folder: Path) -> Path:
+    """Write a checkpoint atomically, then remove old ones.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        OSError: it could not be written.
+        OSError: it could not be written; the files of before are still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{state.epoch:06d}-{state.step:08d}.npz"
     unfinished = path.with_suffix(".unfinished")
-    facts = np.frombuffer(json.dumps(state.facts).encode(), np.uint8)
-    for left in folder.glob("*.unfinished"):  # by a process that was killed
-        left.unlink()
+    metadata = np.frombuffer(json.dumps(state.metadata).encode(), np.uint8)
+    for leftover in folder.glob("*.unfinished"):  # of a process that was killed
+        leftover.unlink()
     try:
         with open(unfinished, "wb") as file:
-            np.savez(file, **{**state.arrays, FACTS: facts})  # type: ignore[arg-type]  # no array is named allow_pickle
+            np.savez(file, **{**state.arrays, METADATA: metadata})  # type: ignore[arg-type]  # no array is named allow_pickle
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -139,26 +141,27 @@ def write(state: State, folder: Path) -> Path:
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise
-    for old in _files(folder)[KEPT:]:
+    for old in _files(folder)[MAX_TO_KEEP:]:
         old.unlink(missing_ok=True)
     return path
 
 
-def read(folder: Path) -> State | None:
-    """The newest checkpoint of a folder that can be read; None if there is none."""
-    known = []
+def read(folder: Path) -> TrainingState | None:
+    """Read the newest checkpoint of a folder that is intact; None if there is none."""
+    candidates = []
     for path in folder.glob("*.npz"):
-        with _may_be_broken(path), np.load(path, allow_pickle=False) as file:
-            facts = json.loads(file[FACTS].tobytes())
-            known.append(((facts["epoch"], facts["step"]), str(path), facts))
-    for (epoch, step), name, facts in sorted(known, key=lambda found: found[:2], reverse=True):
-        with _may_be_broken(name), np.load(name, allow_pickle=False) as file:
-            return State(epoch, step, {array: file[array] for array in file.files if array != FACTS}, facts)
+        with _skip_if_broken(path), np.load(path, allow_pickle=False) as file:
+            metadata = json.loads(file[METADATA].tobytes())
+            candidates.append(((metadata["epoch"], metadata["step"]), str(path), metadata))
+    for (epoch, step), name, metadata in sorted(candidates, key=lambda candidate: candidate[:2], reverse=True):
+        with _skip_if_broken(name), np.load(name, allow_pickle=False) as file:
+            return TrainingState(epoch, step, {array: file[array] for array in file.files if array != METADATA}, metadata)
     return None
 
 
 @contextlib.contextmanager
-def _may_be_broken(path: Path | str) -> Iterator[None]:
+def _skip_if_broken(path: Path | str) -> Iterator[None]:
+    """Log a warning instead of an error that shows that a file is truncated or no checkpoint."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -166,103 +169,103 @@ def _may_be_broken(path: Path | str) -> Iterator[None]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The newest first."""
+    """The checkpoints of a folder, the newest first."""
     return sorted(folder.glob("*.npz"), reverse=True)
 
 
-# --- in a training --------------------------------------------------------------------------------------------------
+# --- during training ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """Where checkpoints are kept.
+class CheckpointManager:
+    """The checkpoints of a run.
 
     Attributes:
         folder: of the files.
-        resumed: the state to go on from.
-        saved: told the path of each file, in the thread that has written it.
-        failed: told why one could not be written.
+        resumed: the state to resume from; None: training starts anew.
+        on_saved: called with the path of each file, in the thread that has written it.
+        on_failed: called with the error if a file could not be written.
     """
 
     folder: Path
-    resumed: State | None = None
-    saved: Callable[[Path], None] = lambda path: None
-    failed: Callable[[OSError], None] = lambda error: None
+    resumed: TrainingState | None = None
+    on_saved: Callable[[Path], None] = lambda path: None
+    on_failed: Callable[[OSError], None] = lambda error: None
 
     @property
-    def spent(self) -> float:
-        """Seconds of training up to the state to go on from."""
-        return self.resumed.facts["seconds"] if self.resumed else 0.0
+    def elapsed(self) -> float:
+        """Seconds of training before the state to resume from."""
+        return self.resumed.metadata["seconds"] if self.resumed else 0.0
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Saves the state of a training from time to time, and puts a training that goes on into the state that was saved.
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves checkpoints at intervals and before a requested stop; restores the state of a run that resumes.
 
-    A training that is asked to stop is saved first. This has to be the last of the callbacks that change anything: what is
-    saved after a step is what all the others have made of it.
+    It has to come after all callbacks that change the model, since a checkpoint holds the state after them.
 
     Args:
-        keeper: keeps them.
-        chosen: how often.
-        callbacks: those that have something to remember.
+        manager: of the checkpoints.
+        settings: the interval.
+        callbacks: those with a state.
     """
 
-    def __init__(self, keeper: Keeper, chosen: schema.Checkpoint, callbacks: Sequence[Remembers]):
+    def __init__(self, manager: CheckpointManager, settings: schema.Checkpoint, callbacks: Sequence[Stateful]):
         super().__init__()
-        self.keeper, self.chosen, self.callbacks, self.resumed = keeper, chosen, callbacks, keeper.resumed
-        self.writer: threading.Thread | None = None
+        self.manager, self.settings, self.callbacks, self.resumed = manager, settings, callbacks, manager.resumed
+        self.write_thread: threading.Thread | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Starts the clock."""
-        self.began = time.monotonic() - self.keeper.spent
-        self.last_time, self.steps, self.writing = time.monotonic(), 0, 0.0
+        """Start the clock."""
+        self.start = time.monotonic() - self.manager.elapsed
+        self.last_save, self.steps_since_save, self.write_seconds = time.monotonic(), 0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Of a training that goes on, the steps that are done are passed over."""
+        """In a run that resumes, replace the steps that are done already by no operation."""
         self.epoch = epoch
         if self.resumed is not None:
             self.train_function, logs = self.model.train_function, self.model.get_metrics_result()
             self.model.train_function = lambda iterator: logs
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Saves the state, if that is due; after the last step that is passed over goes into the one that was saved."""
+        """Save a checkpoint if one is due; in a run that resumes, restore the state after the last skipped step."""
         if self.resumed is not None:
             if batch + 1 == self.resumed.step:
                 restore(self.resumed, self.model, self.callbacks)
                 self.model.train_function, self.resumed = self.train_function, None
             return
-        self.steps += 1
-        # A state is safe once its file is there, so one is taken the sooner, the longer that takes.
-        since = self.steps if self.chosen.unit == "steps" else time.monotonic() - self.last_time + self.writing
-        if self.chosen.every is not None and (since >= self.chosen.every or signals.stop_requested()):
+        self.steps_since_save += 1
+        # What counts is when the file is complete: the longer writing takes, the sooner it starts.
+        seconds = time.monotonic() - self.last_save + self.write_seconds
+        elapsed = self.steps_since_save if self.settings.unit == "steps" else seconds
+        if self.settings.every is not None and (elapsed >= self.settings.every or signals.stop_requested()):
             self.save(batch + 1)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Leaves no file half written."""
+        """Wait for the file that is being written."""
         self.wait()
 
     def save(self, step: int) -> None:
-        """Copies the state, which stops the training for that long, and writes it: where seconds count, in the background."""
-        state = capture(self.model, self.callbacks, self.epoch, step, time.monotonic() - self.began)
+        """Copy the state and write it, in the background if the interval is in seconds; copying blocks training."""
+        state = capture(self.model, self.callbacks, self.epoch, step, time.monotonic() - self.start)
         self.wait()
-        self.writer = threading.Thread(target=self._write, args=(state,), name="checkpoint")
-        self.writer.start()
-        self.last_time, self.steps = time.monotonic(), 0
-        if self.chosen.unit == "steps":
+        self.write_thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
+        self.write_thread.start()
+        self.last_save, self.steps_since_save = time.monotonic(), 0
+        if self.settings.unit == "steps":
             self.wait()
 
     def wait(self) -> None:
-        """Until the last file is written."""
-        if self.writer is not None:
-            self.writer.join()
+        """Wait until the last file is written."""
+        if self.write_thread is not None:
+            self.write_thread.join()
 
-    def _write(self, state: State) -> None:
-        began = time.monotonic()
+    def _write(self, state: TrainingState) -> None:
+        start = time.monotonic()
         try:
-            path = write(state, self.keeper.folder)
+            path = write(state, self.manager.folder)
         except OSError as error:
-            log.warning("A checkpoint could not be written (%s); the one before it stands.", error)
-            self.keeper.failed(error)
+            log.warning("A checkpoint could not be written (%s); the previous one is kept.", error)
+            self.manager.on_failed(error)
         else:
-            self.writing = time.monotonic() - began
-            self.keeper.saved(path)
+            self.write_seconds = time.monotonic() - start
+            self.manager.on_saved(path)

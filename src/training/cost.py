@@ -1,4 +1,4 @@
-"""What a model costs: parameters, and multiply–accumulate operations (MACs) for one example."""
+"""Costs of a model: parameters, and multiply–accumulate operations (MACs) for one example."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,21 @@ from tensorflow.python.framework import op_callbacks
 from src.datasets.loading import Arrays
 
 
-def parameters(model: keras.Model) -> int:
-    """Trainable weights."""
+def count_parameters(model: keras.Model) -> int:
+    """Number of trainable parameters."""
     return int(sum(np.prod(weight.shape) for weight in model.trainable_weights))
 
 
-def macs(model: keras.Model, example: Arrays) -> int:
-    """Multiply–accumulate operations of matrix products and convolutions, for one example (a batch of one).
+def count_macs(model: keras.Model, example: Arrays) -> int:
+    """Multiply–accumulate operations of matrix products and convolutions, for one example.
 
-    The model answers one example op by op, and every op that multiplies and adds is counted as it runs: also inside layers
-    within layers, and once for each step of a recurrent layer. TensorFlow's own counter of floating-point operations
-    (`tf.compat.v1.profiler`) counts the body of a loop once, however often it runs.
+    The model runs eagerly, and ops are counted as they run: in nested layers too, and in each step of a recurrent layer.
+    TensorFlow's own counter of floating-point operations (`tf.compat.v1.profiler`) counts the body of a loop once, however
+    often it runs.
+
+    Args:
+        model: the model.
+        example: its inputs, a batch of one.
     """
     total = 0
 
@@ -35,23 +39,23 @@ def macs(model: keras.Model, example: Arrays) -> int:
         graph: tf.Graph | None = None,
     ) -> None:
         nonlocal total
-        total += _macs_of(op_type.decode() if isinstance(op_type, bytes) else op_type, inputs, attrs, outputs)
+        total += _op_macs(op_type.decode() if isinstance(op_type, bytes) else op_type, inputs, attrs, outputs)
 
     recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
-    unroll = [layer.unroll for layer in recurrent]
+    unroll_before = [layer.unroll for layer in recurrent]
     op_callbacks.add_op_callback(count)
     try:
         for layer in recurrent:
-            layer.unroll = True  # as a loop, Keras computes one step more than there are, to learn the shape of a step
+            layer.unroll = True  # a loop runs one additional step, from which Keras infers shapes
         model(keras.tree.map_structure(tf.convert_to_tensor, example), training=False)
     finally:
         op_callbacks.remove_op_callback(count)
-        for layer, before in zip(recurrent, unroll):
+        for layer, before in zip(recurrent, unroll_before):
             layer.unroll = before
     return total
 
 
-def _macs_of(op_type: str, inputs: Sequence[tf.Tensor], attrs: Sequence[Any], outputs: Sequence[tf.Tensor]) -> int:
+def _op_macs(op_type: str, inputs: Sequence[tf.Tensor], attrs: Sequence[Any], outputs: Sequence[tf.Tensor]) -> int:
     match op_type:
         case "MatMul" | "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3":
             transposed = _attribute(attrs, "transpose_a") or _attribute(attrs, "adj_x")
@@ -59,7 +63,7 @@ def _macs_of(op_type: str, inputs: Sequence[tf.Tensor], attrs: Sequence[Any], ou
             return math.prod(outputs[0].shape) * inner
         case "Conv2D" | "Conv3D" | "_FusedConv2D":  # kernel (…, channels of a group, filters)
             return math.prod(outputs[0].shape) * math.prod(inputs[1].shape[:-1])
-        case "DepthwiseConv2dNative":  # kernel (height, width, channels, multiplier): each output sees one channel
+        case "DepthwiseConv2dNative":  # kernel (height, width, channels, multiplier): each output depends on one channel
             return math.prod(outputs[0].shape) * math.prod(inputs[1].shape[:2])
         case "Conv2DBackpropInput":  # a transposed convolution: kernel (height, width, filters, channels), then the input
             return math.prod(inputs[2].shape) * math.prod(inputs[1].shape[:-1])
@@ -74,5 +78,5 @@ def _macs_of(op_type: str, inputs: Sequence[tf.Tensor], attrs: Sequence[Any], ou
 
 
 def _attribute(attrs: Sequence[Any], name: str) -> Any:
-    """An attribute of an op run eagerly: attrs are a flat sequence name, value, name, value, …"""
+    """An attribute of an eager op, whose attributes are a flat sequence name, value, name, value, …"""
     return dict(zip(attrs[::2], attrs[1::2])).get(name)

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a model learns from what another one answers, too."""
+"""Knowledge distillation: a student model also learns from the predictions of a teacher model."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from keras import KerasTensor
 from src.config import schema
 from src.errors import UserError
 from src.tasks.base import Task
-from src.tasks.image_classification import of_images
+from src.tasks.image_classification import as_image_classification, takes_label
 
 
 class Distiller(keras.distillation.Distiller):
-    """Keras's distiller; but it is validated with the student's own loss: what the teacher thinks is no measure."""
+    """Keras's distiller, except that the validation loss is the student's own, without the teacher."""
 
     def compute_loss(
         self,
@@ -28,31 +28,44 @@ class Distiller(keras.distillation.Distiller):
         return self._student_loss(y, y_pred, sample_weight)
 
 
-def distiller(student: keras.Model, teacher: keras.Model, chosen: schema.Compression) -> keras.Model:
-    """A model that trains the student on the teacher's answers too (Hinton, Vinyals, Dean: Distilling the knowledge in a neural
-    network, arXiv:1503.02531, 2015); to be compiled as the student would be.
+def build_distiller(student: keras.Model, teacher: keras.Model, settings: schema.Compression) -> keras.Model:
+    """Build a model that trains the student on the teacher's predictions as well; it is compiled as the student would be.
+
+    Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. arXiv:1503.02531, 2015.
     """
-    # Named by a string, as it is by default, Keras takes the divergence of the logits, which are no distributions.
-    learned = keras.distillation.LogitsDistillation(temperature=chosen.temperature, loss=keras.losses.KLDivergence())
-    return Distiller(teacher, student, learned, student_loss_weight=1 - chosen.teacher_weight, name="distiller")
+    # The default loss, given as a string, would be the divergence of the logits, which are no distributions.
+    distillation_loss = keras.distillation.LogitsDistillation(
+        temperature=settings.temperature, loss=keras.losses.KLDivergence()
+    )
+    return Distiller(teacher, student, distillation_loss, student_loss_weight=1 - settings.teacher_weight, name="distiller")
 
 
-def teacher(recorded: dict, load_weights: Callable[[keras.Model], None], chosen: schema.Settings, task: Task) -> keras.Model:
-    """A finished run's model, from its recorded settings and what loads its weights.
+def load_teacher(
+    teacher_config: dict, load_weights: Callable[[keras.Model], None], settings: schema.Settings, task: Task
+) -> keras.Model:
+    """Restore the model of a finished run as a teacher.
+
+    Args:
+        teacher_config: the settings of that run, as it recorded them.
+        load_weights: function that loads the weights of that run into the model.
+        settings: of the student's run.
+        task: of the student's run.
 
     Raises:
-        UserError: it was trained on other data, or by reward.
+        UserError: the teacher was trained on other data or by reward.
     """
-    theirs = recorded["dataset"]
-    if (theirs["builder"], theirs["config"]) != (chosen.dataset.builder, chosen.dataset.config):
+    dataset = teacher_config["dataset"]
+    if (dataset["builder"], dataset["config"]) != (settings.dataset.builder, settings.dataset.config):
         raise UserError(
-            f"compression.teacher={chosen.compression.teacher} was trained on dataset={theirs['name']}, not on "
-            f"dataset={chosen.dataset.name}; choose a run on the same data."
+            f"compression.teacher={settings.compression.teacher} was trained on dataset={dataset['name']}, not on "
+            f"dataset={settings.dataset.name}; choose a run on the same data."
         )
-    model = schema.Model.model_validate(recorded["model"])
-    task = of_images(task)
-    made = task.model(hydra.utils.get_method(model.target), model.hyperparameters)
-    if task.label_goes_in:
-        raise UserError(f"compression.teacher={chosen.compression.teacher} learned by reward; choose a run of another recipe.")
-    load_weights(made)
-    return made
+    recipe = schema.Model.model_validate(teacher_config["model"])
+    task = as_image_classification(task)
+    model = task.build_model(hydra.utils.get_method(recipe.target), recipe.hyperparameters)
+    if takes_label(model):
+        raise UserError(
+            f"compression.teacher={settings.compression.teacher} learned by reward; choose a run of another recipe."
+        )
+    load_weights(model)
+    return model

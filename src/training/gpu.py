@@ -1,4 +1,4 @@
-"""Which GPU is a job's own, where several jobs run side by side on a machine that has several."""
+"""Assignment of GPUs to parallel jobs on a machine with several of them."""
 
 import contextlib
 import functools
@@ -9,11 +9,11 @@ from pathlib import Path
 import filelock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-_held: list[filelock.BaseFileLock] = []  # by this process, until it ends
+_held_locks: list[filelock.BaseFileLock] = []  # until this process ends
 
 
-def there() -> list[str]:
-    """The GPUs that this process may use, by the names that CUDA has for them; found without loading any library."""
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by their CUDA device names; no library is loaded to find them."""
     if VISIBLE in os.environ:
         return [name for name in os.environ[VISIBLE].split(",") if name]
     with contextlib.suppress(OSError):
@@ -22,20 +22,20 @@ def there() -> list[str]:
 
 
 @functools.cache
-def take(folder: Path, processes: int) -> None:
-    """Makes one of them the only one that this process sees. Processes beyond their number share them evenly.
+def assign_gpu(folder: Path, processes: int) -> None:
+    """Make one GPU the only visible one in this process. More processes than GPUs share them evenly.
 
     Args:
-        folder: that all processes of the sweep see.
-        processes: that run side by side.
+        folder: for locks, common to all processes of the sweep.
+        processes: number of parallel processes.
     """
-    gpus: Sequence[str] = there()
+    gpus: Sequence[str] = visible_gpus()
     if processes < 2 or len(gpus) < 2:
         return
-    for place in range(processes):
-        lock = filelock.FileLock(folder / f"gpu-{place}.lock")
+    for index in range(processes):
+        lock = filelock.FileLock(folder / f"gpu-{index}.lock")
         with contextlib.suppress(filelock.Timeout):
             lock.acquire(blocking=False)
-            _held.append(lock)
-            os.environ[VISIBLE] = gpus[place % len(gpus)]
+            _held_locks.append(lock)
+            os.environ[VISIBLE] = gpus[index % len(gpus)]
             return

@@ -1,4 +1,4 @@
-"""From a recipe to a trained model: seed, precision, optimizer, `fit`, and what is watched while it runs."""
+"""Building, compiling and fitting a model."""
 
 import contextlib
 import gc
@@ -12,65 +12,66 @@ import tensorflow as tf
 
 from src import signals
 from src.config import schema
-from src.datasets import Part, pipeline
+from src.datasets import Split, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.tasks.base import Task
 from src.training import distillation, optimizers, strategies
 from src.training.callbacks import (
-    EpochLog,
+    BestWeights,
+    EpochLogger,
     FailOnNaN,
-    Glance,
+    GracefulStop,
     GradientNorm,
-    KeepBest,
     LogFigures,
     LogMetrics,
-    Report,
-    StopWhenAsked,
+    MetricReporter,
+    SamplePreview,
 )
-from src.training.checkpoint import Checkpoints, Keeper
+from src.training.checkpoint import CheckpointManager, SaveCheckpoints
 from src.training.profiling import Profile
-from src.training.pruning import Prune
+from src.training.pruning import MagnitudePruning
 
 log = logging.getLogger(__name__)
 
 
-def prepare(chosen: schema.Settings) -> None:
-    """A clean start: nothing left of an earlier run in this process, every random number from the seed, the precision."""
+def prepare(settings: schema.Settings) -> None:
+    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision."""
     keras.backend.clear_session()
-    strategies.forget_gradients()
+    strategies.clear_gradient_registry()
     gc.collect()
-    keras.utils.set_random_seed(chosen.seed)
-    keras.config.set_dtype_policy(chosen.training.precision)
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.training.precision)
 
 
-def build(chosen: schema.Settings, task: Task, strategy: tf.distribute.Strategy) -> keras.Model:
-    """The recipe's model for a task, compiled, its weights on the strategy's devices.
+def build(settings: schema.Settings, task: Task, strategy: tf.distribute.Strategy) -> keras.Model:
+    """Build and compile the recipe's model for a task, with its weights on the devices of the strategy.
 
     Raises:
-        UserError: the recipe refuses its hyperparameters (it raises a ValueError), or an epoch would be empty.
+        UserError: the recipe rejects its hyperparameters (it raises a ValueError), or an epoch would be empty.
         OutOfMemoryError: the model is too large for this machine.
     """
-    recipe = hydra.utils.get_method(chosen.model.target)
-    steps_per_epoch(chosen.training, task.train)  # first, since it is what could be wrong
-    with enough_memory(chosen.training), strategy.scope():
+    recipe = hydra.utils.get_method(settings.model.target)
+    steps_per_epoch(settings.training, task.train)  # the cheapest check comes first
+    with explain_out_of_memory(settings.training), strategy.scope():
         try:
-            model = task.model(recipe, chosen.model.hyperparameters)
+            model = task.build_model(recipe, settings.model.hyperparameters)
         except ValueError as error:
-            raise UserError(f"model={chosen.model.name} cannot be built: {' '.join(str(error).split())}") from error
-        _check_compression(model, chosen.compression)
-        model(keras.tree.map_structure(tf.constant, task.train.first(1).inputs))  # some models make their weights only now
-        _compile(model, chosen, task)
-    _check_monitor(chosen.training, task)
+            raise UserError(f"model={settings.model.name} cannot be built: {' '.join(str(error).split())}") from error
+        _check_compression(model, settings.compression)
+        example = task.model_inputs(model, task.train.take(1)).inputs
+        model(keras.tree.map_structure(tf.constant, example))  # some models create their weights in their first call
+        _compile(model, settings, task)
+    _check_monitor(settings.training, task, model)
     return model
 
 
 @contextlib.contextmanager
-def enough_memory(training: schema.Training) -> Iterator[None]:
-    """Says what to do where there is not.
+def explain_out_of_memory(training: schema.Training) -> Iterator[None]:
+    """Turn errors about memory into messages that say which settings help.
 
     Raises:
-        OutOfMemoryError: the memory of this machine or of its accelerator did not suffice.
-        DiskFullError: it was a disk that did not; TensorFlow has one name for both.
+        OutOfMemoryError: the memory of this machine or of its accelerator was exhausted.
+        DiskFullError: a disk was; TensorFlow raises the same error for both.
     """
     try:
         yield
@@ -83,136 +84,158 @@ def enough_memory(training: schema.Training) -> Iterator[None]:
         ) from error
 
 
-def transfer(source: keras.Model, model: keras.Model) -> None:
-    """Copies the weights of every layer of `source` that has its like in `model`: the same name, and the same shapes."""
+def transfer_weights(source: keras.Model, model: keras.Model) -> None:
+    """Copy the weights of all layers that have the same name and the same shapes in both models."""
 
-    def layers(of: keras.Model) -> dict[str, keras.layers.Layer]:
+    def layers_with_weights(of: keras.Model) -> dict[str, keras.layers.Layer]:
         return {layer.name: layer for layer in of._flatten_layers(include_self=False, recursive=False) if layer.weights}
 
-    there = layers(source)
-    alike: list[str] = []
-    for name, layer in layers(model).items():
-        if name in there and [w.shape for w in there[name].weights] == [w.shape for w in layer.weights]:
-            layer.set_weights(there[name].get_weights())
-            alike.append(name)
-    log.info("Pre-trained: %s.", ", ".join(alike))
+    source_layers = layers_with_weights(source)
+    transferred: list[str] = []
+    for name, layer in layers_with_weights(model).items():
+        if name in source_layers and [w.shape for w in source_layers[name].weights] == [w.shape for w in layer.weights]:
+            layer.set_weights(source_layers[name].get_weights())
+            transferred.append(name)
+    log.info("Pretrained layers: %s.", ", ".join(transferred))
 
 
-def pupil(
+def student(
     model: keras.Model,
-    teach: Callable[[], keras.Model],
-    chosen: schema.Settings,
+    load_teacher: Callable[[], keras.Model],
+    settings: schema.Settings,
     task: Task,
     strategy: tf.distribute.Strategy,
 ) -> keras.Model:
-    """What trains a model, as `build` returns it, on a teacher's answers too; compiled. `teach` makes the teacher."""
-    with strategy.scope():
-        learner = distillation.distiller(model, teach(), chosen.compression)
-        _compile(learner, chosen, task)
-    return learner
-
-
-def _compile(model: keras.Model, chosen: schema.Settings, task: Task) -> None:
-    made = optimizers.create(chosen.optimizer, chosen.training, steps_per_epoch(chosen.training, task.train))
-    made.factors = optimizers.factors(model)
-    model.compile(
-        optimizer=made,
-        loss=task.loss(),
-        weighted_metrics=task.training_metrics(),  # weighted, since the validation pipeline fills up its last batch
-        jit_compile=chosen.training.jit_compile,
-    )
-    model.optimizer.build(model.trainable_variables)  # left to the first step, it makes Keras trace that step twice
-
-
-def _check_compression(model: keras.Model, chosen: schema.Compression) -> None:
-    """Raises a UserError if a model cannot be taught by another one or become a file, though that is asked for."""
-    asked = [name for name in ("teacher", "export") if getattr(chosen, name)]
-    if asked and isinstance(model.input, dict):
-        raise UserError(f"compression.{asked[0]} does not work for a recipe that learns by reward; type compression=none.")
-
-
-def _check_monitor(training: schema.Training, task: Task) -> None:
-    names = ["loss", *(metric.name for metric in task.training_metrics())]
-    known = [f"val_{name}" for name in (*names, *task.glanced)] + names
-    if training.monitor not in known:
-        raise UserError(f"There is no metric training.monitor={training.monitor}; known: {', '.join(known)}.")
-    if training.monitor in _glanced(task) and not training.previews:
-        raise UserError(f"training.monitor={training.monitor} is measured on previews; type training.previews=1 or more.")
-
-
-def _glanced(task: Task) -> list[str]:
-    return [f"val_{name}" for name in task.glanced]
-
-
-def steps_per_epoch(chosen: schema.Training, part: Part) -> int:
-    """Optimizer steps of an epoch: as chosen, or as many whole batches as the training part holds."""
-    if len(part) < chosen.batch_size:
-        raise UserError(
-            f"training.batch_size={chosen.batch_size} is more than the {len(part)} training examples; "
-            f"type training.batch_size={len(part)} or less."
-        )
-    return chosen.steps_per_epoch or len(part) // chosen.batch_size
-
-
-def fit(
-    model: keras.Model, chosen: schema.Settings, task: Task, log_metrics: LogMetrics, *,
-    log_figures: LogFigures = lambda figures: None, keeper: Keeper | None = None,
-    quiet: bool = True, profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
-) -> float:  # fmt: skip
-    """Trains, and leaves the model with the weights that are to be kept.
+    """Make a model the student of a teacher.
 
     Args:
         model: as `build` returns it.
-        chosen: the settings of the run.
-        task: what it is trained on.
-        log_metrics: told the metrics of every epoch.
-        log_figures: told what a model that generates makes on the way.
-        keeper: where checkpoints are kept, and the one to go on from.
-        quiet: a line an epoch instead of a progress bar.
-        profile_to: folder that a profile is written to.
-        report: told the monitored metric after every epoch; raises if that is to be the last one.
+        load_teacher: returns the teacher; called in the scope of the strategy.
+        settings: of the run.
+        task: of the run.
+        strategy: of the run.
 
     Returns:
-        The best value of the monitored metric (of the last epoch, where that one is kept).
+        A compiled model that trains `model` on the teacher's predictions as well.
     """
-    training = chosen.training
+    with strategy.scope():
+        distiller = distillation.build_distiller(model, load_teacher(), settings.compression)
+        _compile(distiller, settings, task)
+    return distiller
+
+
+def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
+    model.compile(
+        optimizer=optimizers.create(
+            settings.optimizer,
+            settings.training,
+            steps_per_epoch(settings.training, task.train),
+            optimizers.learning_rate_factors(model),
+        ),
+        loss=task.loss(),
+        weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0
+        jit_compile=settings.training.jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)  # otherwise the first step builds it, and Keras traces that step twice
+
+
+def _check_compression(model: keras.Model, compression: schema.Compression) -> None:
+    """Raise a UserError if distillation or export is requested for a recipe that does not support it."""
+    requested = [name for name in ("teacher", "export") if getattr(compression, name)]
+    if requested and isinstance(model.input, dict):
+        raise UserError(f"compression.{requested[0]} does not work for a recipe that learns by reward; type compression=none.")
+
+
+def _check_monitor(training: schema.Training, task: Task, model: keras.Model) -> None:
+    """Raise a UserError if the metric to monitor will not be computed."""
+    names = ["loss", *(metric.name for metric in task.training_metrics(model))]
+    available = [f"val_{name}" for name in (*names, *task.preview_metrics)] + names
+    if training.monitor not in available:
+        raise UserError(f"There is no metric training.monitor={training.monitor}; available: {', '.join(available)}.")
+    if training.monitor in _monitored_previews(task) and not training.previews:
+        raise UserError(f"training.monitor={training.monitor} is computed in previews; type training.previews=1 or more.")
+
+
+def _monitored_previews(task: Task) -> list[str]:
+    """Names, in Keras's logs, of the metrics of previews."""
+    return [f"val_{name}" for name in task.preview_metrics]
+
+
+def steps_per_epoch(training: schema.Training, split: Split) -> int:
+    """Training steps of an epoch: as set, or the number of full batches in the training set.
+
+    Raises:
+        UserError: the training set is smaller than a batch.
+    """
+    if len(split) < training.batch_size:
+        raise UserError(
+            f"training.batch_size={training.batch_size} is more than the {len(split)} training examples; "
+            f"type training.batch_size={len(split)} or less."
+        )
+    return training.steps_per_epoch or len(split) // training.batch_size
+
+
+def fit(
+    model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
+    log_figures: LogFigures = lambda figures: None, checkpoints: CheckpointManager | None = None,
+    quiet: bool = True, profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
+) -> float:  # fmt: skip
+    """Train a model; afterwards it has the weights of the best or of the last epoch, as set.
+
+    Args:
+        model: as `build` or `student` returns it.
+        settings: of the run.
+        task: what is learned.
+        log_metrics: called with the metrics of every epoch.
+        log_figures: called with figures of samples that a generative model makes during training.
+        checkpoints: where checkpoints are saved, with the state to resume from; None: no checkpoints.
+        quiet: one line for each epoch instead of a progress bar.
+        profile_to: folder that a profile is written to.
+        report: called with the monitored metric after every epoch; raises to end the run.
+
+    Returns:
+        The best value of the monitored metric, or that of the last epoch if its weights are kept.
+    """
+    training = settings.training
     steps = steps_per_epoch(training, task.train)
-    resumed = keeper.resumed if keeper else None
+    resumed = checkpoints.resumed if checkpoints else None
     epoch, step = (resumed.epoch, resumed.step) if resumed else (0, 0)
+    train_split = task.model_inputs(model, task.train, training=True)
+    validation_split = task.model_inputs(model, task.validation)
 
     def batches(epoch: int, step: int) -> tf.data.Dataset:
-        return pipeline.training(task.train, training.batch_size, chosen.seed, start=epoch * steps + step)
+        return pipeline.training(train_split, training.batch_size, settings.seed, start=epoch * steps + step)
 
-    def inputs(epoch: int, step: int) -> object:
+    def batch_inputs(epoch: int, step: int) -> object:
         return next(iter(batches(epoch, step)))[0]
 
-    callbacks = [FailOnNaN(inputs), *([GradientNorm()] if training.gradient_norm else [])]
-    callbacks.append(EpochLog(log_metrics, training, steps, step, quiet))
+    callbacks = [FailOnNaN(batch_inputs), *([GradientNorm()] if training.gradient_norm else [])]
+    callbacks.append(EpochLogger(log_metrics, training, steps, step, quiet))
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    pruning, first = [], 0
-    if chosen.compression.sparsity:
-        pruning = [Prune(model, chosen.compression, steps * training.epochs)]
-        first = math.ceil(chosen.compression.end * training.epochs)  # an epoch before that is not sparse enough to be kept
-    best = KeepBest(
+    pruning, first_sparse_epoch = [], 0
+    if settings.compression.sparsity:
+        pruning = [MagnitudePruning(model, settings.compression, steps * training.epochs)]
+        first_sparse_epoch = math.ceil(settings.compression.end * training.epochs)  # earlier weights are not sparse enough
+    best = BestWeights(
         monitor=training.monitor,
-        mode="min" if training.monitor in _glanced(task) else "auto",  # of its own metrics Keras knows
+        mode="min" if training.monitor in _monitored_previews(task) else "auto",  # Keras knows the mode of its own metrics
         patience=training.early_stopping or training.epochs,
         restore_best_weights=training.restore_best_weights,
-        start_from_epoch=min(first, training.epochs - 1),
+        start_from_epoch=min(first_sparse_epoch, training.epochs - 1),
     )
-    callbacks.append(Glance(task, log_metrics, log_figures, training))  # after the average has taken the place of the weights
-    callbacks += [best, *pruning]  # what is kept in the end is pruned last
+    callbacks.append(SamplePreview(task, log_metrics, log_figures, training))  # after the averaged weights are swapped in
+    callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
         callbacks.append(Profile(profile_to))
-    if keeper:
-        callbacks.append(Checkpoints(keeper, chosen.checkpoint, [best, *pruning]))
+    if checkpoints:
+        callbacks.append(SaveCheckpoints(checkpoints, settings.checkpoint, [best, *pruning]))
     if report:
-        callbacks.append(Report(training.monitor, report))
-    callbacks.append(StopWhenAsked())
-    validation = pipeline.evaluation(task.validation, training.batch_size)
+        callbacks.append(MetricReporter(training.monitor, report))
+    callbacks.append(GracefulStop())
+    validation = pipeline.evaluation(validation_split, training.batch_size)
     if resumed:
-        model.evaluate(validation.take(1), verbose=0)  # else the metrics get their variables only at the first step
+        model.evaluate(validation.take(1), verbose=0)  # creates the variables of the metrics, which are to be restored
     try:
         history = model.fit(
             batches(epoch, step),
@@ -220,7 +243,7 @@ def fit(
             initial_epoch=epoch,
             epochs=training.epochs,
             steps_per_epoch=steps,
-            shuffle=False,  # the pipeline does it
+            shuffle=False,  # the pipeline shuffles
             callbacks=callbacks,
             verbose=0 if quiet else "auto",
         ).history

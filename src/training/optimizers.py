@@ -1,4 +1,4 @@
-"""Optimizers with their learning-rate schedule, and what they measure and look out for on their way."""
+"""Optimizers, learning-rate schedules, and optimizer mixins: non-finite gradients, learning-rate factors, gradient norms."""
 
 import math
 from typing import Any
@@ -10,99 +10,108 @@ from src.config import schema
 from src.training import strategies
 
 
-def create(chosen: schema.Optimizer, training: schema.Training, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule; `steps` make an epoch."""
+def create(
+    settings: schema.Optimizer, training: schema.Training, steps: int, factors: dict[int, float] | None = None
+) -> keras.optimizers.Optimizer:
+    """Create an optimizer with its learning-rate schedule.
+
+    Args:
+        settings: of the optimizer.
+        training: number of epochs, averaging and accumulation.
+        steps: of an epoch.
+        factors: of learning rates, as `learning_rate_factors` returns them.
+    """
     classes = {
         "adam": keras.optimizers.Adam,
         "adamw": keras.optimizers.AdamW,
         "sgd": keras.optimizers.SGD,
         "rmsprop": keras.optimizers.RMSprop,
     }
-    chosen_class = classes[chosen.name]
-    more = (StopsAtNaN, ScalesLearningRates, *([MeasuresGradient] if training.gradient_norm else []))
-    chosen_class = type(chosen_class.__name__, (*more, chosen_class), {})
-    own = set(type(chosen).model_fields) - set(schema.OptimizerSection.model_fields) - {"name"}
-    return chosen_class(
-        learning_rate=learning_rate(chosen, steps * training.epochs),
-        weight_decay=chosen.weight_decay,
-        global_clipnorm=chosen.clip_norm,
+    base = classes[settings.name]
+    mixins = (SkipNonFiniteGradients, ScaleLearningRates, *([TrackGradientNorm] if training.gradient_norm else []))
+    optimizer_class = type(base.__name__, (*mixins, base), {})
+    specific = set(type(settings).model_fields) - set(schema.OptimizerSection.model_fields) - {"name"}
+    optimizer = optimizer_class(
+        learning_rate=learning_rate(settings, steps * training.epochs),
+        weight_decay=settings.weight_decay,
+        global_clipnorm=settings.clip_norm,
         use_ema=training.ema is not None,
         ema_momentum=training.ema if training.ema is not None else 0.99,
         gradient_accumulation_steps=training.gradient_accumulation if training.gradient_accumulation > 1 else None,
-        **{name: getattr(chosen, name) for name in own},
+        **{name: getattr(settings, name) for name in specific},
     )
+    optimizer.factors = factors or {}
+    return optimizer
 
 
-def unscaled(optimizer: keras.optimizers.Optimizer) -> Any:
-    """The optimizer that `create` has made, which Keras wraps in one that scales the loss under mixed_float16."""
+def unwrap(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The optimizer that `create` returned; Keras wraps it in a LossScaleOptimizer under mixed_float16."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-class StopsAtNaN(keras.optimizers.Optimizer):
-    """Makes an optimizer take no step from the first gradient on that is not finite, and note whose it was.
+class SkipNonFiniteGradients(keras.optimizers.Optimizer):
+    """Mixin: from the first non-finite gradient on, no step is taken, and the weights with such gradients are recorded.
 
-    The weights stay those that the gradient went wrong with, so that it can be found out where.
+    The weights stay those that led to the gradient, so that the layer where it began can be found.
     """
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes room for a note on each weight."""
+        """Create the flags, one for each weight."""
         super().build(variables)
-        notes = {"shape": (len(variables),), "dtype": "float32", "aggregation": "only_first_replica"}
-        self._not_finite = self.add_variable(**notes, name="not_finite")
+        options = {"shape": (len(variables),), "dtype": "float32", "aggregation": "only_first_replica"}
+        self._non_finite = self.add_variable(**options, name="not_finite")
 
     def _backend_apply_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
-        found = [tf.reduce_any(~tf.math.is_finite(_values(gradient))) for gradient in gradients]
-        rows = [[self._get_variable_index(variable)] for variable in variables]
-        found = tf.scatter_nd(rows, tf.cast(tf.stack(found), tf.float32), self._not_finite.shape)
-        before = self._not_finite.value
-        (found,) = strategies.of_the_whole_batch([found])
-        self._not_finite.assign(tf.where(tf.reduce_any(before > 0), before, found))
-        healthy = tf.reduce_all(self._not_finite.value == 0)
-        super()._backend_apply_gradients([_or_none(healthy, gradient) for gradient in gradients], variables)
+        flags = [tf.reduce_any(~tf.math.is_finite(_values(gradient))) for gradient in gradients]
+        indices = [[self._get_variable_index(variable)] for variable in variables]
+        flags = tf.scatter_nd(indices, tf.cast(tf.stack(flags), tf.float32), self._non_finite.shape)
+        before = self._non_finite.value
+        (flags,) = strategies.sum_over_replicas([flags])
+        self._non_finite.assign(tf.where(tf.reduce_any(before > 0), before, flags))
+        all_finite = tf.reduce_all(self._non_finite.value == 0)
+        super()._backend_apply_gradients([_zero_unless(all_finite, gradient) for gradient in gradients], variables)
 
-    def not_finite(self) -> list[str]:
-        """The paths of the weights whose gradients were the first that were not finite, in the order of the model."""
-        notes = keras.ops.convert_to_numpy(self._not_finite)
-        return [variable.path for variable, note in zip(self._trainable_variables, notes) if note]
+    def non_finite_gradients(self) -> list[str]:
+        """The paths of the weights with non-finite gradients in the first step that had any, in the order of the model."""
+        flags = keras.ops.convert_to_numpy(self._non_finite)
+        return [variable.path for variable, flag in zip(self._trainable_variables, flags) if flag]
 
 
 def _values(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 
-def _or_none(healthy: tf.Tensor, gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
-    """The gradient, or zeros."""
-    values = tf.where(healthy, _values(gradient), tf.zeros((), _values(gradient).dtype))
+def _zero_unless(condition: tf.Tensor, gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+    """The gradient if the condition holds, else zeros."""
+    values = tf.where(condition, _values(gradient), tf.zeros((), _values(gradient).dtype))
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
     return values
 
 
-class ScalesLearningRates(keras.optimizers.Optimizer):
-    """Makes an optimizer multiply the learning rate of some weights.
+class ScaleLearningRates(keras.optimizers.Optimizer):
+    """Mixin: multiplies the learning rate of some weights.
 
-    A layer, or a model within a model, asks for that by its attribute `learning_rate_factor`; see `factors`.
+    Attributes:
+        factors: {id of a variable: factor}, as `learning_rate_factors` returns them.
     """
 
-    factors: dict[int, float] = {}  # {id of a variable: factor}
+    factors: dict[int, float] = {}
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        """Keras's own, at the variable's own rate."""
-        whole = self._trainable_variables[self._get_variable_index(variable)]  # `variable` can be a replica's part of it
-        super().update_step(gradient, variable, learning_rate * self.factors.get(id(whole), 1.0))
+        """Update a variable with its own learning rate."""
+        original = self._trainable_variables[self._get_variable_index(variable)]  # `variable` may be the value on one replica
+        super().update_step(gradient, variable, learning_rate * self.factors.get(id(original), 1.0))
 
 
-def factors(model: keras.Model) -> dict[int, float]:
-    """{id of a variable: factor of its learning rate}, of those whose layers ask for one."""
-    asking = [layer for layer in model._flatten_layers() if hasattr(layer, "learning_rate_factor")]
-    return {id(variable): layer.learning_rate_factor for layer in asking for variable in layer.trainable_variables}
+def learning_rate_factors(model: keras.Model) -> dict[int, float]:
+    """{id of a variable: factor of its learning rate}, for all layers with an attribute `learning_rate_factor`."""
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "learning_rate_factor")]
+    return {id(variable): layer.learning_rate_factor for layer in layers for variable in layer.trainable_variables}
 
 
-class MeasuresGradient(keras.optimizers.Optimizer):
-    """Makes an optimizer measure the norm of the gradient of the batch, all weights together, before it is clipped.
-
-    `gradient_norm` and `gradient_norm_max` are the mean and the largest of the norms since `forget_norms`.
-    """
+class TrackGradientNorm(keras.optimizers.Optimizer):
+    """Mixin: measures the global norm of the gradient of each batch, before clipping."""
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
@@ -110,38 +119,38 @@ class MeasuresGradient(keras.optimizers.Optimizer):
         self._norms = {name: self.add_variable(**scalar, name=f"norm_{name}") for name in ("sum", "max", "count")}
 
     def _clip_gradients(self, gradients: list[Any]) -> list[Any]:
-        there = [tf.convert_to_tensor(g) for g in strategies.of_the_whole_batch(gradients) if g is not None]
-        norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in there])
+        summed = [tf.convert_to_tensor(g) for g in strategies.sum_over_replicas(gradients) if g is not None]
+        norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in summed])
         self._norms["sum"].assign_add(norm)
         self._norms["max"].assign(tf.maximum(self._norms["max"].value, norm))
         self._norms["count"].assign_add(1.0)
         return super()._clip_gradients(gradients)
 
-    def forget_norms(self) -> None:
-        """Begins anew."""
+    def reset_norms(self) -> None:
+        """Start a new mean and maximum."""
         for variable in self._norms.values():
             variable.assign(0.0)
 
     def norms(self) -> dict[str, float]:
-        """The mean and the largest norm."""
+        """Mean and maximum of the norms since `reset_norms`."""
         total, largest, count = (float(keras.ops.convert_to_numpy(self._norms[name])) for name in ("sum", "max", "count"))
         return {"gradient_norm": total / max(count, 1), "gradient_norm_max": largest}
 
 
-def learning_rate(chosen: schema.OptimizerSection, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate over so many steps. Keras asks for it by step, also where several steps make one update."""
-    return WarmupThenDecay(chosen.learning_rate, chosen.schedule, steps, chosen.warmup, chosen.final_fraction)
+def learning_rate(settings: schema.OptimizerSection, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning-rate schedule of a run of `steps` steps; with gradient accumulation it still counts steps, not updates."""
+    return WarmupThenDecay(settings.learning_rate, settings.schedule, steps, settings.warmup, settings.final_fraction)
 
 
 class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A rise from 0 in a straight line, then a decay that reaches `peak · final_fraction` at the last step.
+    """Linear warmup from 0, then a decay that reaches `peak · final_fraction` at the last step.
 
     Args:
         peak: the highest learning rate.
         schedule: constant, cosine, linear or exponential.
-        steps: steps in all.
-        warmup: fraction of them in which the learning rate rises.
-        final_fraction: of the peak, at the last step; not used by `constant`.
+        steps: total number of steps.
+        warmup: fraction of the steps in which the learning rate rises.
+        final_fraction: learning rate at the last step relative to the peak; not used by `constant`.
     """
 
     def __init__(self, peak: float, schedule: str, steps: int, warmup: float, final_fraction: float):
@@ -149,24 +158,24 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup, self.final_fraction = warmup, final_fraction
 
     def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
-        """The learning rate of step number `step`, counted from 0."""
+        """The learning rate of a step, counted from 0."""
         ops = keras.ops
         step = ops.cast(step, "float32")
-        rising = self.warmup * self.steps
-        done = ops.clip((step - rising) / max(self.steps - 1 - rising, 1), 0.0, 1.0)
-        last = self.final_fraction
+        warmup_steps = self.warmup * self.steps
+        progress = ops.clip((step - warmup_steps) / max(self.steps - 1 - warmup_steps, 1), 0.0, 1.0)
+        final = self.final_fraction
         match self.schedule:
             case "constant":
-                share = ops.ones_like(done)
+                factor = ops.ones_like(progress)
             case "cosine":
-                share = last + (1 - last) * 0.5 * (1 + ops.cos(math.pi * done))
+                factor = final + (1 - final) * 0.5 * (1 + ops.cos(math.pi * progress))
             case "linear":
-                share = 1 - (1 - last) * done
+                factor = 1 - (1 - final) * progress
             case "exponential":
-                share = ops.exp(math.log(last) * done)
-        return self.peak * share * ops.minimum(1.0, (step + 1) / max(rising, 1))
+                factor = ops.exp(math.log(final) * progress)
+        return self.peak * factor * ops.minimum(1.0, (step + 1) / max(warmup_steps, 1))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments it was made with."""
+        """The arguments of the constructor."""
         names = ("peak", "schedule", "steps", "warmup", "final_fraction")
         return {name: getattr(self, name) for name in names}

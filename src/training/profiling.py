@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""Profiling of training steps."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -13,13 +13,14 @@ CONTAINERS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessW
 
 
 class Profile(keras.callbacks.Callback):
-    """Traces some steps of the first epoch, and writes a table of them.
+    """Traces some steps of the first epoch, and writes a table of their ops.
 
-    In `folder` it leaves ops.txt, the time of each kind of op and of the slowest single ops, and the trace itself, which
-    TensorBoard's profile plugin (XProf) shows in full.
+    Args:
+        folder: where it writes ops.txt, the time by type of op and of the slowest ops, and the trace, for TensorBoard's profile
+            plugin (XProf).
     """
 
-    FIRST, LAST = 10, 20  # the first steps are compiled, which is not what is asked about
+    FIRST, LAST = 10, 20  # not the first steps, which trace and compile
 
     def __init__(self, folder: str):
         super().__init__()
@@ -35,37 +36,44 @@ class Profile(keras.callbacks.Callback):
             self._stop()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self._stop()  # where an epoch was shorter than that
+        self._stop()  # the epoch may have had fewer steps
 
     def _stop(self) -> None:
         if self.tracing:
             self.tracing = False
             tf.profiler.experimental.stop()
-            (self.folder / "ops.txt").write_text(table(self.folder), encoding="utf-8")
+            (self.folder / "ops.txt").write_text(op_table(self.folder), encoding="utf-8")
 
 
-def table(folder: Path, slowest: int = 20) -> str:
-    """The ops of the traces under a folder: their number, milliseconds in all, and share of the time of all ops."""
-    kinds: dict[str, list[float]] = defaultdict(list)
-    names: dict[str, list[float]] = defaultdict(list)
+def op_table(folder: Path, slowest: int = 20) -> str:
+    """Format the ops of the traces under a folder: calls, total milliseconds, and share of the time of all ops.
+
+    Args:
+        folder: of the traces.
+        slowest: number of rows by type of op, and of rows by op.
+    """
+    by_type: dict[str, list[float]] = defaultdict(list)
+    by_name: dict[str, list[float]] = defaultdict(list)
     for path in folder.rglob("*.xplane.pb"):
         space = XSpace()
         space.ParseFromString(path.read_bytes())
         for plane in space.planes:
             for event in (event for line in plane.lines for event in line.events):
-                name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                if name and kind.isidentifier() and kind not in CONTAINERS and "::" not in name:
+                name, _, op_type = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                if name and op_type.isidentifier() and op_type not in CONTAINERS and "::" not in name:
                     milliseconds = event.duration_ps / 1e9
-                    kinds[kind].append(milliseconds)
-                    names[name].append(milliseconds)
-    total = sum(map(sum, kinds.values())) or 1.0
-    lines = [f"{'calls':>8} {'ms':>10} {'share':>7}  by kind of op"]
-    lines += _rows(kinds, total, slowest)
-    lines += ["", f"{'calls':>8} {'ms':>10} {'share':>7}  by single op"]
-    lines += _rows(names, total, slowest)
+                    by_type[op_type].append(milliseconds)
+                    by_name[name].append(milliseconds)
+    total = sum(map(sum, by_type.values())) or 1.0
+    lines = [f"{'calls':>8} {'ms':>10} {'share':>7}  by type of op"]
+    lines += _rows(by_type, total, slowest)
+    lines += ["", f"{'calls':>8} {'ms':>10} {'share':>7}  by op"]
+    lines += _rows(by_name, total, slowest)
     return "\n".join(lines) + "\n"
 
 
 def _rows(times: dict[str, list[float]], total: float, slowest: int) -> list[str]:
     ordered = sorted(times.items(), key=lambda item: -sum(item[1]))[:slowest]
-    return [f"{len(spent):>8} {sum(spent):>10.2f} {sum(spent) / total:>7.1%}  {name}" for name, spent in ordered]
+    return [
+        f"{len(durations):>8} {sum(durations):>10.2f} {sum(durations) / total:>7.1%}  {name}" for name, durations in ordered
+    ]

@@ -40,7 +40,7 @@ def test_files_are_made_without_noise(command):
     assert done.stdout.startswith(where)
     wanted = (
         "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8",
-        "on the test part", "lightweight", "majority class", "logistic regression",
+        "on the test set", "lightweight", "majority class", "logistic regression",
     )  # fmt: skip
     assert [line[: len(start)] for line, start in zip(lines, wanted)] == list(wanted)
     assert len(lines) == len(wanted) + 1  # and where it is

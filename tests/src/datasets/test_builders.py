@@ -1,4 +1,4 @@
-"""The project's own data sets hold what the packages they are made from hold."""
+"""The project's own data sets hold all data of the packages that they are made from."""
 
 import datetime
 import inspect
@@ -28,8 +28,8 @@ def examples(load):
 def test_digits_holds_every_image_of_scikit_learn(examples):
     made = sorted((example["image"].tobytes(), int(example["label"])) for example in examples("digits"))
     raw = load_digits()
-    wanted = [(np.rint(i * 255 / 16).astype(np.uint8).tobytes(), int(label)) for i, label in zip(raw.images, raw.target)]
-    assert made == sorted(wanted)
+    expected = [(np.rint(i * 255 / 16).astype(np.uint8).tobytes(), int(label)) for i, label in zip(raw.images, raw.target)]
+    assert made == sorted(expected)
     assert tfds.builder("digits").info.metadata["scikit-learn"] == sklearn.__version__
 
 
@@ -56,14 +56,16 @@ def test_docstrings_hide_the_name_of_the_library_and_no_text_comes_twice(example
 
 
 def test_docstrings_are_those_of_the_sources():
-    found = {text for _, text in docstrings.docstrings("numpy")}
-    assert {inspect.getdoc(documented) for documented in (np.linalg.norm, np.polyfit, np.lib.stride_tricks.as_strided)} <= found
+    result = {text for _, text in docstrings.docstrings("numpy")}
+    assert {
+        inspect.getdoc(documented) for documented in (np.linalg.norm, np.polyfit, np.lib.stride_tricks.as_strided)
+    } <= result
 
 
-def test_dates_are_written_and_meant_alike(examples):
+def test_both_forms_of_a_date_agree(examples):
     made = [(example["written"].decode(), example["iso"].decode()) for example in examples("dates")]
     assert len(made) == dates.EXAMPLES
-    assert len({iso for _, iso in made}) == len(made)  # no date twice: none of the test part was seen in training
+    assert len({iso for _, iso in made}) == len(made)  # no date twice: none of the test set was seen in training
     numeric = [(written, iso) for written, iso in made if re.fullmatch(r"[\d./年月日号]+", written)]
     assert len(numeric) > 1_000
     for written, iso in numeric:

@@ -1,4 +1,4 @@
-"""The door to TensorFlow Datasets."""
+"""Loading of data sets through TensorFlow Datasets."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from src.errors import UserError
 from tests.commands import environment
 
 
-def test_parts_are_apart_and_complete(load):
+def test_splits_are_disjoint_and_complete(load):
     data = load("digits")
     assert (len(data.train), len(data.validation), len(data.test)) == (1258, 180, 359)
     assert data.classes == tuple("0123456789")
@@ -24,35 +24,35 @@ def test_parts_are_apart_and_complete(load):
 
 def test_the_digest_tells_data_apart(load, settings):
     digits = load("digits")
-    again = datasets.load.__wrapped__(settings("dataset=digits").dataset)
+    reloaded = datasets.load.__wrapped__(settings("dataset=digits").dataset)
     other = datasets.load(settings("dataset=digits", 'dataset.splits.train="train[:69%]"').dataset)
-    assert digits.train.digest == again.train.digest
+    assert digits.train.digest == reloaded.train.digest
     assert digits.train.digest != other.train.digest
     swapped = digits.test.inputs.copy()
     swapped[[0, 1]] = swapped[[1, 0]]
-    assert datasets.Part(swapped, digits.test.targets).digest != digits.test.digest
+    assert datasets.Split(swapped, digits.test.targets).digest != digits.test.digest
 
 
 @pytest.mark.parametrize(
-    ("override", "answer"),
+    ("override", "message"),
     [
         ("dataset.builder=digitz", "no builder 'digitz'; did you mean digits?"),
         ("dataset.config=large", "dataset.config=large: "),
         ("dataset.inputs=picture", "digits has no feature 'picture'; it has: image, label."),
-        ("dataset.splits.test=exam", "'exam' cannot be had from digits"),
-        ('dataset.splits.test="train[:half]"', "'train\\[:half\\]' cannot be had from digits"),
+        ("dataset.splits.test=exam", "digits has no 'exam'"),
+        ('dataset.splits.test="train[:half]"', "digits has no 'train\\[:half\\]'"),
         ('dataset.splits.test="train[:0]"', "The slice 'train\\[:0\\]' of digits is empty"),
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence(settings, override, answer):
-    with pytest.raises(UserError, match=answer):
+def test_errors_are_reported_in_one_sentence(settings, override, message):
+    with pytest.raises(UserError, match=message):
         datasets.load(settings("dataset=digits", override).dataset)
 
 
-def test_without_a_network_it_says_so_soon_and_names_what_needs_none(command):
+def test_without_a_network_the_error_comes_soon_and_names_offline_data_sets(command):
     # The proxy is a port of this machine on which nothing listens: no connection is made, whatever the network.
-    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    done = command("dataset=fashion_mnist", **nowhere, NO_PROXY="", no_proxy="", timeout=60)
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = command("dataset=fashion_mnist", **proxies, NO_PROXY="", no_proxy="", timeout=60)
     assert done.returncode == 2
     assert "dataset=fashion_mnist could not be prepared: its archive cannot be downloaded" in done.stderr
     assert "need no network: co2, dates, digits, docstrings, sunspots" in done.stderr
@@ -76,15 +76,15 @@ def slowly(self):
 if sys.argv[2] == "slowly":
     digits.Digits._generate_examples = slowly
 split = schema.Splits(train="train[:70%]", validation="train[70%:80%]", test="train[80%:]")
-chosen = schema.Dataset(name="digits", builder="digits", config=None, splits=split, inputs="image", targets="label",
+settings = schema.Dataset(name="digits", builder="digits", config=None, splits=split, inputs="image", targets="label",
                           epochs=1, limit=None, data_dir=sys.argv[1])
-print(len(datasets.load(chosen).train), flush=True)
+print(len(datasets.load(settings).train), flush=True)
 """
 
 
-def test_a_preparation_that_was_killed_does_not_pass_for_a_finished_one(tmp_path):
-    def start(how):
-        program = [sys.executable, "-c", PREPARE, str(tmp_path), how]
+def test_a_killed_preparation_is_not_taken_for_a_complete_one(tmp_path):
+    def start(speed):
+        program = [sys.executable, "-c", PREPARE, str(tmp_path), speed]
         return subprocess.Popen(program, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
 
     first = start("slowly")
@@ -95,14 +95,14 @@ def test_a_preparation_that_was_killed_does_not_pass_for_a_finished_one(tmp_path
     assert second.communicate(timeout=120)[0] == "1258\n"
 
 
-def test_what_another_process_prepared_meanwhile_is_read(settings, tmp_path, monkeypatch):
-    chosen = settings("dataset=digits").dataset.model_copy(update={"data_dir": str(tmp_path)})
-    late, make = loading._builder(chosen), loading._builder  # made before the data is there
-    datasets.prepare(chosen)
-    builders = iter([late])
-    monkeypatch.setattr(loading, "_builder", lambda chosen: next(builders, None) or make(chosen))
+def test_data_that_another_process_has_prepared_meanwhile_is_read(settings, tmp_path, monkeypatch):
+    run_settings = settings("dataset=digits").dataset.model_copy(update={"data_dir": str(tmp_path)})
+    early, make_builder = loading._builder(run_settings), loading._builder  # made before the data is prepared
+    datasets.prepare(run_settings)
+    builders = iter([early])
+    monkeypatch.setattr(loading, "_builder", lambda settings: next(builders, None) or make_builder(settings))
     loading.load.cache_clear()
-    assert len(datasets.load(chosen).train) == 1258
+    assert len(datasets.load(run_settings).train) == 1258
 
 
 def test_real_mnist_is_read_through_the_catalogue(settings, catalogue_data):

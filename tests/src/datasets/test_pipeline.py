@@ -1,4 +1,4 @@
-"""What is fed to training and evaluation."""
+"""Input pipelines of training and evaluation."""
 
 import itertools
 
@@ -6,22 +6,22 @@ import keras
 import numpy as np
 import pytest
 
-from src.datasets import Part, pipeline
+from src.datasets import Split, pipeline
 
-PART = Part(inputs=np.arange(10, dtype=np.float32)[:, None], targets=np.arange(10))
+SPLIT = Split(inputs=np.arange(10, dtype=np.float32)[:, None], targets=np.arange(10))
 
 
 def epochs(seed, number, batch_size=3):
-    batches = [targets.numpy() for _, targets in itertools.islice(pipeline.training(PART, batch_size, seed), 3 * number)]
+    batches = [targets.numpy() for _, targets in itertools.islice(pipeline.training(SPLIT, batch_size, seed), 3 * number)]
     return np.array(batches).reshape(number, 3, -1)
 
 
 def test_an_epoch_has_every_example_at_most_once_and_inputs_keep_their_targets():
     for epoch in epochs(seed=0, number=20):
         assert len(set(epoch.flat)) == 9
-    for inputs, targets in itertools.islice(pipeline.training(PART, 5, 0), 6):
+    for inputs, targets in itertools.islice(pipeline.training(SPLIT, 5, 0), 6):
         np.testing.assert_array_equal(inputs[:, 0], targets)
-    assert set(epochs(seed=0, number=20).flat) == set(range(10))  # what one epoch leaves out comes in another
+    assert set(epochs(seed=0, number=20).flat) == set(range(10))  # the examples left out differ between epochs
 
 
 def test_the_order_follows_from_seed_and_epoch():
@@ -32,29 +32,29 @@ def test_the_order_follows_from_seed_and_epoch():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 64])
-def test_evaluation_weighs_every_example_alike(batch_size):
-    batches = [[part.numpy() for part in batch] for batch in pipeline.evaluation(PART, batch_size)]
-    inputs, targets, weights = (np.concatenate(parts) for parts in zip(*batches))
+def test_evaluation_weighs_all_examples_equally(batch_size):
+    batches = [[tensor.numpy() for tensor in batch] for batch in pipeline.evaluation(SPLIT, batch_size)]
+    inputs, targets, weights = (np.concatenate(tensors) for tensors in zip(*batches))
     assert all(len(batch[0]) == batch_size for batch in batches)
-    np.testing.assert_array_equal(targets[:10], PART.targets)
-    np.testing.assert_array_equal(inputs[:10], PART.inputs)
+    np.testing.assert_array_equal(targets[:10], SPLIT.targets)
+    np.testing.assert_array_equal(inputs[:10], SPLIT.inputs)
     assert (weights[10:] == 0).all()
     assert len(set(weights[:10])) == 1
     np.testing.assert_allclose(weights.mean(), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [3, 4, 10])
-def test_keras_finds_the_exact_loss_and_metric_however_the_last_batch_is_filled(batch_size):
+def test_loss_and_metric_are_exact_however_the_last_batch_is_padded(batch_size):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)])
     model.compile(loss="mse", weighted_metrics=["mae"])
-    part = Part(PART.inputs, 2 * PART.targets.astype(np.float32)[:, None])
-    loss, mae = model.evaluate(pipeline.evaluation(part, batch_size), verbose=0)
+    split = Split(SPLIT.inputs, 2 * SPLIT.targets.astype(np.float32)[:, None])
+    loss, mae = model.evaluate(pipeline.evaluation(split, batch_size), verbose=0)
     np.testing.assert_allclose([loss, mae], [np.mean(np.arange(10.0) ** 2), 4.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "batches",
-    [pipeline.training(PART, 2, 0), pipeline.evaluation(PART, 2), pipeline.prediction(PART, 2)],
+    [pipeline.training(SPLIT, 2, 0), pipeline.evaluation(SPLIT, 2), pipeline.prediction(SPLIT, 2)],
     ids=["training", "evaluation", "prediction"],
 )
 def test_the_end_of_an_iterator_waits_for_no_autotuning(batches):

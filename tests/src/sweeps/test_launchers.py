@@ -86,7 +86,7 @@ def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
 def test_processes_take_different_gpus(tmp_path):
     program = (
         "import os, sys; from pathlib import Path; from src.training import gpu;"
-        f"gpu.take(Path({str(tmp_path)!r}), 4); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
+        f"gpu.assign_gpu(Path({str(tmp_path)!r}), 4); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
     )
     processes = [
         subprocess.Popen(
@@ -106,11 +106,11 @@ def test_one_process_keeps_all_gpus(tmp_path, monkeypatch):
     from src.training import gpu
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    gpu.take(tmp_path, 1)
+    gpu.assign_gpu(tmp_path, 1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert gpu.there() == ["0", "1"]
+    assert gpu.visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu.there() == []
+    assert gpu.visible_gpus() == []
 
 
 def test_tensorflow_has_no_more_threads_than_a_job_is_given():

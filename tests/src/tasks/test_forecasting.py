@@ -1,4 +1,4 @@
-"""Honest forecasting: no window straddles a split, nothing is learned from what is to be forecast, errors by hand."""
+"""Forecasting without leakage: windows within splits, scales of the training set alone; metrics by hand."""
 
 import keras
 import numpy as np
@@ -6,15 +6,15 @@ import pytest
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
 from recipes import lstm
-from src.datasets import Data, Part
+from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import registry
 from src.tasks.forecasting import StandardizedSquaredError, holt_winters
 
 
 def data(train, validation, test):
-    parts = (Part(np.asarray(part, np.float32), np.asarray(part, np.float32)) for part in (train, validation, test))
-    return Data("made", "made:1.0.0", "", *parts, classes=())
+    splits = (Split(np.asarray(split, np.float32), np.asarray(split, np.float32)) for split in (train, validation, test))
+    return Data("made", "made:1.0.0", "", *splits, classes=())
 
 
 @pytest.fixture
@@ -30,25 +30,25 @@ def create(settings):
 COUNTING = data(np.arange(0, 30), np.arange(30, 50), np.arange(50, 70))
 
 
-def test_every_window_lies_within_one_part(create):
+def test_every_window_lies_within_one_split(create):
     task = create(COUNTING)
-    for part, first, last in ((task.train, 0, 30), (task.validation, 30, 50), (task.test, 50, 70)):
-        assert len(part) == last - first - 9 + 1
-        seen = np.concatenate([part.inputs, part.targets], axis=1)[..., 0]
+    for split, first, last in ((task.train, 0, 30), (task.validation, 30, 50), (task.test, 50, 70)):
+        assert len(split) == last - first - 9 + 1
+        seen = np.concatenate([split.inputs, split.targets], axis=1)[..., 0]
         np.testing.assert_array_equal(seen, np.arange(first, last - 8)[:, None] + np.arange(9))
 
 
-def test_windows_that_reach_back_forecast_the_whole_part_and_nothing_of_another(create):
+def test_with_history_the_whole_split_is_forecast_and_nothing_of_another(create):
     task = create(COUNTING, "task.include_history=true")
-    for part, first, last in ((task.train, 6, 30), (task.validation, 30, 50), (task.test, 50, 70)):
-        np.testing.assert_array_equal(part.targets[:, 0, 0], np.arange(first, last - 2))
-        np.testing.assert_array_equal(part.inputs[:, -1, 0], part.targets[:, 0, 0] - 1)
+    for split, first, last in ((task.train, 6, 30), (task.validation, 30, 50), (task.test, 50, 70)):
+        np.testing.assert_array_equal(split.targets[:, 0, 0], np.arange(first, last - 2))
+        np.testing.assert_array_equal(split.inputs[:, -1, 0], split.targets[:, 0, 0] - 1)
     straight = create(COUNTING).baselines(), task.baselines()
-    assert all(np.isfinite(list(found["exponential_smoothing"].values())).all() for found in straight)
+    assert all(np.isfinite(list(result["exponential_smoothing"].values())).all() for result in straight)
 
 
 @pytest.mark.parametrize("center", ["last", "mean", "train"])
-def test_scaling_is_measured_on_the_training_part_alone(create, center):
+def test_scales_are_those_of_the_training_set_alone(create, center):
     wild = data(COUNTING.train.inputs, COUNTING.validation.inputs * 1000, COUNTING.test.inputs * -1000)
     tame, wild = create(COUNTING, f"task.center={center}"), create(wild, f"task.center={center}")
     np.testing.assert_array_equal(tame.scale, wild.scale)
@@ -57,11 +57,11 @@ def test_scaling_is_measured_on_the_training_part_alone(create, center):
 
 def test_metrics_by_hand(create):
     task = create(COUNTING)
-    found = task.metrics(task.test, task.test.targets + np.array([1.0, -2.0, 3.0])[None, :, None])
+    result = task.metrics(task.test, task.test.targets + np.array([1.0, -2.0, 3.0])[None, :, None])
     # The series rises by 1 a step, so the seasonal naive forecast is 4 too low everywhere, in training too.
     sd = np.arange(30).std()
-    wanted = {"mae": 2.0, "rmse": np.sqrt(14 / 3), "mase": 2 / 4, "skill": 1 - 2 / 4}
-    assert found == pytest.approx(wanted | {"standardized_mae": 2 / sd, "standardized_mse": 14 / 3 / sd**2})
+    expected = {"mae": 2.0, "rmse": np.sqrt(14 / 3), "mase": 2 / 4, "skill": 1 - 2 / 4}
+    assert result == pytest.approx(expected | {"standardized_mae": 2 / sd, "standardized_mse": 14 / 3 / sd**2})
 
 
 def test_the_seasonal_naive_forecast_repeats_the_last_season(create):
@@ -74,10 +74,10 @@ def test_holt_winters_forecasts_are_those_of_statsmodels():
     time = np.arange(80)
     series = 20 + 0.3 * time + np.array([2, -1, 4, -5])[time % 4] + np.random.default_rng(0).normal(0, 0.5, 80)
     origins = np.array([50, 63, 77])
-    found = holt_winters(series, fitted_on=40, season=4, origins=origins, horizon=6)
+    result = holt_winters(series, training_steps=40, season=4, origins=origins, horizon=6)
     kind = {"trend": "add", "seasonal": "add", "seasonal_periods": 4}
     fitted = ExponentialSmoothing(series[:40], **kind, initialization_method="estimated").fit().params
-    for row, origin in zip(found, origins):
+    for row, origin in zip(result, origins):
         model = ExponentialSmoothing(
             series[: origin + 1], **kind, initialization_method="known", initial_level=fitted["initial_level"],
             initial_trend=fitted["initial_trend"], initial_seasonal=fitted["initial_seasons"],
@@ -93,13 +93,13 @@ def test_exponential_smoothing_forecasts_the_windows_it_is_scored_on(create):
     assert task.baselines()["exponential_smoothing"]["mae"] < 0.05
 
 
-def test_gaps_are_filled_within_their_part(create):
+def test_gaps_are_filled_within_their_split(create):
     train = np.arange(0.0, 30.0)
     train[[0, 10, 11, 29]] = np.nan
     task = create(data(train, COUNTING.validation.inputs, COUNTING.test.inputs))
     series = task.series["train"][:, 0]
     np.testing.assert_allclose(series[[10, 11]], [10, 11])
-    np.testing.assert_allclose(series[[0, 29]], [1, 28])  # not from the part that follows
+    np.testing.assert_allclose(series[[0, 29]], [1, 28])  # not from the next split
 
 
 @pytest.mark.parametrize("center", ["last", "mean", "train"])
@@ -107,22 +107,22 @@ def test_the_model_works_in_the_unit_of_the_series(create, center):
     draw = np.random.default_rng(0).normal(400, 20, 60).cumsum() / 100
     task = create(data(draw[:30], draw[30:45], draw[45:]), f"task.center={center}")
     keras.utils.set_random_seed(0)
-    model = task.model(lstm.build, {"units": 4})
+    model = task.build_model(lstm.build, {"units": 4})
     network = lstm.build(task.inputs, task.outputs, units=4)
     network.set_weights(model.get_weights())
     x = task.test.inputs.astype(np.float64)
     middle = {"last": x[:, -1:], "mean": x.mean(axis=1, keepdims=True), "train": task.train.inputs.astype(np.float64).mean()}[
         center
     ]
-    wanted = keras.ops.convert_to_numpy(network((x - middle) / task.scale)) * task.scale + middle
-    np.testing.assert_allclose(task.served(model)[0](task.test.inputs)["forecast"], wanted, rtol=1e-4)
+    expected = keras.ops.convert_to_numpy(network((x - middle) / task.scale)) * task.scale + middle
+    np.testing.assert_allclose(task.serving_fn(model)[0](task.test.inputs)["forecast"], expected, rtol=1e-4)
 
 
 def test_half_precision_loses_no_ppm(create, settings, load):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         task = registry.create(settings("model=lstm").task, load("co2"))
-        model = task.model(lstm.build, {"units": 4})
+        model = task.build_model(lstm.build, {"units": 4})
         for weight in model.get_layer("lstm").get_layer("steps_ahead").weights:
             weight.assign(keras.ops.zeros_like(weight))  # then the forecast is the last value, 26 times
         np.testing.assert_array_equal(
@@ -133,14 +133,14 @@ def test_half_precision_loses_no_ppm(create, settings, load):
 
 
 def test_the_loss_does_not_depend_on_the_unit():
-    truth, answer = np.random.default_rng(0).normal(size=(2, 5, 3, 2))
-    one = StandardizedSquaredError([2.0, 3.0])(truth, answer)
-    np.testing.assert_allclose(one, np.mean(((truth - answer) / [2.0, 3.0]) ** 2), rtol=1e-6)
-    np.testing.assert_allclose(StandardizedSquaredError([2000.0, 3000.0])(1000 * truth, 1000 * answer), one, rtol=1e-5)
+    target, prediction = np.random.default_rng(0).normal(size=(2, 5, 3, 2))
+    one = StandardizedSquaredError([2.0, 3.0])(target, prediction)
+    np.testing.assert_allclose(one, np.mean(((target - prediction) / [2.0, 3.0]) ** 2), rtol=1e-6)
+    np.testing.assert_allclose(StandardizedSquaredError([2000.0, 3000.0])(1000 * target, 1000 * prediction), one, rtol=1e-5)
 
 
-def test_too_short_a_part_is_answered_in_one_sentence(create):
-    with pytest.raises(UserError, match=r"The test part has 8 steps, too few for task.window=6 and task.horizon=3"):
+def test_a_too_short_split_is_reported_in_one_sentence(create):
+    with pytest.raises(UserError, match=r"The test split has 8 steps, too few for task.window=6 and task.horizon=3"):
         create(data(np.arange(30), np.arange(20), np.arange(8)))
     with pytest.raises(UserError, match="holds no number at all"):
         create(data(np.arange(30), np.full(20, np.nan), np.arange(20)))

@@ -1,4 +1,4 @@
-"""Image generation: what is asked of a model, and what is said of its images."""
+"""Image generation: sampling, and metrics of the samples."""
 
 import json
 import logging
@@ -11,21 +11,21 @@ from src import datasets
 from src.config import schema
 from src.errors import UserError
 from src.tasks import registry
-from src.tasks.image_generation import ANY, Painter, SumOfTerms, Term, grid, to_bytes
-from src.tasks.pixel_generation import FIRST, PixelPainter, Pixels
+from src.tasks.image_generation import ANY_CLASS, ImageSampler, LossTerm, SumOfLossTerms, image_grid, to_uint8
+from src.tasks.pixel_generation import FIRST_LEVEL, PixelSampler, PixelTokenizer
 
 
-class Judge:
-    """Sees pixels, and takes an image for the class whose number its first pixel holds."""
+class FakeReferenceClassifier:
+    """Its features are pixels; its class is the value of the first pixel."""
 
-    def look(self, images):
-        sure = np.full((len(images), 10), 0.02)
-        sure[np.arange(len(images)), images[:, 0, 0, 0] % 10] = 0.82
-        return images.reshape(len(images), -1) / 255.0, sure
+    def features_and_probabilities(self, images):
+        probabilities = np.full((len(images), 10), 0.02)
+        probabilities[np.arange(len(images)), images[:, 0, 0, 0] % 10] = 0.82
+        return images.reshape(len(images), -1) / 255.0, probabilities
 
 
 def images_of(labels, draw, spread=40):
-    """Images that say by their first pixel which class they are of."""
+    """Images whose first pixel is their class."""
     images = draw.integers(100 - spread, 100 + spread, (len(labels), 4, 4, 1)).astype(np.uint8)
     images[:, 0, 0, 0] = labels
     return images
@@ -34,16 +34,20 @@ def images_of(labels, draw, spread=40):
 @pytest.fixture
 def data():
     draw = np.random.default_rng(0)
-    parts = {}
+    splits = {}
     for name, number in (("train", 300), ("validation", 60), ("test", 100)):
         labels = draw.integers(0, 10, number)
-        parts[name] = datasets.Part(images_of(labels, draw), labels)
-    return datasets.Data(name="some", source="some:1.0.0", description="", classes=tuple("abcdefghij"), **parts)
+        splits[name] = datasets.Split(images_of(labels, draw), labels)
+    return datasets.Data(name="some", source="some:1.0.0", description="", classes=tuple("abcdefghij"), **splits)
 
 
 @pytest.fixture
 def task(data):
-    return registry.create(schema.ImageGeneration(name="image_generation", judge="cnn", samples=80), data, judge=Judge())
+    return registry.create(
+        schema.ImageGeneration(name="image_generation", judge="cnn", samples=80),
+        data,
+        reference_classifier=FakeReferenceClassifier(),
+    )
 
 
 def test_images_go_in_as_numbers_up_to_1_with_their_labels(task, data):
@@ -64,17 +68,17 @@ def test_real_images_are_good_and_noise_is_not(task):
     assert floor["diversity"] == pytest.approx(1, abs=0.2)
 
 
-def test_what_the_judge_takes_the_images_for_is_counted(task):
+def test_classes_of_the_images_are_counted(task):
     draw = np.random.default_rng(1)
-    found = task.metrics(task.test, images_of(np.repeat([3, 4], 40), draw))
-    assert found["classes"] == 2
+    result = task.metrics(task.test, images_of(np.repeat([3, 4], 40), draw))
+    assert result["classes"] == 2
     shares = np.bincount(task.test.source, minlength=10) / 100
-    assert found["class_distance"] == pytest.approx(1 - np.minimum(shares, [0, 0, 0, 0.5, 0.5, 0, 0, 0, 0, 0]).sum())
-    assert found["confident"] == 0  # 0.82 is less than 0.9
+    assert result["class_distance"] == pytest.approx(1 - np.minimum(shares, [0, 0, 0, 0.5, 0.5, 0, 0, 0, 0, 0]).sum())
+    assert result["confident"] == 0  # 0.82 is less than 0.9
 
 
-class Made:
-    """A model whose images are of given labels, as the judge sees them."""
+class Generator:
+    """A model whose images have the classes of the labels, as the reference classifier sees them."""
 
     terms, how = ("loss",), {}
 
@@ -88,53 +92,53 @@ class Made:
         return keras.ops.where(first, keras.ops.cast(labels, "float32")[:, None, None, None], image) / 255.0
 
 
-def test_a_collapse_is_told(task, caplog):
-    def told():  # TensorFlow warns too, of a process that has traced much
+def test_a_collapse_is_logged(task, caplog):
+    def warnings():  # TensorFlow logs warnings too
         return [record.message for record in caplog.records if record.name == "src.tasks.image_generation"]
 
     with caplog.at_level(logging.WARNING):
-        task.glance(Made(levels=81))
-        assert not told()
-        task.glance(Made(levels=1))
-    (sentence,) = told()
-    assert "The generator has collapsed: its images vary 0.0" in sentence
+        task.preview(Generator(levels=81))
+        assert not warnings()
+        task.preview(Generator(levels=1))
+    (message,) = warnings()
+    assert "Mode collapse: the variance of the generated images is 0.0" in message
 
 
-def test_classes_are_asked_for_as_often_as_they_occur_in_training(task):
-    made = task.predict(Made(), task.test, 7)
-    assert made.shape == (80, 4, 4, 1)
-    assert made.dtype == np.uint8
-    drawn = np.random.default_rng(0).choice(task.train.source, 80)
-    np.testing.assert_array_equal(made[:, 0, 0, 0], drawn)
-    unconditional = task.predict(Made(conditional=False), task.test, 7)
+def test_labels_are_sampled_with_their_frequencies_in_training(task):
+    images = task.predict(Generator(), task.test, 7)
+    assert images.shape == (80, 4, 4, 1)
+    assert images.dtype == np.uint8
+    labels = np.random.default_rng(0).choice(task.train.source, 80)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    unconditional = task.predict(Generator(conditional=False), task.test, 7)
     np.testing.assert_array_equal(unconditional[:, 0, 0, 0], 0)  # any, -1, cut off at 0
 
 
-def test_the_same_seed_paints_the_same_and_a_batch_more_does_not_matter():
-    painter, labels = Painter(Made(), ()), np.arange(300) % 10
-    first = painter.paint(labels, 3)
-    np.testing.assert_array_equal(first, painter.paint(labels, 3))
-    np.testing.assert_array_equal(first, Painter(Made(), ()).paint(labels, 3))
+def test_equal_seeds_give_equal_images_in_any_number_of_batches():
+    sampler, labels = ImageSampler(Generator(), ()), np.arange(300) % 10
+    first = sampler.sample(labels, 3)
+    np.testing.assert_array_equal(first, sampler.sample(labels, 3))
+    np.testing.assert_array_equal(first, ImageSampler(Generator(), ()).sample(labels, 3))
     np.testing.assert_array_equal(first[:, 0, 0, 0], labels)
-    assert (first != painter.paint(labels, 4)).any()
+    assert (first != sampler.sample(labels, 4)).any()
 
 
 def test_the_loss_is_the_sum_of_the_terms_and_each_is_measured():
     terms, weights = np.array([[1.0, 2.0], [3.0, 5.0], [9.0, 9.0]], np.float32), np.array([1.0, 1.0, 0.0], np.float32)
-    loss = SumOfTerms(reduction="none")
+    loss = SumOfLossTerms(reduction="none")
     np.testing.assert_allclose(loss(np.zeros(3), terms), [3, 8, 18])
     np.testing.assert_allclose(loss(np.zeros(3), terms[:, :1]), [1, 3, 9])
-    metric = Term("second", 1)
+    metric = LossTerm("second", 1)
     metric.update_state(np.zeros(3), terms, weights)
     assert float(metric.result()) == pytest.approx(3.5)
 
 
-def test_images_are_rounded_to_bytes():
-    np.testing.assert_array_equal(to_bytes(np.array([-0.1, 0.0, 0.5, 1.0, 1.1], np.float32)), [0, 0, 128, 255, 255])
+def test_images_are_rounded_to_uint8():
+    np.testing.assert_array_equal(to_uint8(np.array([-0.1, 0.0, 0.5, 1.0, 1.1], np.float32)), [0, 0, 128, 255, 255])
 
 
 def test_a_grid_has_lines_between_images():
-    page = grid(np.arange(1, 4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8), 2)
+    page = image_grid(np.arange(1, 4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8), 2)
     np.testing.assert_array_equal(
         page[..., 0], [[1, 1, 96, 2, 2], [1, 1, 96, 2, 2], [96] * 5, [3, 3, 96, 96, 96], [3, 3, 96, 96, 96]]
     )
@@ -144,27 +148,27 @@ def test_pixels_become_tokens_and_images_again():
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (5, 3, 4, 2), dtype=np.uint8), np.array([0, 1, 2, 0, 1])
     for levels, error in ((256, 0), (17, 8), (2, 128)):
-        pixels = Pixels((3, 4, 2), ("a", "b", "c"), levels)
-        tokens = pixels.tokens(images, labels)
+        tokenizer = PixelTokenizer((3, 4, 2), ("a", "b", "c"), levels)
+        tokens = tokenizer.encode(images, labels)
         assert tokens.shape == (5, 25)
-        assert (tokens[:, 0] - labels == FIRST + levels).all()
-        assert tokens[:, 1:].min() >= FIRST
-        assert tokens.max() < pixels.kinds()[0].vocabulary
-        assert np.abs(np.asarray(pixels.images(tokens)).astype(int) - images).max() <= error
+        assert (tokens[:, 0] - labels == FIRST_LEVEL + levels).all()
+        assert tokens[:, 1:].min() >= FIRST_LEVEL
+        assert tokens.max() < tokenizer.specs()[0].vocabulary
+        assert np.abs(np.asarray(tokenizer.decode(tokens)).astype(int) - images).max() <= error
 
 
 def test_pixel_by_pixel_the_first_token_is_the_class(data):
-    chosen = schema.PixelGeneration(name="pixel_generation", judge="cnn", samples=80, levels=16)
-    task = registry.create(chosen, data, judge=Judge())
+    run_settings = schema.PixelGeneration(name="pixel_generation", judge="cnn", samples=80, levels=16)
+    task = registry.create(run_settings, data, reference_classifier=FakeReferenceClassifier())
     assert task.train.inputs.shape == task.train.targets.shape == (300, 16)
     np.testing.assert_array_equal(task.train.inputs[:, 1:], task.train.targets[:, :-1])
-    np.testing.assert_array_equal(task.train.inputs[:, 0] - task.train.source, FIRST + 16)
+    np.testing.assert_array_equal(task.train.inputs[:, 0] - task.train.source, FIRST_LEVEL + 16)
     assert json.loads(task.artifacts()["images.json"]) == {"shape": [4, 4, 1], "classes": list("abcdefghij"), "levels": 16}
 
 
-def test_only_levels_are_painted_and_any_class_is_one_of_them():
-    class Likes:
-        """Always thinks that padding, an end, or a class is likeliest, and then the level 2."""
+def test_only_levels_are_sampled_and_any_class_is_a_class():
+    class Biased:
+        """Its most probable tokens are padding, END and classes, and then level 2."""
 
         def begin(self, batch, length):
             return keras.ops.zeros((batch,))
@@ -175,14 +179,14 @@ def test_only_levels_are_painted_and_any_class_is_one_of_them():
             return keras.ops.tile(logits[None], (keras.ops.shape(token)[0], 1)), state
 
     seen = []
-    painter = PixelPainter(Likes(), Pixels((2, 2, 1), ("a", "b", "c"), 4))
-    images = np.asarray(painter.images(np.array([ANY] * 50), keras.random.SeedGenerator(0), temperature=0))
+    sampler = PixelSampler(Biased(), PixelTokenizer((2, 2, 1), ("a", "b", "c"), 4))
+    images = np.asarray(sampler.sample_batch(np.array([ANY_CLASS] * 50), keras.random.SeedGenerator(0), temperature=0))
     np.testing.assert_array_equal(images, 170)  # level 2 of 0 … 3
     assert set(np.asarray(seen[0])) == {8, 9, 10}
 
 
-def test_what_is_no_image_is_refused(data):
-    texts = datasets.Part(np.array([b"a", b"b"], object), np.array([0, 1]))
+def test_only_images_are_accepted(data):
+    texts = datasets.Split(np.array([b"a", b"b"], object), np.array([0, 1]))
     other = datasets.Data(
         name="texts", source="", description="", train=texts, validation=texts, test=texts, classes=("a", "b")
     )

@@ -1,4 +1,4 @@
-"""How good generated images are: each measure against a case where its value is known."""
+"""Metrics of generated images, against cases with a known value; features of the reference classifier."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ import scipy.linalg
 from recipes import cnn
 from recipes.kinds import Classes, Image
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
-from src.tasks.reference_classifier import Judge
+from src.tasks.reference_classifier import ReferenceClassifier
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def test_the_frechet_distance_is_that_of_its_formula(draw, number):
     covariances = [np.cov(x, rowvar=False) for x in (one, other)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1] + 1e-10 * np.eye(20)).real
     apart = one.mean(axis=0) - other.mean(axis=0)
-    wanted = apart @ apart + np.trace(covariances[0] + covariances[1] - 2 * root)
-    assert frechet_distance(one, other) == pytest.approx(wanted, rel=1e-3)
-    assert frechet_distance(other, one) == pytest.approx(wanted, rel=1e-3)
+    expected = apart @ apart + np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-3)
+    assert frechet_distance(other, one) == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_kernel_distance_is_that_of_its_definition(draw):
@@ -53,11 +53,11 @@ def test_the_kernel_distance_is_that_of_its_definition(draw):
 
 def test_the_kernel_distance_has_no_bias(draw):
     """The mean over many small samples of one distribution is 0."""
-    found = [kernel_distance(draw.normal(size=(20, 4)), draw.normal(size=(20, 4))) for _ in range(2000)]
-    assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(len(found))
+    result = [kernel_distance(draw.normal(size=(20, 4)), draw.normal(size=(20, 4))) for _ in range(2000)]
+    assert abs(np.mean(result)) < 4 * np.std(result) / np.sqrt(len(result))
 
 
-def test_precision_and_recall_tell_what_is_made_well_from_what_is_left_out(draw):
+def test_precision_and_recall_separate_fidelity_from_coverage(draw):
     left, right = draw.normal(size=(300, 2)) - [20, 0], draw.normal(size=(300, 2)) + [20, 0]
     real = np.concatenate([left, right])
     assert precision_and_recall(real, real) == (1.0, 1.0)
@@ -69,22 +69,22 @@ def test_precision_and_recall_tell_what_is_made_well_from_what_is_left_out(draw)
 
 
 def test_the_nearest_image_is_found_with_its_distance(draw):
-    among = draw.integers(0, 256, (50, 4, 5, 1), dtype=np.uint8)
-    images = among[[7, 3]].copy()
+    candidates = draw.integers(0, 256, (50, 4, 5, 1), dtype=np.uint8)
+    images = candidates[[7, 3]].copy()
     images[0, 0, 0, 0] ^= 128
-    numbers, distances = nearest(images, among)
+    numbers, distances = nearest(images, candidates)
     assert numbers.tolist() == [7, 3]
     assert distances[0] == pytest.approx(128 / 255 / np.sqrt(20), rel=1e-4)
     assert distances[1] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_judge_sees_what_goes_into_the_last_layer(draw):
+def test_features_are_the_inputs_of_the_last_layer(draw):
     network = cnn.build(Image(8, 8, 1), Classes(3))
     pixels = keras.Input((8, 8, 1), dtype="uint8")
     model = keras.Model(pixels, network(keras.layers.Rescaling(1 / 255)(pixels)))
     images = draw.integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
-    features, shares = Judge(model, "run", 0.9).look(images)
+    features, probabilities = ReferenceClassifier(model, "run", 0.9).features_and_probabilities(images)
     logits = model.predict(images, verbose=0)
     kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in network.get_layer("logits").weights)
     np.testing.assert_allclose(features @ kernel + bias, logits, atol=1e-4)
-    np.testing.assert_allclose(shares, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(probabilities, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Texts are encoded, classified, served and shown."""
+"""Encoding, baselines, serving and figures of text classification."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from recipes import attention, cnn, lstm, rnn, transformer
-from src.datasets import Data, Part
+from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
 from src.tasks import registry
@@ -21,13 +21,13 @@ GOOD, BAD = (
 )
 
 
-def part(texts, labels):
-    return Part(np.array([text.encode() for text in texts], dtype=object), np.array(labels))
+def split(texts, labels):
+    return Split(np.array([text.encode() for text in texts], dtype=object), np.array(labels))
 
 
-def data(train=None, **parts):
-    both = part(GOOD + BAD, [1] * 5 + [0] * 5) if train is None else train
-    named = {"train": both, "validation": both, "test": both} | parts
+def data(train=None, **splits):
+    both = split(GOOD + BAD, [1] * 5 + [0] * 5) if train is None else train
+    named = {"train": both, "validation": both, "test": both} | splits
     return Data("made", "made:1.0.0", "", **named, classes=("bad", "good"))
 
 
@@ -47,7 +47,7 @@ def test_a_prediction_does_not_depend_on_the_padding(create, recipe):
     """The same text in a tensor of another length: what is there beyond its end must not count."""
     keras.utils.set_random_seed(0)
     short, long = create(data(), "task.length=6"), create(data(), "task.length=17")
-    one, other = short.model(recipe.build, {}), long.model(recipe.build, {})
+    one, other = short.build_model(recipe.build, {}), long.build_model(recipe.build, {})
     other.set_weights(one.get_weights())
     np.testing.assert_allclose(one.predict(short.test.inputs, verbose=0), other.predict(long.test.inputs, verbose=0), atol=1e-5)
 
@@ -56,12 +56,12 @@ def test_a_prediction_does_not_depend_on_the_padding(create, recipe):
 def test_the_served_model_takes_plain_strings(create, tmp_path, recipe):
     keras.utils.set_random_seed(0)
     task = create(data())
-    model = task.model(recipe.build, {})
+    model = task.build_model(recipe.build, {})
     logits = task.predict(model, task.test, 4)
-    answers = serving.save(*task.served(model), task.test.raw, str(tmp_path / "saved"))
-    wanted = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-    np.testing.assert_allclose(answers["probability"], wanted, rtol=1e-4)
-    np.testing.assert_array_equal(answers["class"], logits.argmax(axis=1))
+    outputs = serving.save(*task.serving_fn(model), task.test.raw, str(tmp_path / "saved"))
+    expected = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    np.testing.assert_allclose(outputs["probability"], expected, rtol=1e-4)
+    np.testing.assert_array_equal(outputs["class"], logits.argmax(axis=1))
     served = serving.ServedModel(str(tmp_path / "saved"))
     np.testing.assert_array_equal(served.predict(["好看 film", "never seen"])["class"].shape, (2,))
     assert np.isfinite(served.predict(["", "   ", "?"])["probability"]).all()  # a user may send nothing
@@ -69,13 +69,13 @@ def test_the_served_model_takes_plain_strings(create, tmp_path, recipe):
 
 def test_baselines(create):
     task = create(data())
-    found = task.baselines()
-    assert found["majority_class"]["accuracy"] == 0.5
-    assert found["bag_of_words"]["accuracy"] >= 0.9
+    result = task.baselines()
+    assert result["majority_class"]["accuracy"] == 0.5
+    assert result["bag_of_words"]["accuracy"] >= 0.9
 
 
 def test_the_bag_of_words_sees_the_whole_text(create):
-    long = part([f"{'w ' * 30} {word}" for word in ("yes", "no") * 10], [1, 0] * 10)
+    long = split([f"{'w ' * 30} {word}" for word in ("yes", "no") * 10], [1, 0] * 10)
     task = create(data(long), "task.length=6")
     assert len({tuple(row) for row in task.train.inputs}) == 1  # the recipe cannot tell them apart
     assert task.baselines()["bag_of_words"]["accuracy"] == 1
@@ -87,37 +87,37 @@ def test_the_bag_of_words_is_fitted_to_the_end(create):
     words, lean = [f"w{n}" for n in range(400)], draw.normal(size=400)
     picked = draw.integers(400, size=(4000, 40))
     texts, labels = [" ".join(words[n] for n in row) for row in picked], (lean[picked].mean(axis=1) > 0).astype(int)
-    task = create(data(part(texts[:3000], labels[:3000]), test=part(texts[3000:], labels[3000:])))
+    task = create(data(split(texts[:3000], labels[:3000]), test=split(texts[3000:], labels[3000:])))
     counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     best = LogisticRegression(C=10, max_iter=5000, tol=1e-8).fit(counts.fit_transform(texts[:3000]), labels[:3000])
-    wanted = log_loss(labels[3000:], best.predict_proba(counts.transform(texts[3000:])))
-    np.testing.assert_allclose(task.baselines()["bag_of_words"]["nll"], wanted, rtol=0.02)
+    expected = log_loss(labels[3000:], best.predict_proba(counts.transform(texts[3000:])))
+    np.testing.assert_allclose(task.baselines()["bag_of_words"]["nll"], expected, rtol=0.02)
 
 
-def test_the_vocabulary_is_that_of_the_training_part_alone(create):
-    task = create(data(test=part(["unheard words"], [0])))
+def test_the_vocabulary_is_that_of_the_training_set_alone(create):
+    task = create(data(test=split(["unheard words"], [0])))
     assert set(task.test.inputs[0]) == {0, 1}
 
 
 def test_an_empty_text_is_named(create):
-    with pytest.raises(UserError, match=r"Example 1 of the test part of dataset=made is an empty text \(1 in all\)"):
-        create(data(test=part(["words", "  "], [0, 1])))
+    with pytest.raises(UserError, match=r"Example 1 of the test split of dataset=made is an empty text \(1 in all\)"):
+        create(data(test=split(["words", "  "], [0, 1])))
 
 
 def test_pictures_are_no_texts(settings, load):
-    with pytest.raises(UserError, match=r"The train part of dataset=digits holds no texts"):
+    with pytest.raises(UserError, match=r"The train split of dataset=digits holds no texts"):
         registry.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
 
 
-@pytest.mark.parametrize(("recipe", "attends"), [(transformer, True), (attention, True), (cnn, False)])
-def test_what_was_looked_at_is_drawn(create, recipe, attends):
-    task = create(data(test=part(["a fine film <b>", "dull"], [1, 0])))
-    model = task.model(recipe.build, {})
+@pytest.mark.parametrize(("recipe", "has_attention"), [(transformer, True), (attention, True), (cnn, False)])
+def test_attention_weights_are_drawn(create, recipe, has_attention):
+    task = create(data(test=split(["a fine film <b>", "dull"], [1, 0])))
+    model = task.build_model(recipe.build, {})
     figures = task.figures(model, task.predict(model, task.test, 2))
-    assert ("attention.html" in figures) == attends
+    assert ("attention.html" in figures) == has_attention
     assert "confusion_matrix.png" in figures
     assert "<b>" not in figures["worst_mistakes.html"].replace("<b>bad</b>", "").replace("<b>good</b>", "")
-    if attends:
+    if has_attention:
         weights = attention_weights(model, task.test.inputs, task.test.inputs != 0)
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-4)
         assert (weights[task.test.inputs == 0] < 1e-6).all()
@@ -125,16 +125,16 @@ def test_what_was_looked_at_is_drawn(create, recipe, attends):
 
 
 def test_chinese_is_not_one_token(create):
-    task = create(data(part(["我喜欢吃苹果", "我不喜欢"], [1, 0])))
+    task = create(data(split(["我喜欢吃苹果", "我不喜欢"], [1, 0])))
     assert (task.train.inputs > 0).sum(axis=1).tolist() == [6, 4]
 
 
-def test_no_texts_get_no_answers(create, tmp_path):
+def test_no_texts_give_empty_outputs(create, tmp_path):
     task = create(data())
-    serving.save(*task.served(task.model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
+    serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
     assert serving.ServedModel(str(tmp_path / "saved")).predict([])["probability"].shape == (0, 2)
 
 
 def test_encoding_for_serving_is_that_of_training(create):
     task = create(data())
-    np.testing.assert_array_equal(task.encode(tf.constant(task.test.source)), task.test.inputs)
+    np.testing.assert_array_equal(task.serving_inputs(None, tf.constant(task.test.source)), task.test.inputs)

@@ -1,4 +1,4 @@
-"""Texts to token numbers and back."""
+"""Texts to token ids and back."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from recipes.kinds import END, PADDING, START, UNKNOWN
 from src.tasks.tokenizers import Tokenizer
 
 
-def texts(*given):
-    return np.array([text.encode() for text in given], dtype=object)
+def texts(*strings):
+    return np.array([text.encode() for text in strings], dtype=object)
 
 
-def tokenizer(*given, unit="word", vocabulary=100, length=8, lowercase=True):
-    return Tokenizer(texts(*given), unit, vocabulary, length, lowercase)
+def make_tokenizer(*strings, unit="word", vocabulary=100, length=8, lowercase=True):
+    return Tokenizer(texts(*strings), unit, vocabulary, length, lowercase)
 
 
 @pytest.mark.parametrize(
@@ -29,50 +29,51 @@ def tokenizer(*given, unit="word", vocabulary=100, length=8, lowercase=True):
     ],
 )
 def test_words(text, tokens):
-    assert tokenizer(text).split(text) == tokens
+    assert make_tokenizer(text).tokenize(text) == tokens
 
 
 def test_thai_is_split_and_vowel_marks_stay_with_their_letters():
-    assert tokenizer("ที่นี่").split("ที่นี่") == ["ที่", "นี่"]
+    assert make_tokenizer("ที่นี่").tokenize("ที่นี่") == ["ที่", "นี่"]
 
 
 def test_characters():
-    made = tokenizer("Ab c", unit="character")
-    assert made.split("Ab c") == ["a", "b", " ", "c"]
-    assert tokenizer("Ab c", unit="character", lowercase=False).split("Ab c") == ["A", "b", " ", "c"]
+    tokenizer = make_tokenizer("Ab c", unit="character")
+    assert tokenizer.tokenize("Ab c") == ["a", "b", " ", "c"]
+    assert make_tokenizer("Ab c", unit="character", lowercase=False).tokenize("Ab c") == ["A", "b", " ", "c"]
 
 
-def test_the_most_frequent_tokens_have_the_smallest_numbers_and_the_rest_is_unknown():
-    made = tokenizer("c b a b c c d d d d", vocabulary=7)
-    assert made.words.tolist() == ["", "[UNK]", "[START]", "[END]", "d", "c", "b"]
-    assert made.encode(texts("a b d"), end=True).tolist() == [[UNKNOWN, 6, 4, END, 0, 0, 0, 0]]
+def test_the_most_frequent_tokens_have_the_smallest_ids_and_the_rest_is_unknown():
+    tokenizer = make_tokenizer("c b a b c c d d d d", vocabulary=7)
+    assert tokenizer.tokens.tolist() == ["", "[UNK]", "[START]", "[END]", "d", "c", "b"]
+    assert tokenizer.encode(texts("a b d"), end=True).tolist() == [[UNKNOWN, 6, 4, END, 0, 0, 0, 0]]
 
 
-def test_texts_are_cut_or_filled_up():
-    made = tokenizer("a a a a b b b c c d", length=3)
-    assert made.encode(texts("a b c d", "a")).tolist() == [[4, 5, 6], [4, PADDING, PADDING]]
-    assert made.encode(texts("a b c d", "a"), start=True).tolist() == [[START, 4, 5], [START, 4, PADDING]]
-    assert made.encode(texts("a b c d", "a"), end=True).tolist() == [[4, 5, 6], [4, END, PADDING]]
+def test_texts_are_truncated_or_padded():
+    tokenizer = make_tokenizer("a a a a b b b c c d", length=3)
+    assert tokenizer.encode(texts("a b c d", "a")).tolist() == [[4, 5, 6], [4, PADDING, PADDING]]
+    assert tokenizer.encode(texts("a b c d", "a"), start=True).tolist() == [[START, 4, 5], [START, 4, PADDING]]
+    assert tokenizer.encode(texts("a b c d", "a"), end=True).tolist() == [[4, 5, 6], [4, END, PADDING]]
 
 
 @pytest.mark.parametrize("unit", ["word", "character"])
-def test_numbers_become_text_again(unit):
-    made = tokenizer("one two three", "四", unit=unit, length=20)
+def test_token_ids_are_decoded(unit):
+    tokenizer = make_tokenizer("one two three", "四", unit=unit, length=20)
     given = texts("three one", "two 四")
-    assert made.text(tf.constant(made.encode(given, end=True))).numpy().tolist() == given.tolist()
-    after_the_end = np.concatenate([made.encode(given, end=True)[:, :12], np.full((2, 3), 5)], axis=1)
-    assert made.text(tf.constant(after_the_end)).numpy().tolist() == given.tolist()
+    assert tokenizer.decode(tf.constant(tokenizer.encode(given, end=True))).numpy().tolist() == given.tolist()
+    after_the_end = np.concatenate([tokenizer.encode(given, end=True)[:, :12], np.full((2, 3), 5)], axis=1)
+    assert tokenizer.decode(tf.constant(after_the_end)).numpy().tolist() == given.tolist()
 
 
 def test_many_texts_are_encoded_as_single_ones_are():
     given = texts(*(f"w{n % 7} w{n % 3}" for n in range(2_500)))
-    made = Tokenizer(given, "word", 50, 4, True)
+    tokenizer = Tokenizer(given, "word", 50, 4, True)
     np.testing.assert_array_equal(
-        made.encode(given)[[0, 999, 1000, 2499]], np.concatenate([made.encode(given[[n]]) for n in (0, 999, 1000, 2499)])
+        tokenizer.encode(given)[[0, 999, 1000, 2499]],
+        np.concatenate([tokenizer.encode(given[[n]]) for n in (0, 999, 1000, 2499)]),
     )
 
 
-def test_a_text_cannot_smuggle_in_a_mark():
-    made = tokenizer("a [START] [END] [UNK]")
-    assert START not in made.encode(texts("a [START] b"))[0]
-    assert made.split("[END]") == ["[", "end", "]"]
+def test_the_name_of_a_special_token_is_ordinary_text():
+    tokenizer = make_tokenizer("a [START] [END] [UNK]")
+    assert START not in tokenizer.encode(texts("a [START] b"))[0]
+    assert tokenizer.tokenize("[END]") == ["[", "end", "]"]

@@ -204,7 +204,7 @@ def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language
     loop.prepare(run_settings)
     task = registry.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
     model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
-    loop.transfer(writer.model, model)
+    loop.transfer_weights(writer.model, model)
     for transferred, source in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
         np.testing.assert_array_equal(transferred, source)
 
@@ -375,9 +375,10 @@ def test_one_package_imports_mlflow():
 
 
 def test_the_summary_marks_the_best_of_each_column():
-    text = report.table("lstm", {"mae": 1.0, "skill": 0.2}, {}, {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}, {"mae": "ppm"})
+    baselines = {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}
+    text = report.results_table("lstm", {"mae": 1.0, "skill": 0.2}, {}, baselines, {"mae": "ppm"})
     assert text.splitlines() == [
-        "on the test part  mae (ppm)    skill",
-        "lstm                 1.0000*  0.2000",
-        "seasonal naive       2.0000   0.5000*",
+        "on the test set  mae (ppm)    skill",
+        "lstm                1.0000*  0.2000",
+        "seasonal naive      2.0000   0.5000*",
     ]

@@ -1,4 +1,4 @@
-"""A training that was cut short, and goes on, ends as one that was not: the same weights and the same history, bit for bit."""
+"""A run that is interrupted and resumed ends as an uninterrupted one: the same weights and the same history, bit for bit."""
 
 import dataclasses
 import json
@@ -12,11 +12,11 @@ from src import datasets
 from src.errors import UserError
 from src.tasks import registry
 from src.training import checkpoint, loop, strategies
-from src.training.checkpoint import Keeper, State
-from tests.src.training.test_grid import DATASETS, FEW, PAIRS, SMALL, Judge, float32_afterwards  # noqa: F401
+from src.training.checkpoint import CheckpointManager, TrainingState
+from tests.src.training.test_grid import DATASETS, FEW, PAIRS, SMALL, FakeReferenceClassifier, float32_afterwards  # noqa: F401
 
 FIRST = dict(reversed(PAIRS))  # a task for each recipe
-STATE = State(
+STATE = TrainingState(
     1,
     2,
     {"variable/0/0": np.arange(6.0).reshape(2, 3)},
@@ -26,39 +26,41 @@ STATE = State(
 
 @pytest.fixture
 def trained(settings, tmp_path, monkeypatch):
-    """trained(recipe, task, strategy, *more, since=path): (weights, history) of a training, or of what follows a checkpoint.
+    """trained(recipe, task, strategy, *more, since=path): (weights, history) of a run, new or resumed from a checkpoint.
 
-    It leaves all its checkpoints in tmp_path: those that it would have left if it had been killed after any of them.
+    All its checkpoints stay in tmp_path: each is what there would be if the run had been killed after it.
     """
-    monkeypatch.setattr(checkpoint, "KEPT", 100)
+    monkeypatch.setattr(checkpoint, "MAX_TO_KEEP", 100)
 
     def train(recipe, task_name, strategy, *more, since=None):
-        chosen = settings(
+        run_settings = settings(
             f"model={recipe}", f"dataset={DATASETS[task_name]}", f"strategy={strategy}", "dataset.limit=32",
             "training.batch_size=8", "training.epochs=3", *SMALL.get(recipe, []), *FEW.get(task_name, []),
             "checkpoint.every=3", "checkpoint.unit=steps", *more,
         )  # fmt: skip
-        data = datasets.load(chosen.dataset)
-        loop.prepare(chosen)
-        task = registry.create(chosen.task, data, chosen.dataset.limit, judge=Judge())
-        model = loop.build(chosen, task, strategies.create(chosen.strategy))
+        data = datasets.load(run_settings.dataset)
+        loop.prepare(run_settings)
+        task = registry.create(
+            run_settings.task, data, run_settings.dataset.limit, reference_classifier=FakeReferenceClassifier()
+        )
+        model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
         history = {}
-        told = lambda metrics, epoch: history.update({(epoch, name): value for name, value in metrics.items()})  # noqa: E731
-        keeper = Keeper(tmp_path / "kept")
+        log_metrics = lambda metrics, epoch: history.update({(epoch, name): value for name, value in metrics.items()})  # noqa: E731
+        manager = CheckpointManager(tmp_path / "kept")
         if since:
             shutil.copytree(since.parent, tmp_path / since.stem, ignore=lambda _, names: set(names) - {since.name})
-            keeper = Keeper(tmp_path / "afterwards", checkpoint.read(tmp_path / since.stem))
-        loop.fit(model, chosen, task, told, keeper=keeper)
+            manager = CheckpointManager(tmp_path / "afterwards", checkpoint.read(tmp_path / since.stem))
+        loop.fit(model, run_settings, task, log_metrics, checkpoints=manager)
         return [keras.ops.convert_to_numpy(weight) for weight in model.weights], history
 
     return train
 
 
-def same(whole, rest):
-    for a, b in zip(whole[0], rest[0], strict=True):
+def assert_same(whole, resumed):
+    for a, b in zip(whole[0], resumed[0], strict=True):
         np.testing.assert_array_equal(a, b)
-    assert rest[1]
-    for key, value in rest[1].items():
+    assert resumed[1]
+    for key, value in resumed[1].items():
         if key[1] != "examples_per_second":
             assert value == whole[1][key], key
 
@@ -70,11 +72,11 @@ def same(whole, rest):
         *(pytest.param(recipe, "mirrored", marks=[] if recipe == "cnn" else pytest.mark.slow) for recipe in sorted(FIRST)),
     ],
 )
-def test_what_was_cut_short_ends_as_what_was_not(trained, tmp_path, recipe, strategy):
+def test_a_resumed_run_ends_as_an_uninterrupted_one(trained, tmp_path, recipe, strategy):
     more = ("training.ema=0.9", "training.gradient_norm=true", "training.restore_best_weights=true")
     whole = trained(recipe, FIRST[recipe], strategy, *more)
     middle = sorted((tmp_path / "kept").glob("*.npz"))[1]
-    same(whole, trained(recipe, FIRST[recipe], strategy, *more, since=middle))
+    assert_same(whole, trained(recipe, FIRST[recipe], strategy, *more, since=middle))
 
 
 @pytest.mark.parametrize(
@@ -88,17 +90,17 @@ def test_what_was_cut_short_ends_as_what_was_not(trained, tmp_path, recipe, stra
     ],
     ids=lambda more: more[0],
 )
-def test_whatever_it_has_to_remember(trained, tmp_path, more):
+def test_all_state_is_restored(trained, tmp_path, more):
     whole = trained("cnn", "image_classification", "single", *more)
-    kept = sorted((tmp_path / "kept").glob("*.npz"))
-    assert len(kept) >= 2
-    for path in kept:
-        same(whole, trained("cnn", "image_classification", "single", *more, since=path))
+    files = sorted((tmp_path / "kept").glob("*.npz"))
+    assert len(files) >= 2
+    for path in files:
+        assert_same(whole, trained("cnn", "image_classification", "single", *more, since=path))
 
 
-def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_files_are_written_atomically(tmp_path, monkeypatch):
     checkpoint.write(STATE, tmp_path)
-    later = dataclasses.replace(STATE, step=5, facts={**STATE.facts, "step": 5})
+    later = dataclasses.replace(STATE, step=5, metadata={**STATE.metadata, "step": 5})
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -115,19 +117,19 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     np.testing.assert_array_equal(checkpoint.read(tmp_path).arrays["variable/0/0"], STATE.arrays["variable/0/0"])
 
 
-def test_old_ones_are_removed(tmp_path):
+def test_old_files_are_removed(tmp_path):
     for step in range(5):
-        checkpoint.write(dataclasses.replace(STATE, step=step, facts={**STATE.facts, "step": step}), tmp_path)
-    assert len(list(tmp_path.iterdir())) == checkpoint.KEPT
+        checkpoint.write(dataclasses.replace(STATE, step=step, metadata={**STATE.metadata, "step": step}), tmp_path)
+    assert len(list(tmp_path.iterdir())) == checkpoint.MAX_TO_KEEP
 
 
-def test_a_file_runs_no_code(tmp_path):
+def test_reading_a_file_runs_no_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
 
-    facts = np.frombuffer(json.dumps(STATE.facts).encode(), np.uint8)
-    np.savez(tmp_path / "1-1.npz", facts=facts, evil=np.array([Evil()], object))
+    metadata = np.frombuffer(json.dumps(STATE.metadata).encode(), np.uint8)
+    np.savez(tmp_path / "1-1.npz", facts=metadata, evil=np.array([Evil()], object))
     assert checkpoint.read(tmp_path) is None
     assert not (tmp_path / "owned").exists()
 

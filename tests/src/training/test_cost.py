@@ -35,18 +35,18 @@ def example(model):
 @pytest.mark.parametrize("name", CASES)
 def test_macs(name):
     model, by_hand = CASES[name]
-    assert cost.macs(model, example(model)) == by_hand
+    assert cost.count_macs(model, example(model)) == by_hand
 
 
 def test_counting_leaves_the_model_as_it_was():
     model, _ = CASES["lstm"]
-    cost.macs(model, example(model))
+    cost.count_macs(model, example(model))
     assert model.layers[0].unroll is False
 
 
 def test_parameters_are_the_trainable_ones():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.BatchNormalization()])
-    assert cost.parameters(model) == 3 * 4 + 4 + 4 + 4  # not the moving mean and variance
+    assert cost.count_parameters(model) == 3 * 4 + 4 + 4 + 4  # not the moving mean and variance
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,16 @@ def test_parameters_are_the_trainable_ones():
         (lambda: resnet.build(Image(224, 224, 3), Classes(1000), depth=18, stem="imagenet", width=64), 224, 1.8e9),
         (lambda: resnet.build(Image(224, 224, 3), Classes(1000), depth=34, stem="imagenet", width=64), 224, 3.6e9),
         (lambda: resnet.build(Image(224, 224, 3), Classes(1000), depth=50, stem="imagenet", width=64), 224, 3.8e9),
-        (lambda: light("mobilenet_v1"), 224, 569e6),
-        (lambda: light("mobilenet_v2"), 224, 300e6),
-        (lambda: light("mobilenet_v3_small"), 224, 56e6),
-        (lambda: light("shufflenet_v2"), 224, 146e6),
+        (lambda: build_lightweight("mobilenet_v1"), 224, 569e6),
+        (lambda: build_lightweight("mobilenet_v2"), 224, 300e6),
+        (lambda: build_lightweight("mobilenet_v3_small"), 224, 56e6),
+        (lambda: build_lightweight("shufflenet_v2"), 224, 146e6),
     ],
 )
 def test_macs_are_those_of_the_papers(network, extent, paper):
     """ResNet-20: counted by hand, its paper gives none."""
-    assert cost.macs(network(), np.zeros((1, extent, extent, 3), np.float32)) == pytest.approx(paper, rel=0.02)
+    assert cost.count_macs(network(), np.zeros((1, extent, extent, 3), np.float32)) == pytest.approx(paper, rel=0.02)
 
 
-def light(variant):
+def build_lightweight(variant):
     return lightweight.build(Image(224, 224, 3), Classes(1000), variant=variant, width=1.0, blocks=None, last=None)

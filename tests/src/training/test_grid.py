@@ -1,4 +1,4 @@
-"""Every recipe on every task that it can learn: a few steps, under each strategy and each precision, saved and loaded back."""
+"""Every recipe on every task that it supports: a few steps under each strategy and precision, saved and loaded."""
 
 import itertools
 
@@ -30,7 +30,9 @@ SMALL = {  # less of everything, where that makes a recipe faster to build
     "gan": ["model.width=8"],
     "diffusion": ["model.width=8", "model.levels=2", "model.timesteps=60"],
 }
-SLICES = [f'dataset.splits.{part}="train[{at}:{at + 200}]"' for part, at in (("train", 0), ("validation", 200), ("test", 400))]
+SLICES = [
+    f'dataset.splits.{split}="train[{at}:{at + 200}]"' for split, at in (("train", 0), ("validation", 200), ("test", 400))
+]
 FEW = {
     "image_classification": ["task.name=image_classification"],
     "image_generation": ["task.name=image_generation", "task.samples=20"],
@@ -42,22 +44,22 @@ FEW = {
 RECIPES = config.options("model")
 
 
-def learns(recipe, task):
+def supports(recipe, task):
     accepted = signature.read(f"recipes.{recipe}.build")
     inputs, outputs = KINDS[task]
     return inputs in accepted.inputs and outputs in accepted.outputs
 
 
-PAIRS = [(recipe, task) for recipe, task in itertools.product(RECIPES, DATASETS) if learns(recipe, task)]
+PAIRS = [(recipe, task) for recipe, task in itertools.product(RECIPES, DATASETS) if supports(recipe, task)]
 
 
-class Judge:
-    """Sees some random features, and ten classes."""
+class FakeReferenceClassifier:
+    """Random features, and ten classes."""
 
-    def look(self, images):
+    def features_and_probabilities(self, images):
         features = images.reshape(len(images), -1) @ np.random.default_rng(0).normal(size=(images[0].size, 10)) / 255
-        shares = np.exp(features)
-        return features, shares / shares.sum(axis=1, keepdims=True)
+        exponentials = np.exp(features)
+        return features, exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def test_every_task_has_a_data_set_here():
@@ -70,10 +72,10 @@ def float32_afterwards():
     keras.config.set_dtype_policy("float32")
 
 
-# Every recipe learns every task in float32, and its first task in each 16-bit precision, one of them on two devices.
+# Every recipe runs every task in float32, and its first task in each 16-bit precision, one of them on two devices.
 FIRST = dict(reversed(PAIRS))
 QUICK = {(*pair, "single", "float32") for pair in PAIRS}
-QUICK |= {(*pair, *how) for pair in FIRST.items() for how in (("single", "mixed_float16"), ("mirrored", "mixed_bfloat16"))}
+QUICK |= {(*pair, *case) for pair in FIRST.items() for case in (("single", "mixed_float16"), ("mirrored", "mixed_bfloat16"))}
 GRID = [
     (*pair, strategy, precision)
     for pair in PAIRS
@@ -87,41 +89,41 @@ GRID = [
     [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in GRID],
 )
 def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision):
-    chosen = settings(
+    run_settings = settings(
         f"model={recipe}", f"dataset={DATASETS[task_name]}", f"strategy={strategy}", f"training.precision={precision}",
         "dataset.limit=16", "training.batch_size=8", "training.epochs=1", *SMALL.get(recipe, []), *FEW.get(task_name, []),
     )  # fmt: skip
-    data = datasets.load(chosen.dataset)
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, data, chosen.dataset.limit, judge=Judge())
-    model = loop.build(chosen, task, strategies.create(chosen.strategy))
-    before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+    data = datasets.load(run_settings.dataset)
+    loop.prepare(run_settings)
+    task = registry.create(run_settings.task, data, run_settings.dataset.limit, reference_classifier=FakeReferenceClassifier())
+    model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
+    weights_before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
     logged = []
-    loop.fit(model, chosen, task, lambda metrics, epoch: logged.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, run_settings, task, lambda metrics, epoch: logged.append(metrics), quiet=True, profile_to=None)
     assert np.isfinite(list(logged[-1].values())).all()
-    moved = [np.abs(keras.ops.convert_to_numpy(w) - b).max() > 0 for w, b in zip(model.trainable_weights, before)]
-    assert all(moved), [w.path for w, m in zip(model.trainable_weights, moved) if not m]
+    changed = [np.abs(keras.ops.convert_to_numpy(w) - b).max() > 0 for w, b in zip(model.trainable_weights, weights_before)]
+    assert all(changed), [w.path for w, c in zip(model.trainable_weights, changed) if not c]
 
     predictions = task.predict(model, task.test, 8)
     assert np.isfinite(list(task.metrics(task.test, predictions).values())).all()
-    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.first(8).inputs)
-    answer = keras.ops.convert_to_numpy(model(inputs, training=False))
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.take(8).inputs)
+    output = keras.ops.convert_to_numpy(model(inputs, training=False))
     model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(inputs, training=False)), answer)
+    restored = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(restored(inputs, training=False)), output)
 
     if strategy == "single":
-        compute, owners = task.served(model)
-        answers = serving.save(compute, owners, task.test.raw, str(tmp_path / "saved_model"))
-        for name, values in compute(keras.ops.convert_to_tensor(task.test.raw)).items():
-            wanted = values.numpy()
-            if wanted.dtype == object:
-                assert [text.decode() for text in wanted] == answers[name].tolist()
+        serving_fn, owners = task.serving_fn(model)
+        outputs = serving.save(serving_fn, owners, task.test.raw, str(tmp_path / "saved_model"))
+        for name, values in serving_fn(keras.ops.convert_to_tensor(task.test.raw)).items():
+            expected = values.numpy()
+            if expected.dtype == object:
+                assert [text.decode() for text in expected] == outputs[name].tolist()
             else:
                 # A float16 graph rounds elsewhere when it comes from a file: by one level of grey, in an image.
-                level = 1 if wanted.dtype == np.uint8 and precision == "mixed_float16" else 1e-4
-                np.testing.assert_allclose(answers[name].astype(float), wanted.astype(float), rtol=1e-3, atol=level)
+                level = 1 if expected.dtype == np.uint8 and precision == "mixed_float16" else 1e-4
+                np.testing.assert_allclose(outputs[name].astype(float), expected.astype(float), rtol=1e-3, atol=level)
         loaded = serving.ServedModel(str(tmp_path / "saved_model")).predict(task.test.raw)
-        for name, values in answers.items():
+        for name, values in outputs.items():
             assert len(values) == len(task.test)
             np.testing.assert_array_equal(loaded[name], values)

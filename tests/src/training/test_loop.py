@@ -1,4 +1,4 @@
-"""Schedules, settings of `fit`, and what ends a run."""
+"""Learning-rate schedules, settings of `fit`, and errors that end a run."""
 
 import keras
 import numpy as np
@@ -26,10 +26,10 @@ def test_schedules_by_hand():
 
 
 def test_warmup_rises_to_the_peak_and_the_decay_follows():
-    found = rates("cosine", steps=100, warmup=0.2)
-    np.testing.assert_allclose(found[:20], 2 * np.arange(1, 21) / 20, rtol=1e-5)
-    assert (np.diff(found[20:]) < 0).all()
-    np.testing.assert_allclose(found[-1], 0.2, rtol=1e-5)
+    result = rates("cosine", steps=100, warmup=0.2)
+    np.testing.assert_allclose(result[:20], 2 * np.arange(1, 21) / 20, rtol=1e-5)
+    assert (np.diff(result[20:]) < 0).all()
+    np.testing.assert_allclose(result[-1], 0.2, rtol=1e-5)
 
 
 def test_the_schedule_spans_the_run(settings, trained):
@@ -38,8 +38,8 @@ def test_the_schedule_spans_the_run(settings, trained):
     )
     steps, peak = 4, settings("model=cnn").optimizer.learning_rate
     # After an epoch the next step's rate is shown; the last step of all has half the peak.
-    wanted = [peak * (1 - 0.5 * min(step / (3 * steps - 1), 1)) for step in (steps, 2 * steps, 3 * steps)]
-    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history], wanted, rtol=1e-5)
+    expected = [peak * (1 - 0.5 * min(step / (3 * steps - 1), 1)) for step in (steps, 2 * steps, 3 * steps)]
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history], expected, rtol=1e-5)
 
 
 def test_the_schedule_spans_the_run_where_gradients_are_accumulated(settings, trained):
@@ -55,13 +55,15 @@ def trained(settings, load):
     """trained("training.epochs=3", …): the model, the metrics of each epoch, and the objective; 256 digits."""
 
     def train(*overrides):
-        chosen = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
+        run_settings = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
         data = load("digits")  # first, as in a run: preparing data draws random numbers
-        loop.prepare(chosen)
-        task = registry.create(chosen.task, data, chosen.dataset.limit)
-        model = loop.build(chosen, task, tf.distribute.get_strategy())
+        loop.prepare(run_settings)
+        task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+        model = loop.build(run_settings, task, tf.distribute.get_strategy())
         history = []
-        objective = loop.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+        objective = loop.fit(
+            model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None
+        )
         train.task = task
         return model, history, objective
 
@@ -96,10 +98,10 @@ def test_the_norm_of_the_gradient_is_that_of_the_loss_that_is_not_scaled(trained
         "training.restore_best_weights=false",
         "training.gradient_norm=true",
     )
-    _, wanted, _ = trained(*common)
+    _, expected, _ = trained(*common)
     _, history, _ = trained(*common, "training.precision=mixed_float16")
     for name in ("train/gradient_norm", "train/gradient_norm_max"):
-        assert history[0][name] == pytest.approx(wanted[0][name], rel=0.05)
+        assert history[0][name] == pytest.approx(expected[0][name], rel=0.05)
 
 
 def test_accumulated_gradients_are_those_of_the_large_batch(trained):
@@ -127,11 +129,11 @@ def test_the_averaged_weights_are_kept(trained):
     )
     averaged, _, _ = trained(*common, "training.ema=0.5")
     seen = []
-    chosen_fit = keras.Model.fit
+    original_fit = keras.Model.fit
 
     def fit(model, *args, callbacks, **more):
         note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.get_weights()))
-        return chosen_fit(model, *args, callbacks=[*callbacks, note], **more)
+        return original_fit(model, *args, callbacks=[*callbacks, note], **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", fit)
@@ -152,8 +154,8 @@ def test_the_best_epoch_is_kept(trained):
     losses = [epoch["val/loss"] for epoch in history]
     assert objective == min(losses)
     assert losses[-1] != min(losses)  # else nothing is tested
-    found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
-    np.testing.assert_allclose(found["nll"], min(losses), rtol=1e-4)
+    result = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
+    np.testing.assert_allclose(result["nll"], min(losses), rtol=1e-4)
 
 
 def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
@@ -165,8 +167,8 @@ def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
     )
     model, history, objective = trained(*common)
     assert objective == history[-1]["val/loss"]
-    found = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
-    np.testing.assert_allclose(found["nll"], objective, rtol=1e-4)
+    result = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
+    np.testing.assert_allclose(result["nll"], objective, rtol=1e-4)
 
 
 def test_the_norm_of_the_gradient_is_that_of_the_batch_before_clipping(trained):
@@ -194,11 +196,11 @@ def test_the_norm_of_the_gradient_is_that_of_the_batch_before_clipping(trained):
     )
     model, history, _ = trained(*one_step)
     moved = np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start.get_weights())])
-    found = history[0]["train/gradient_norm"]
-    assert found == pytest.approx(np.linalg.norm(moved) / 0.1, rel=1e-3)  # a step of SGD is the gradient times the rate
-    assert history[0]["train/gradient_norm_max"] == pytest.approx(found)
+    result = history[0]["train/gradient_norm"]
+    assert result == pytest.approx(np.linalg.norm(moved) / 0.1, rel=1e-3)  # a step of SGD is the gradient times the rate
+    assert history[0]["train/gradient_norm_max"] == pytest.approx(result)
     _, clipped, _ = trained(*one_step, "optimizer.clip_norm=0.001")
-    assert clipped[0]["train/gradient_norm"] == pytest.approx(found, rel=1e-5)
+    assert clipped[0]["train/gradient_norm"] == pytest.approx(result, rel=1e-5)
 
 
 def test_training_stops_early(trained):
@@ -209,15 +211,15 @@ def test_training_stops_early(trained):
 
 
 def test_a_loss_that_is_no_number_ends_the_run(trained):
-    answer = (
+    message = (
         r"The loss became (nan|inf) in epoch 1, step 2; the first layer whose output is not finite is 'block.*_convolution'"
     )
-    with pytest.raises(UserError, match=answer):
+    with pytest.raises(UserError, match=message):
         trained("optimizer=sgd", "optimizer.learning_rate=1e30", "model.normalization=false", "training.epochs=1")
 
 
 class Rooted(keras.layers.Layer):
-    """Its output at 0 is finite; its gradient is not."""
+    """At 0 its output is finite, its gradient is not."""
 
     def call(self, x):
         return keras.ops.sqrt(keras.ops.relu(x) * 0)
@@ -228,8 +230,8 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_leaves_the_weights(settin
     source = keras.Input((3,))
     middle = keras.layers.Dense(2, name="before")(source)
     model = keras.Model(source, keras.layers.Dense(1, name="after")(Rooted(name="root")(middle)))
-    chosen = settings("model=cnn", "optimizer.weight_decay=null", *more)
-    model.compile(optimizers.create(chosen.optimizer, chosen.training, 10), "mse")
+    run_settings = settings("model=cnn", "optimizer.weight_decay=null", *more)
+    model.compile(optimizers.create(run_settings.optimizer, run_settings.training, 10), "mse")
     x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
     watch = callbacks.FailOnNaN(lambda epoch, step: x)
     with pytest.raises(UserError, match=r"The gradient became nan or inf in epoch 1, step 1; .* is 'before'"):
@@ -239,10 +241,10 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_leaves_the_weights(settin
 
 def test_a_gradient_that_is_no_number_on_one_replica_stops_all(settings):
     strategy = strategies.create(settings("model=cnn", "strategy=mirrored").strategy)
-    chosen = settings("model=cnn", "optimizer=sgd")
+    run_settings = settings("model=cnn", "optimizer=sgd")
     with strategy.scope():
         weight = keras.Variable([1.0, 2.0], name="weight")
-        optimizer = optimizers.create(chosen.optimizer, chosen.training, 10)
+        optimizer = optimizers.create(run_settings.optimizer, run_settings.training, 10)
         optimizer.build([weight])
 
     @tf.function
@@ -254,12 +256,12 @@ def test_a_gradient_that_is_no_number_on_one_replica_stops_all(settings):
         strategy.run(on_replica)
 
     step()
-    assert optimizer.not_finite() == [weight.path]
-    for copy in strategies.copies(weight):
-        np.testing.assert_array_equal(copy, [1.0, 2.0])
+    assert optimizer.non_finite_gradients() == [weight.path]
+    for value in strategies.replica_values(weight):
+        np.testing.assert_array_equal(value, [1.0, 2.0])
 
 
-def test_too_little_memory_is_answered_in_one_sentence(trained):
+def test_too_little_memory_is_reported_in_one_sentence(trained):
     with pytest.raises(OutOfMemoryError, match=r"Out of memory with training\.batch_size=32; a smaller one may help"):
         trained("training.batch_size=32", "model.filters=[3000000,3000000]")  # 324 TB of weights
 
@@ -271,21 +273,21 @@ def test_an_epoch_may_have_another_number_of_steps(trained):
 
 
 @pytest.mark.parametrize(
-    ("override", "answer"),
+    ("override", "message"),
     [
         ("training.batch_size=257", "more than the 256 training examples; type training.batch_size=256 or less"),
         (
             "training.monitor=val_accurcy",
-            "no metric training.monitor=val_accurcy; known: val_loss, val_accuracy, loss, accuracy",
+            "no metric training.monitor=val_accurcy; available: val_loss, val_accuracy, loss, accuracy",
         ),
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence(trained, override, answer):
-    with pytest.raises(UserError, match=answer):
+def test_errors_are_reported_in_one_sentence(trained, override, message):
+    with pytest.raises(UserError, match=message):
         trained(override)
 
 
-def test_what_a_recipe_refuses_is_answered_in_one_sentence(trained, monkeypatch):
+def test_what_a_recipe_refuses_is_reported_in_one_sentence(trained, monkeypatch):
     def build(inputs, outputs, **hyperparameters):
         raise ValueError("depth must be\n6n + 2, not 9")
 
@@ -294,15 +296,15 @@ def test_what_a_recipe_refuses_is_answered_in_one_sentence(trained, monkeypatch)
         trained()
 
 
-def test_a_layer_can_ask_for_a_learning_rate_of_its_own(settings):
+def test_a_layer_can_have_a_learning_rate_factor(settings):
     slow, fast = keras.layers.Dense(2, name="slow"), keras.layers.Dense(2, name="fast")
     fast.learning_rate_factor = 4.0
     source = keras.Input((3,))
     model = keras.Model(source, fast(slow(source)))
-    chosen = settings("model=cnn", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
+    run_settings = settings("model=cnn", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
         "optimizer.schedule=constant", "optimizer.warmup=0", "optimizer.learning_rate=0.1")  # fmt: skip
-    optimizer = optimizers.create(chosen.optimizer, chosen.training, 10)
-    optimizer.factors = optimizers.factors(model)
+    factors = optimizers.learning_rate_factors(model)
+    optimizer = optimizers.create(run_settings.optimizer, run_settings.training, 10, factors)
     before = model.get_weights()
     optimizer.apply([tf.ones_like(weight) for weight in model.trainable_variables], model.trainable_variables)
     for weight, was, step in zip(model.trainable_variables, before, (0.1, 0.1, 0.4, 0.4)):
@@ -317,32 +319,32 @@ def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
 
     source, other = model(2), model(7)
     with caplog.at_level("INFO"):
-        loop.transfer(source, other)
-    assert "Pre-trained: same, second." in caplog.text
+        loop.transfer_weights(source, other)
+    assert "Pretrained layers: same, second." in caplog.text
     for name in ("same", "second"):
         for one, two in zip(source.get_layer(name).get_weights(), other.get_layer(name).get_weights()):
             np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize(("previews", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
-def test_a_model_is_looked_at_as_often_as_asked_and_at_the_end(settings, monkeypatch, previews, epochs):
-    monkeypatch.setattr(ImageClassification, "glance", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
+def test_samples_are_previewed_as_often_as_set_and_at_the_end(settings, monkeypatch, previews, epochs):
+    monkeypatch.setattr(ImageClassification, "preview", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
     model_settings = settings("model=cnn", "training.epochs=5", f"training.previews={previews}").training
-    told, shown = [], []
+    logged, shown = [], []
     task = ImageClassification.__new__(ImageClassification)
-    glance = callbacks.Glance(task, lambda metrics, step: told.append((metrics, step)), shown.append, model_settings)
-    glance.set_model(keras.Sequential())
-    monkeypatch.setattr(task, "glanced", ("seen",), raising=False)
+    preview = callbacks.SamplePreview(task, lambda metrics, step: logged.append((metrics, step)), shown.append, model_settings)
+    preview.set_model(keras.Sequential())
+    monkeypatch.setattr(task, "preview_metrics", ("seen",), raising=False)
     logs = [{} for _ in range(5)]
     for epoch in range(5):
-        glance.on_epoch_end(epoch, logs[epoch])
-    assert told == [({"val/seen": 1.0}, epoch) for epoch in epochs]
+        preview.on_epoch_end(epoch, logs[epoch])
+    assert logged == [({"val/seen": 1.0}, epoch) for epoch in epochs]
     assert [epoch for epoch in range(1, 6) if logs[epoch - 1] == {"val_seen": 1.0}] == epochs
     assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]
 
 
-class SeenBy(keras.callbacks.Callback):
-    """Gives some epochs a metric, and notes the weights that it belongs to."""
+class AddMetric(keras.callbacks.Callback):
+    """Adds a metric to some epochs, and records the weights that it belongs to."""
 
     def __init__(self, values):
         super().__init__()
@@ -357,24 +359,24 @@ class SeenBy(keras.callbacks.Callback):
 def test_what_only_some_epochs_have_can_be_monitored():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
-    seen, told = SeenBy({1: 3.0, 3: 2.0, 5: 4.0}), []
-    best = callbacks.KeepBest(monitor="val_fid", mode="min", patience=9, restore_best_weights=True)
-    report = callbacks.Report("val_fid", lambda value, epoch: told.append((epoch, value)))
-    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[seen, best, report], verbose=0)
+    seen, logged = AddMetric({1: 3.0, 3: 2.0, 5: 4.0}), []
+    best = callbacks.BestWeights(monitor="val_fid", mode="min", patience=9, restore_best_weights=True)
+    reporter = callbacks.MetricReporter("val_fid", lambda value, epoch: logged.append((epoch, value)))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[seen, best, reporter], verbose=0)
     assert best.best == 2.0
     np.testing.assert_array_equal(model.get_weights()[0], seen.weights[3][0])
-    assert told == [(2, 3.0), (4, 2.0)]  # of the last epoch nothing can be saved any more
+    assert logged == [(2, 3.0), (4, 2.0)]  # the last epoch is not reported
 
 
-def test_a_generator_cannot_be_judged_by_previews_that_are_not_taken(settings):
-    class Judged:
-        glanced = ("fid",)
+def test_preview_metrics_cannot_be_monitored_without_previews(settings):
+    class Generative:
+        preview_metrics = ("fid",)
 
-        def training_metrics(self):
+        def training_metrics(self, model):
             return []
 
-    chosen = settings("model=gan", "training.monitor=val_fid", "training.previews=0").training
+    run_settings = settings("model=gan", "training.monitor=val_fid", "training.previews=0").training
     with pytest.raises(UserError, match=r"type training\.previews=1 or more"):
-        loop._check_monitor(chosen, Judged())
-    with pytest.raises(UserError, match="known: val_loss, val_fid, loss"):
-        loop._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Judged())
+        loop._check_monitor(run_settings, Generative(), None)
+    with pytest.raises(UserError, match="available: val_loss, val_fid, loss"):
+        loop._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Generative(), None)

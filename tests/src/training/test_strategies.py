@@ -1,4 +1,4 @@
-"""Training on several devices is training on one."""
+"""Training on several devices gives the results of training on one."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ GENTLE = (*PLAIN, "optimizer.learning_rate=0.003")
 # Deep networks with batch normalisation round more: its variance over two devices is a difference of large numbers.
 TOLERANCE = {"resnet": 2e-3, "lightweight": 2e-3}
 CENTER = ("model.kind=hard", "model.glimpse_size=4", "model.policy=center")
-RECIPES = {  # recipe: settings that leave it no randomness but its first weights and the order of the examples
+RECIPES = {  # recipe: settings without randomness except initial weights and the order of the examples
     "cnn": (
         "model=cnn",
         "dataset=digits",
@@ -49,15 +49,15 @@ RECIPES = {  # recipe: settings that leave it no randomness but its first weight
 }
 
 
-def train(chosen):
+def train(run_settings):
     """{metric: [value after each epoch]}, and the weights at the end."""
-    strategy = strategies.create(chosen.strategy)
-    data = datasets.load(chosen.dataset)
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, data, chosen.dataset.limit)
-    model = loop.build(chosen, task, strategy)
+    strategy = strategies.create(run_settings.strategy)
+    data = datasets.load(run_settings.dataset)
+    loop.prepare(run_settings)
+    task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+    model = loop.build(run_settings, task, strategy)
     history = []
-    loop.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
     names = [name for name in history[0] if name != "examples_per_second"]
     return {name: [epoch[name] for epoch in history] for name in names}, model.get_weights()
 
@@ -65,12 +65,12 @@ def train(chosen):
 def draw_equal_noise(monkeypatch):
     """The same noise for every image, on every device."""
 
-    def normal(shape, **how):
+    def normal(shape, **options):
         pattern = np.random.default_rng(0).normal(size=tuple(shape[1:])).astype(np.float32)
         return tf.broadcast_to(pattern, shape)
 
     monkeypatch.setattr(keras.random, "normal", normal)
-    monkeypatch.setattr(keras.random, "uniform", lambda shape, **how: tf.fill(shape, 0.4))
+    monkeypatch.setattr(keras.random, "uniform", lambda shape, **options: tf.fill(shape, 0.4))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_single_and_mirrored_have_the_same_loss_curve(settings, monkeypatch, rec
 
 
 def test_clipping_bounds_the_gradient_of_the_whole_batch(settings):
-    """Left alone, Keras clips what each replica found, which bounds the sum to another norm."""
+    """Unpatched, Keras clips the gradient of each replica, which bounds the norm of the sum differently."""
     tight = ("optimizer.clip_norm=0.05", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
     common = (*RECIPES["lstm"], *tight, "optimizer.learning_rate=1.0", "training.epochs=1", "dataset.limit=256")
     _, single = train(settings(*common, "strategy=single"))
@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_run_to_the_last_bit(settings, recipe, stra
     assert first["train/loss"] != other["train/loss"]
 
 
-def each_replica(compute):
+def run_on_replicas(compute):
     """What `compute` returns on each of two replicas."""
     strategy = strategies.create(MIRRORED)
     run = tf.function(lambda: strategy.run(compute))
@@ -137,26 +137,26 @@ def test_replicas_draw_different_numbers():
         lambda: dropout(tf.ones(100), training=True),
         lambda: shift(image, training=True),
     ):
-        first, second = each_replica(compute)
+        first, second = run_on_replicas(compute)
         assert not np.array_equal(first, second)
-        assert not np.array_equal(first, each_replica(compute)[0])  # and new ones every time
+        assert not np.array_equal(first, run_on_replicas(compute)[0])  # and new ones every time
 
 
 def test_the_first_replica_draws_what_a_single_device_would():
     with strategies.create(MIRRORED).scope():
         generator = keras.random.SeedGenerator(3)
-    first, _ = each_replica(lambda: keras.random.normal((100,), seed=generator))
+    first, _ = run_on_replicas(lambda: keras.random.normal((100,), seed=generator))
     np.testing.assert_array_equal(first, keras.random.normal((100,), seed=keras.random.SeedGenerator(3)))
 
 
-def test_left_alone_keras_draws_the_same_numbers_on_every_replica(monkeypatch):
-    """The reason for the repair: when this fails, Keras has changed and the repair can go."""
+def test_unpatched_keras_draws_the_same_numbers_on_every_replica(monkeypatch):
+    """The reason for the patch: when this fails, Keras has changed and the patch can be removed."""
     strategies.create(MIRRORED)
-    repaired = keras.random.SeedGenerator.next
-    monkeypatch.setattr(keras.random.SeedGenerator, "next", repaired.__wrapped__)
+    patched = keras.random.SeedGenerator.next
+    monkeypatch.setattr(keras.random.SeedGenerator, "next", patched.__wrapped__)
     with strategies.create(MIRRORED).scope():
         generator = keras.random.SeedGenerator(3)
-    first, second = each_replica(lambda: keras.random.normal((100,), seed=generator))
+    first, second = run_on_replicas(lambda: keras.random.normal((100,), seed=generator))
     np.testing.assert_array_equal(first, second)
 
 
@@ -165,13 +165,13 @@ def test_one_strategy_for_the_life_of_a_process():
     assert strategies.create(sections.Mirrored(name="mirrored", replicas=None)).num_replicas_in_sync == 2
 
 
-def test_a_second_number_of_replicas_is_answered_in_one_sentence():
+def test_a_second_number_of_replicas_is_reported_in_one_sentence():
     strategies.create(MIRRORED)
     with pytest.raises(UserError, match="cannot mirror over 4 devices in a process that did so over 2"):
         strategies.create(sections.Mirrored(name="mirrored", replicas=4))
 
 
-def test_devices_that_are_not_there_are_named():
+def test_missing_devices_are_named():
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"finds no GPU.*type strategy.device=auto or strategy.device=cpu"):
@@ -182,17 +182,17 @@ def test_devices_that_are_not_there_are_named():
         strategies.check_batch(63, strategies.create(MIRRORED))
 
 
-def test_where_a_run_computes_is_said_in_a_line(monkeypatch):
+def test_device_and_strategy_are_described_in_one_line(monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     two = strategies.create(MIRRORED)
     alone = tf.distribute.get_strategy()
-    monkeypatch.setattr(strategies, "_gpus", list)
-    assert strategies.described(SINGLE, alone) == "CPU (1 core), strategy single"
-    assert strategies.described(MIRRORED, two) == "CPU (1 core), strategy mirrored (2 replicas)"
-    monkeypatch.setattr(strategies, "_gpus", lambda: ["NVIDIA A100"] * 4)
-    assert strategies.devices() == ", ".join(["NVIDIA A100"] * 4)
-    assert strategies.described(SINGLE, alone) == "NVIDIA A100, strategy single"
-    assert strategies.described(SINGLE.model_copy(update={"device": "cpu"}), alone) == "CPU (1 core), strategy single"
-    assert strategies.described(MIRRORED, two) == "2 × NVIDIA A100, strategy mirrored (2 replicas)"
-    monkeypatch.setattr(strategies, "_gpus", lambda: [f"NVIDIA with a long name, which is number {n}" for n in range(2)])
-    assert len(f"{strategies.described(MIRRORED, two)}, mixed_bfloat16") <= 120
+    monkeypatch.setattr(strategies, "_gpu_names", list)
+    assert strategies.describe(SINGLE, alone) == "CPU (1 core), strategy single"
+    assert strategies.describe(MIRRORED, two) == "CPU (1 core), strategy mirrored (2 replicas)"
+    monkeypatch.setattr(strategies, "_gpu_names", lambda: ["NVIDIA A100"] * 4)
+    assert strategies.device_names() == ", ".join(["NVIDIA A100"] * 4)
+    assert strategies.describe(SINGLE, alone) == "NVIDIA A100, strategy single"
+    assert strategies.describe(SINGLE.model_copy(update={"device": "cpu"}), alone) == "CPU (1 core), strategy single"
+    assert strategies.describe(MIRRORED, two) == "2 × NVIDIA A100, strategy mirrored (2 replicas)"
+    monkeypatch.setattr(strategies, "_gpu_names", lambda: [f"NVIDIA with a long name, which is number {n}" for n in range(2)])
+    assert len(f"{strategies.describe(MIRRORED, two)}, mixed_bfloat16") <= 120
