@@ -1,7 +1,7 @@
 """The interface of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -88,10 +88,10 @@ class Task(ABC):
     def ablations(self, model: keras.Model, batch_size: int) -> dict[str, Metrics]:
         """{name: metrics on the test set} of the model with a learned component replaced by a trivial one.
 
-        A layer that supports this names its `ablations`, and has a variable `ablation`: the number of one from 1, or 0.
+        A layer that supports this lists its `ablations` by name, and has a variable `ablation`: 0, or the number of one from 1.
         """
         results = {}
-        for layer in model._flatten_layers():
+        for layer in _nested_layers(model):
             for number, name in enumerate(getattr(layer, "ablations", ()), 1):
                 layer.ablation.assign(number)
                 results[name] = self.metrics(self.test, self.predict(model, self.test, batch_size))
@@ -117,3 +117,11 @@ class Task(ABC):
     def artifacts(self) -> dict[str, str]:
         """{file name: text} of what is needed to use the model, besides its weights and settings."""
         return {}
+
+
+def _nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of the models within it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _nested_layers(layer)

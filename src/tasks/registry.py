@@ -43,14 +43,14 @@ def create(
         settings: of the task.
         data: the data set.
         limit: examples to keep in each split; None: all.
-        reference_classifier: measures generated images; tasks that generate images need it.
+        reference_classifier: measures generated images; not used by other tasks.
         pretrained: language model whose vocabulary is used instead of a new one.
 
     Raises:
         UserError: the data set has not the type of data that the task needs.
     """
     options: dict[str, Any] = {}
-    if reference_classifier is not None:
+    if isinstance(settings, schema.Generated):
         options["reference_classifier"] = reference_classifier
     if pretrained is not None:
         options["vocabulary"] = pretrained.vocabulary

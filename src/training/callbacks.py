@@ -15,7 +15,7 @@ from src.config import schema
 from src.errors import UserError
 from src.metrics import Logs
 from src.tasks.base import Task
-from src.training import optimizers
+from src.training import keras_patches, optimizers
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +82,15 @@ class FailOnNaN(keras.callbacks.Callback):
 
 def first_non_finite_layer(model: keras.Model, inputs: object) -> str | None:
     """The path of the first layer, in the order of computation, whose output is not finite; None if all outputs are."""
-    call = keras.layers.Layer.__call__
     paths: list[str] = []
 
-    def checked_call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        output = call(layer, *args, **kwargs)
+    def check(layer: keras.layers.Layer, output: Any) -> None:
         arrays = [np.asarray(tensor, np.float32) for tensor in keras.tree.flatten(output) if _is_floating(tensor)]
         if not paths and not all(np.isfinite(array).all() for array in arrays):
             paths.append(layer.path or layer.name)
-        return output
 
-    keras.layers.Layer.__call__ = checked_call
-    try:
+    with keras_patches.observe_layers(check):
         model(inputs, training=True)
-    finally:
-        keras.layers.Layer.__call__ = call
     return paths[0] if paths else None
 
 

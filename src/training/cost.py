@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import op_callbacks
 
 from src.datasets.loading import Arrays
+from src.training import keras_patches, tensorflow_patches
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -21,8 +21,6 @@ def count_macs(model: keras.Model, example: Arrays) -> int:
     """Multiply–accumulate operations of matrix products and convolutions, for one example.
 
     The model runs eagerly, and ops are counted as they run: in nested layers too, and in each step of a recurrent layer.
-    TensorFlow's own counter of floating-point operations (`tf.compat.v1.profiler`) counts the body of a loop once, however
-    often it runs.
 
     Args:
         model: the model.
@@ -41,15 +39,14 @@ def count_macs(model: keras.Model, example: Arrays) -> int:
         nonlocal total
         total += _op_macs(op_type.decode() if isinstance(op_type, bytes) else op_type, inputs, attrs, outputs)
 
-    recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    recurrent = [layer for layer in keras_patches.all_layers(model) if isinstance(layer, keras.layers.RNN)]
     unroll_before = [layer.unroll for layer in recurrent]
-    op_callbacks.add_op_callback(count)
     try:
         for layer in recurrent:
             layer.unroll = True  # a loop runs one additional step, from which Keras infers shapes
-        model(keras.tree.map_structure(tf.convert_to_tensor, example), training=False)
+        with tensorflow_patches.observe_ops(count):
+            model(keras.tree.map_structure(tf.convert_to_tensor, example), training=False)
     finally:
-        op_callbacks.remove_op_callback(count)
         for layer, before in zip(recurrent, unroll_before):
             layer.unroll = before
     return total

@@ -15,7 +15,7 @@ from src.config import schema
 from src.datasets import Split, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.tasks.base import Task
-from src.training import distillation, optimizers, strategies
+from src.training import distillation, optimizers, tensorflow_patches
 from src.training.callbacks import (
     BestWeights,
     EpochLogger,
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 def prepare(settings: schema.Settings) -> None:
     """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision."""
     keras.backend.clear_session()
-    strategies.clear_gradient_registry()
+    tensorflow_patches.clear_gradient_registry()
     gc.collect()
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.training.precision)
@@ -88,7 +88,7 @@ def transfer_weights(source: keras.Model, model: keras.Model) -> None:
     """Copy the weights of all layers that have the same name and the same shapes in both models."""
 
     def layers_with_weights(of: keras.Model) -> dict[str, keras.layers.Layer]:
-        return {layer.name: layer for layer in of._flatten_layers(include_self=False, recursive=False) if layer.weights}
+        return {layer.name: layer for layer in of.layers if layer.weights}
 
     source_layers = layers_with_weights(source)
     transferred: list[str] = []

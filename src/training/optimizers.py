@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from src.config import schema
-from src.training import strategies
+from src.training import keras_patches, strategies
 
 
 def create(
@@ -106,7 +106,7 @@ class ScaleLearningRates(keras.optimizers.Optimizer):
 
 def learning_rate_factors(model: keras.Model) -> dict[int, float]:
     """{id of a variable: factor of its learning rate}, for all layers with an attribute `learning_rate_factor`."""
-    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "learning_rate_factor")]
+    layers = [layer for layer in keras_patches.all_layers(model) if hasattr(layer, "learning_rate_factor")]
     return {id(variable): layer.learning_rate_factor for layer in layers for variable in layer.trainable_variables}
 
 

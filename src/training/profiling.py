@@ -5,9 +5,9 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 from src.metrics import Logs
+from src.training.tensorflow_patches import XSpace
 
 CONTAINERS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf"}  # of other ops
 

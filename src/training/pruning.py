@@ -6,6 +6,7 @@ from keras import KerasTensor
 
 from src.config import schema
 from src.metrics import Logs
+from src.training import keras_patches
 
 
 class PruningMask(keras.constraints.Constraint):
@@ -74,7 +75,9 @@ class MagnitudePruning(keras.callbacks.Callback):
 
 def prunable_kernels(model: keras.Model) -> list[keras.Variable]:
     """The kernels of a model's convolutions and dense layers."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D))]
+    layers = [
+        layer for layer in keras_patches.all_layers(model) if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D))
+    ]
     return [layer.kernel for layer in layers if not isinstance(layer, keras.layers.DepthwiseConv2D)]
 
 

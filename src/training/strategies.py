@@ -9,10 +9,10 @@ from collections import Counter
 import joblib
 import keras
 import tensorflow as tf
-from tensorflow.python.framework.ops import gradient_registry
 
 from src.config import check_share, schema
 from src.errors import UserError
+from src.training import keras_patches
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def create(settings: schema.Strategy) -> tf.distribute.Strategy:
         UserError: the machine has not the devices that the settings require.
     """
     gpus = prepare_devices()
-    _clip_gradients_of_whole_batch()
+    keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
     if settings.name == "single":
         if settings.device == "gpu" and not gpus:
             raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
@@ -54,7 +54,7 @@ _earlier_replicas: list[int] = []  # the number of replicas of earlier runs of t
 @functools.cache
 def _mirrored(kind: str, replicas: int) -> tf.distribute.Strategy:
     """Create a MirroredStrategy once in a process: a second one over the same devices fails on its second model."""
-    _seed_replicas_differently()
+    keras_patches.seed_replicas_differently(_replica_index)
     return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(replicas)])
 
 
@@ -73,61 +73,6 @@ def prepare_devices() -> int:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS)
     return len(gpus)
-
-
-@functools.cache
-def _seed_replicas_differently() -> None:
-    """Make the seeds of Keras's random operations depend on the replica.
-
-    Each replica has a copy of the state of a seed generator, and all copies are equal. So by default all replicas drop the same
-    units and add the same noise, and there is less variety in a batch than there should be. With this patch the index of the
-    replica is added to the seed; replica 0 has the seeds of a single device.
-    """
-    next_seed = keras.random.SeedGenerator.next
-
-    @functools.wraps(next_seed)
-    def next_replica_seed(self: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
-        seed = next_seed(self, ordered)
-        replica = _replica_context()
-        if replica is None:
-            return seed
-        index = tf.cast(replica.replica_id_in_sync_group, seed.dtype)
-        return seed + tf.stack([index * 1_000_003, 0])  # a seed is [seed, counter]; any large odd step will do
-
-    keras.random.SeedGenerator.next = next_replica_seed
-
-
-@functools.cache
-def _clip_gradients_of_whole_batch() -> None:
-    """Make Keras's optimizers clip the gradient of the whole batch.
-
-    By default they clip the gradient of each replica's share of the batch, and sum up the clipped gradients, so the effect of a
-    maximum norm depends on the number of replicas. With this patch the gradients are summed first, including duplicate rows of
-    embedding gradients. Each replica returns an equal fraction of the clipped sum, since Keras will sum them once more.
-    """
-    clip = keras.optimizers.Optimizer._clip_gradients
-
-    @functools.wraps(clip)
-    def clip_whole_batch(self: keras.optimizers.Optimizer, gradients: list) -> list:
-        if not (self.clipnorm or self.global_clipnorm or self.clipvalue):
-            return gradients
-        replica, clipped = _replica_context(), clip(self, sum_over_replicas(gradients))
-        if replica is None:
-            return clipped
-        return [None if gradient is None else gradient / replica.num_replicas_in_sync for gradient in clipped]
-
-    keras.optimizers.Optimizer._clip_gradients = clip_whole_batch
-
-
-def clear_gradient_registry() -> None:
-    """Free the graphs of earlier models in this process.
-
-    TensorFlow registers the gradient of every all-reduce that it traces, as in Keras's optimizers and batch normalization, and
-    never removes it; a gradient refers to its graph, which leaks megabytes with each job.
-    """
-    registry = gradient_registry._registry
-    for name in [name for name in registry if name.startswith("CustomGradient-")]:
-        del registry[name]
 
 
 def device_names() -> str:
@@ -175,3 +120,15 @@ def _replica_context() -> tf.distribute.ReplicaContext | None:
     """The context of the replica that this code runs on, if there are several."""
     context = tf.distribute.get_replica_context()
     return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def _replica_index() -> tf.Tensor | None:
+    """The index of the replica that this code runs on, if there are several."""
+    replica = _replica_context()
+    return None if replica is None else replica.replica_id_in_sync_group
+
+
+def _count_replicas() -> int:
+    """The number of replicas that run this code."""
+    replica = _replica_context()
+    return 1 if replica is None else replica.num_replicas_in_sync

@@ -1,7 +1,7 @@
-"""TensorFlow Datasets builders of this project: every module here is imported, which is what registers them with TFDS.
+"""TensorFlow Datasets builders of this project. Every module here is imported, which registers its builders with TFDS.
 
-Most are made from what installed packages bring along, so they need no network; the metadata of the prepared data says which
-version of which package they were made from. Those with a `URL` download, and checksums.tsv holds what is to come.
+Most take their data from installed packages, so they need no network; the metadata of the prepared data has the versions of
+these packages. Modules with a `URL` download theirs, and checksums.tsv has the checksums of the downloads.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`chnsenticorp`: reviews of hotels in Chinese."""
+"""`chnsenticorp`: sentiment of Chinese hotel reviews."""
 
 import csv
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ URL = "https://raw.githubusercontent.com/SophonPlus/ChineseNlpCorpus/master/data
 
 
 class Chnsenticorp(tfds.core.GeneratorBasedBuilder):
-    """Chinese hotel reviews, for or against."""
+    """Chinese hotel reviews, positive or negative."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -31,5 +31,5 @@ class Chnsenticorp(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict]]:
         with open(path, encoding="utf-8", newline="") as file:
             for index, row in enumerate(csv.DictReader(file)):
-                if row["review"].strip():  # one is empty
+                if row["review"].strip():  # one review is empty
                     yield index, {"text": row["review"], "label": int(row["label"])}

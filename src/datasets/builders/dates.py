@@ -1,4 +1,4 @@
-"""`dates`: a date as people write it, to the same date as ISO 8601 has it."""
+"""`dates`: written dates and their ISO 8601 form."""
 
 import datetime
 import random
@@ -79,7 +79,7 @@ def chinese(number: int) -> str:
 
 
 def ordinal(number: int) -> str:
-    """21st, 22nd, …"""
+    """English ordinal number: 21st, 22nd, …"""
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{'th' if number in (11, 12, 13) else ending}"
 
@@ -122,8 +122,8 @@ class Dates(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        draw = random.Random(0)
+        rng = random.Random(0)
         days = (LAST - FIRST).days + 1
-        for index, day in enumerate(draw.sample(range(days), EXAMPLES)):
+        for index, day in enumerate(rng.sample(range(days), EXAMPLES)):
             date = FIRST + datetime.timedelta(day)
-            yield index, {"written": draw.choice(FORMATS)(date), "iso": date.isoformat()}
+            yield index, {"written": rng.choice(FORMATS)(date), "iso": date.isoformat()}

@@ -1,4 +1,4 @@
-"""`docstrings`: which library is this piece of documentation from?"""
+"""`docstrings`: docstrings of Python libraries, with the library as class."""
 
 import ast
 import importlib.metadata
@@ -19,12 +19,12 @@ LIBRARIES = {  # import name: distribution
     "sklearn": "scikit-learn",
     "statsmodels": "statsmodels",
 }
-# What gives a library away, written in the texts of all of them as `library`.
+# Names that reveal the library; in the texts they are replaced by `library`.
 NAMES = re.compile(
     r"\b(keras|tensorflow|tf|matplotlib|mpl|pyplot|plt|numpy|np|pandas|pd|scipy|sp|sklearn|scikit-learn|skl|statsmodels|sm)\b",
     re.IGNORECASE,
 )
-SHORTEST, LONGEST = 60, 1_000  # characters: shorter ones say nothing; of longer ones the beginning is kept
+SHORTEST, LONGEST = 60, 1_000  # characters: shorter docstrings are left out, longer ones truncated
 
 
 class Docstrings(tfds.core.GeneratorBasedBuilder):
@@ -48,27 +48,30 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict]]:
-        known = set()
+        texts = set()
         for library in LIBRARIES:
-            for place, text in docstrings(library):
+            for location, text in docstrings(library):
                 text = NAMES.sub("library", text[:LONGEST])
-                if text not in known:  # the same words in two places would be in two parts of the data
-                    known.add(text)
-                    yield place, {"text": text, "label": library}
+                if text not in texts:  # a duplicate could be in two splits
+                    texts.add(text)
+                    yield location, {"text": text, "label": library}
 
 
 def docstrings(library: str) -> Iterator[tuple[str, str]]:
-    """("numpy/linalg/_linalg.py:12", docstring), … of an installed library, read without importing it."""
-    found = importlib.util.find_spec(library)
-    if found is None or found.origin is None:
+    """(location, docstring) of all docstrings of an installed library, without importing it.
+
+    A location is like "numpy/linalg/_linalg.py:12".
+    """
+    spec = importlib.util.find_spec(library)
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"{library} is not installed.")
-    root = Path(found.origin).parent
+    root = Path(spec.origin).parent
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root.parent).parts
         if "tests" in parts or path.stem.endswith("_test"):
             continue
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on escapes in the library's own strings
+            warnings.simplefilter("ignore")  # about escapes in strings of the library
             tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):

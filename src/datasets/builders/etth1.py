@@ -1,4 +1,4 @@
-"""`etth1`: an electricity transformer, hour by hour."""
+"""`etth1`: hourly load and oil temperature of an electricity transformer."""
 
 import csv
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Etth1(tfds.core.GeneratorBasedBuilder):
             ),
             homepage="https://github.com/zhouhaoyi/ETDataset",
             citation="Zhou et al.: Informer. AAAI 2021.",
-            disable_shuffling=True,  # the order of the examples is the order of time
+            disable_shuffling=True,  # examples are in chronological order
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:

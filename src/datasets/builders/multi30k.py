@@ -1,4 +1,4 @@
-"""`multi30k`: what is in a photograph, in three languages."""
+"""`multi30k`: captions of photographs in three languages."""
 
 import gzip
 from collections.abc import Iterator

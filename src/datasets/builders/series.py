@@ -1,4 +1,4 @@
-"""`co2` and `sunspots`: time series from statsmodels, one example for each time step, in order of time."""
+"""`co2` and `sunspots`: time series from statsmodels, one example for each time step, in chronological order."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,13 @@ import tensorflow_datasets as tfds
 
 
 def _info(builder: tfds.core.DatasetBuilder, description: str, homepage: str) -> tfds.core.DatasetInfo:
+    """Metadata that both series share."""
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
         features=tfds.features.FeaturesDict({"time": tfds.features.Text(), "value": np.float32}),
         homepage=homepage,
-        disable_shuffling=True,  # the order of the examples is the order of time
+        disable_shuffling=True,  # examples are in chronological order
         metadata=tfds.core.MetadataDict({"statsmodels": statsmodels.__version__}),
     )
 

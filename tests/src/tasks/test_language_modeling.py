@@ -17,7 +17,7 @@ from src.tasks.language_modeling import TextGenerator, windows
 TEXTS = {"train": ["abab", "abc", "aab"] * 5, "validation": ["abc", "ab"], "test": ["cab", "aab", "bé"]}
 
 
-def split(texts):
+def make_split(texts):
     array = np.array([text.encode() for text in texts], dtype=object)
     return Split(array, np.zeros(len(texts), int))
 
@@ -25,7 +25,9 @@ def split(texts):
 @pytest.fixture
 def create(settings):
     def with_settings(*overrides):
-        made = Data("made", "made:1.0.0", "", *(split(TEXTS[name]) for name in ("train", "validation", "test")), classes=())
+        made = Data(
+            "made", "made:1.0.0", "", *(make_split(TEXTS[name]) for name in ("train", "validation", "test")), classes=()
+        )
         common = ("model=gpt", "dataset=docstrings", "task.context=4", "task.tokens=character", "task.bpe_vocabulary=270")
         return registry.create(settings(*common, *overrides).task, made)
 
@@ -48,10 +50,10 @@ def test_metrics_by_hand(create, tokens):
     task = create(f"task.tokens={tokens}")
     likelihoods = np.where(task.test.targets == PADDING, 0.0, np.log(0.25))
     result = task.metrics(task.test, likelihoods)
-    logged = len(task.vocabulary.encode_stream(TEXTS["test"])) - 1
+    tokens = len(task.vocabulary.encode_stream(TEXTS["test"])) - 1
     assert result["nll"] == pytest.approx(np.log(4))
     assert result["perplexity"] == pytest.approx(4)
-    assert result["bits_per_character"] == pytest.approx(2 * logged / sum(map(len, TEXTS["test"])))
+    assert result["bits_per_character"] == pytest.approx(2 * tokens / sum(map(len, TEXTS["test"])))
 
 
 def test_predictions_are_log_likelihoods_of_the_targets(create):
@@ -65,10 +67,10 @@ def test_predictions_are_log_likelihoods_of_the_targets(create):
     result = task.predict(model, task.test, 2)
     np.testing.assert_allclose(result, expected, atol=1e-5)
     model.compile(loss=task.loss(), weighted_metrics=task.training_metrics(model))
-    whole = task.test.take(2)  # windows without padding: what training calls the loss is what is reported
-    assert (whole.targets != PADDING).all()
-    loss, _ = model.evaluate(whole.inputs, whole.targets, verbose=0)
-    assert loss == pytest.approx(task.metrics(whole, task.predict(model, whole, 2))["nll"], rel=1e-5)
+    full = task.test.take(2)  # windows without padding: the training loss equals the reported one
+    assert (full.targets != PADDING).all()
+    loss, _ = model.evaluate(full.inputs, full.targets, verbose=0)
+    assert loss == pytest.approx(task.metrics(full, task.predict(model, full, 2))["nll"], rel=1e-5)
 
 
 def test_baselines_by_hand(create):
@@ -83,11 +85,11 @@ def test_baselines_by_hand(create):
 
     def bigram(stream, backoff):
         """−log p of each token, the pairs counted one by one."""
-        logged = [row for row in zip(task.train.inputs.flat, task.train.targets.flat) if row[1] != PADDING]
+        pairs = [row for row in zip(task.train.inputs.flat, task.train.targets.flat) if row[1] != PADDING]
         nats = []
         for one, two in itertools.pairwise(stream):
-            seen, before = logged.count((one, two)), [first for first, _ in logged].count(one)
-            nats.append(-np.log((seen + backoff * shares[two]) / (before + backoff)))
+            count, context_count = pairs.count((one, two)), [first for first, _ in pairs].count(one)
+            nats.append(-np.log((count + backoff * shares[two]) / (context_count + backoff)))
         return nats
 
     validation, test = (task.vocabulary.encode_stream(TEXTS[name]) for name in ("validation", "test"))

@@ -21,12 +21,12 @@ GOOD, BAD = (
 )
 
 
-def split(texts, labels):
+def make_split(texts, labels):
     return Split(np.array([text.encode() for text in texts], dtype=object), np.array(labels))
 
 
 def data(train=None, **splits):
-    both = split(GOOD + BAD, [1] * 5 + [0] * 5) if train is None else train
+    both = make_split(GOOD + BAD, [1] * 5 + [0] * 5) if train is None else train
     named = {"train": both, "validation": both, "test": both} | splits
     return Data("made", "made:1.0.0", "", **named, classes=("bad", "good"))
 
@@ -75,7 +75,7 @@ def test_baselines(create):
 
 
 def test_the_bag_of_words_sees_the_whole_text(create):
-    long = split([f"{'w ' * 30} {word}" for word in ("yes", "no") * 10], [1, 0] * 10)
+    long = make_split([f"{'w ' * 30} {word}" for word in ("yes", "no") * 10], [1, 0] * 10)
     task = create(data(long), "task.length=6")
     assert len({tuple(row) for row in task.train.inputs}) == 1  # the recipe cannot tell them apart
     assert task.baselines()["bag_of_words"]["accuracy"] == 1
@@ -87,7 +87,7 @@ def test_the_bag_of_words_is_fitted_to_the_end(create):
     words, lean = [f"w{n}" for n in range(400)], draw.normal(size=400)
     picked = draw.integers(400, size=(4000, 40))
     texts, labels = [" ".join(words[n] for n in row) for row in picked], (lean[picked].mean(axis=1) > 0).astype(int)
-    task = create(data(split(texts[:3000], labels[:3000]), test=split(texts[3000:], labels[3000:])))
+    task = create(data(make_split(texts[:3000], labels[:3000]), test=make_split(texts[3000:], labels[3000:])))
     counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     best = LogisticRegression(C=10, max_iter=5000, tol=1e-8).fit(counts.fit_transform(texts[:3000]), labels[:3000])
     expected = log_loss(labels[3000:], best.predict_proba(counts.transform(texts[3000:])))
@@ -95,13 +95,13 @@ def test_the_bag_of_words_is_fitted_to_the_end(create):
 
 
 def test_the_vocabulary_is_that_of_the_training_set_alone(create):
-    task = create(data(test=split(["unheard words"], [0])))
+    task = create(data(test=make_split(["unheard words"], [0])))
     assert set(task.test.inputs[0]) == {0, 1}
 
 
 def test_an_empty_text_is_named(create):
     with pytest.raises(UserError, match=r"Example 1 of the test split of dataset=made is an empty text \(1 in all\)"):
-        create(data(test=split(["words", "  "], [0, 1])))
+        create(data(test=make_split(["words", "  "], [0, 1])))
 
 
 def test_pictures_are_no_texts(settings, load):
@@ -111,7 +111,7 @@ def test_pictures_are_no_texts(settings, load):
 
 @pytest.mark.parametrize(("recipe", "has_attention"), [(transformer, True), (attention, True), (cnn, False)])
 def test_attention_weights_are_drawn(create, recipe, has_attention):
-    task = create(data(test=split(["a fine film <b>", "dull"], [1, 0])))
+    task = create(data(test=make_split(["a fine film <b>", "dull"], [1, 0])))
     model = task.build_model(recipe.build, {})
     figures = task.figures(model, task.predict(model, task.test, 2))
     assert ("attention.html" in figures) == has_attention
@@ -125,7 +125,7 @@ def test_attention_weights_are_drawn(create, recipe, has_attention):
 
 
 def test_chinese_is_not_one_token(create):
-    task = create(data(split(["我喜欢吃苹果", "我不喜欢"], [1, 0])))
+    task = create(data(make_split(["我喜欢吃苹果", "我不喜欢"], [1, 0])))
     assert (task.train.inputs > 0).sum(axis=1).tolist() == [6, 4]
 
 

@@ -15,7 +15,7 @@ from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 PAIRS = [("one two", "eins zwei"), ("two", "zwei"), ("Three, one", "drei, eins"), ("一", "eins")]
 
 
-def split(pairs):
+def make_split(pairs):
     inputs, targets = (np.array([text.encode() for text in side], dtype=object) for side in zip(*pairs))
     return Split(inputs, targets)
 
@@ -23,7 +23,7 @@ def split(pairs):
 @pytest.fixture
 def create(settings):
     def with_settings(*overrides, pairs=PAIRS):
-        made = Data("made", "made:1.0.0", "", split(pairs), split(pairs), split(pairs), classes=())
+        made = Data("made", "made:1.0.0", "", make_split(pairs), make_split(pairs), make_split(pairs), classes=())
         common = ("model=transformer", "dataset=dates", "task.unit=word", "task.source_length=5", "task.target_length=4")
         return registry.create(settings(*common, *overrides).task, made)
 

@@ -359,13 +359,13 @@ class AddMetric(keras.callbacks.Callback):
 def test_what_only_some_epochs_have_can_be_monitored():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
-    seen, logged = AddMetric({1: 3.0, 3: 2.0, 5: 4.0}), []
+    adder, reported = AddMetric({1: 3.0, 3: 2.0, 5: 4.0}), []
     best = callbacks.BestWeights(monitor="val_fid", mode="min", patience=9, restore_best_weights=True)
-    reporter = callbacks.MetricReporter("val_fid", lambda value, epoch: logged.append((epoch, value)))
-    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[seen, best, reporter], verbose=0)
+    reporter = callbacks.MetricReporter("val_fid", lambda value, epoch: reported.append((epoch, value)))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[adder, best, reporter], verbose=0)
     assert best.best == 2.0
-    np.testing.assert_array_equal(model.get_weights()[0], seen.weights[3][0])
-    assert logged == [(2, 3.0), (4, 2.0)]  # the last epoch is not reported
+    np.testing.assert_array_equal(model.get_weights()[0], adder.weights[3][0])
+    assert reported == [(2, 3.0), (4, 2.0)]  # the last epoch is not reported
 
 
 def test_preview_metrics_cannot_be_monitored_without_previews(settings):

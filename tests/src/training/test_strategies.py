@@ -149,17 +149,6 @@ def test_the_first_replica_draws_what_a_single_device_would():
     np.testing.assert_array_equal(first, keras.random.normal((100,), seed=keras.random.SeedGenerator(3)))
 
 
-def test_unpatched_keras_draws_the_same_numbers_on_every_replica(monkeypatch):
-    """The reason for the patch: when this fails, Keras has changed and the patch can be removed."""
-    strategies.create(MIRRORED)
-    patched = keras.random.SeedGenerator.next
-    monkeypatch.setattr(keras.random.SeedGenerator, "next", patched.__wrapped__)
-    with strategies.create(MIRRORED).scope():
-        generator = keras.random.SeedGenerator(3)
-    first, second = run_on_replicas(lambda: keras.random.normal((100,), seed=generator))
-    np.testing.assert_array_equal(first, second)
-
-
 def test_one_strategy_for_the_life_of_a_process():
     assert strategies.create(MIRRORED) is strategies.create(sections.Mirrored(name="mirrored", replicas=2))
     assert strategies.create(sections.Mirrored(name="mirrored", replicas=None)).num_replicas_in_sync == 2
