@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from src import run, terminal
+from src import cli, run, terminal
 
 PROGRESS = "progress"
 EPOCHS = 4  # of the run that is to suffer
@@ -43,7 +43,7 @@ def main(fault: str, at: int) -> None:
         syncs(descriptor)
 
     callbacks.FailOnNaN.on_train_batch_end, os.fsync = step, sync
-    run.main()
+    cli.run_command(run.main)
 
 
 def _signal(number: int):

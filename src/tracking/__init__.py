@@ -10,9 +10,10 @@ system, energy   what a run costs its machine
 provenance       where it comes from: command, code, versions, machine
 finished_runs    what one of them has left, to go on with; the place that restores a model
 run_summaries    all of them, to be compared
+run_lookup       one of them, by what a user types
 client           what it takes to ask MLflow something
 
-The last three need no TensorFlow, so that a mistake is answered before it loads: this file imports no module of the package.
+The last four need no TensorFlow, so that a mistake is answered before it loads: this file imports no module of the package.
 """
 
 import logging

@@ -15,9 +15,9 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
 @pytest.mark.parametrize(
     ("typed", "answer"),
     [
-        ([], "The setting 'run' is missing; write run=<id>."),
-        (["abc"], "'abc' cannot be read; write key=value, like run=<id>."),
-        (["run=x", "temprature=1"], "There is no setting 'temprature'; known: run, seed, number, prompt,"),
+        ([], "The setting 'run' is missing; write it like run=last."),
+        (["abc"], "'abc' cannot be read; write setting=value, like run=last."),
+        (["run=x", "temprature=1"], "There is no setting 'temprature'; available: run, seed, number, prompt,"),
         (["run=x", "number=0"], "number must be greater than or equal to 1, not 0."),
         (["run=x", "temperature=-1"], "temperature must be greater than or equal to 0, not -1."),
         (["run=x", "top_p=1.5"], "top_p must be less than or equal to 1, not 1.5."),
@@ -27,23 +27,24 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
 )
 def test_a_mistake_is_answered_before_anything_loads(typed, answer):
     with pytest.raises(UserError) as raised:
-        generate.read(typed)
+        generate.parse_options(typed)
     assert str(raised.value).startswith(answer)
 
 
 def test_a_prompt_is_taken_letter_by_letter():
-    assert generate.read(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
-    assert generate.read(["run=123", "top_k=null", "temperature=1"]).run == "123"
+    assert generate.parse_options(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
+    assert generate.parse_options(["run=123", "top_k=null", "temperature=1"]).run == "123"
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
-    class Old(finished_runs.Stored):
+    class OldRun(finished_runs.Stored):
         def __init__(self, run_id, setting):
             self.name, self.recorded = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
-    monkeypatch.setattr(finished_runs, "Stored", Old)
-    with pytest.raises(UserError, match="run=old was made with another version of this project"):
-        generate.generate(generate.read(["run=old"]))
+    monkeypatch.setattr(finished_runs, "Stored", OldRun)
+    run_id = "0" * 32
+    with pytest.raises(UserError, match=f"run={run_id} was made with another version of this project"):
+        generate.generate(generate.parse_options([f"run={run_id}"]))
 
 
 def test_a_run_writes_afterwards_the_same_each_time(command, here):
@@ -60,7 +61,7 @@ def test_a_run_writes_afterwards_the_same_each_time(command, here):
         return command(*arguments, module="src.generate")
 
     wish = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
-    first, again, other = write(*wish), write(*wish), write(*wish, "seed=1")
+    first, again, other = write(*wish), write("run=last", *wish[1:]), write(*wish, "seed=1")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     assert first.stdout.count("The") >= 2
@@ -91,12 +92,12 @@ def test_a_run_paints_afterwards_the_same_each_time(command, here):
     assert image.imread(here / "first" / "all.png").shape[:2] == (2 * 9 - 1, 8 * 9 - 1)
     for where, seed in (("again", 0), ("other", 1)):
         wish = (f"run={made}", f"to={where}", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2", f"seed={seed}")
-        generate.generate(generate.read(wish))
+        generate.generate(generate.parse_options(wish))
     first, again, other = ((here / name / "all.png").read_bytes() for name in ("first", "again", "other"))
     assert first == again != other
 
     for words, answer in (
-        (["label=x"], "There is no label 'x'; known: 0, 1, 2,"),
+        (["label=x"], "There is no label 'x'; available: 0, 1, 2,"),
         (["steps=21"], "steps=21 must be 1 to 20"),
         (
             ["prompt=The"],
@@ -104,7 +105,9 @@ def test_a_run_paints_afterwards_the_same_each_time(command, here):
         ),
     ):
         with pytest.raises(UserError) as raised:
-            generate.generate(generate.read([f"run={made}", *words]))
+            generate.generate(generate.parse_options([f"run={made}", *words]))
         assert str(raised.value).startswith(answer)
-    with pytest.raises(UserError, match="learned image_classification and generates nothing; choose one of image_generation"):
-        generate.generate(generate.read([f"run={judge}"]))
+    with pytest.raises(
+        UserError, match="learned image_classification and generates nothing; choose a run of one of image_generation"
+    ):
+        generate.generate(generate.parse_options([f"run={judge}"]))

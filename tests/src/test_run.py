@@ -107,7 +107,7 @@ def test_a_run_that_is_stopped_is_marked_killed_and_keeps_what_it_logged(here, n
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "Stopped. What was logged up to now is kept, and the run is marked KILLED.\n"
+    assert errors == "Stopped. What was logged so far is kept, and the run is marked KILLED.\n"
     (run,) = runs(here)
     assert run.info.status == "KILLED"
     store = client(here)

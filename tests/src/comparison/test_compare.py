@@ -186,14 +186,14 @@ def test_it_is_written_where_that_is_asked_for(some):
         (["nonsense"], "'nonsense' cannot be read; write setting=value, like dataset=digits."),
         (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .csv, .html"),
         (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
-        (["format=pdf"], "There is no format=pdf; known: text, markdown, csv, html."),
+        (["format=pdf"], "There is no format=pdf; available: text, markdown, csv, html."),
         (["metric=test/foo"], "No run has the metric 'test/foo'; known: baseline/logistic_regression/accuracy, "),
         (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
         (["learning_rate=3"], "No run has a setting 'learning_rate'; did you mean optimizer.learning_rate"),
         (["a=model=cnn"], "To compare two groups write both, like a=model=cnn b=model=lstm"),
         (["a=cnn", "b=model=cnn"], "a=cnn cannot be read; write a=model=cnn"),
         (["a=model=cnn", "b=model=rnn"], "a=model=cnn selects 2 groups of runs with other settings; they differ by optimizer"),
-        (["a=model=lstm", "b=model=rnn", "metric=test/mae"], "a=model=lstm has no metric 'test/mae'; known: "),
+        (["a=model=lstm", "b=model=rnn", "metric=test/mae"], "a=model=lstm has no metric 'test/mae'; available: "),
     ],
 )  # fmt: skip
 def test_a_mistake_is_answered_in_one_sentence(some, words, answer):

@@ -24,7 +24,7 @@ LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=s
 PASSWORD = "open sesame, please"
 FULL = """  # src.run, on a disk that gets full after the third epoch; what is reserved can still be made use of
 import errno, pathlib
-from src import run
+from src import cli, run
 from src.tracking import outbox
 
 write, full = pathlib.Path.write_text, False
@@ -37,7 +37,7 @@ def write_text(path, text, *more, **named):
     return write(path, text, *more, **named)
 
 pathlib.Path.write_text = write_text
-run.main()
+cli.run_command(run.main)
 """
 
 
