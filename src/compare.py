@@ -12,7 +12,7 @@ from src import cli
 from src.errors import UserError
 
 if TYPE_CHECKING:
-    from src.comparison.groups import Board
+    from src.comparison.groups import Leaderboard
     from src.tracking.run_summaries import Finished
 
 SUFFIXES = {"text": ".txt", "markdown": ".md", "csv": ".csv", "html": ".html"}  # of files, by format
@@ -75,7 +75,7 @@ def compare(arguments: Sequence[str]) -> str:
     selected = _select(runs, selection)
     if sides:
         return _difference(selected, options, sides)
-    page = _formatted(groups.boards(selected, options.get("metric")), output_format)
+    page = _formatted(groups.leaderboards(selected, options.get("metric")), output_format)
     if "to" not in options:
         return page
     try:
@@ -153,9 +153,9 @@ def _difference(runs: Sequence["Finished"], options: Mapping[str, str], sides: M
 
     pair = []
     for side, settings in sides.items():
-        selected = groups.grouped(_select(runs, settings))
+        selected = groups.group_runs(_select(runs, settings))
         if len(selected) > 1:
-            differing = groups.differing(selected)
+            differing = groups.differing_settings(selected)
             raise UserError(
                 f"{side}={options[side]} selects {len(selected)} groups of runs with other settings; they differ by "
                 f"{', '.join(differing)}: add one of them, like {side}='{options[side]} {differing[0]}=…'."
@@ -166,17 +166,17 @@ def _difference(runs: Sequence["Finished"], options: Mapping[str, str], sides: M
         if not len(group.values(metric)):
             available = ", ".join(sorted(group.runs[0].metrics))
             raise UserError(f"{side}={options[side]} has no metric '{metric}'; available: {available}.")
-    return significance.told(metric, *pair)
+    return significance.describe_difference(metric, *pair)
 
 
-def _formatted(boards: Sequence["Board"], output_format: str) -> str:
+def _formatted(boards: Sequence["Leaderboard"], output_format: str) -> str:
     if output_format == "html":
         from src.comparison import html  # which takes long to load
 
         return html.page(boards)
     from src.comparison import tables
 
-    return {"text": tables.text, "markdown": tables.markdown, "csv": tables.comma_separated}[output_format](boards)
+    return {"text": tables.text, "markdown": tables.markdown, "csv": tables.csv_text}[output_format](boards)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def fill(uri: str, runs: int = RUNS) -> None:
         accuracy = draw.gauss(0.95, 0.01)
         metrics = {"test/accuracy": accuracy, "test/nll": 0.1, "baseline/logistic_regression/accuracy": 0.97, "seconds": 9.0}
         metrics |= {f"system/{number}": 1.0 for number in range(10)}
-        told = [Metric(name, value, number, 0) for name, value in metrics.items()]
-        told += [Metric("val/accuracy", accuracy * (1 - 0.5**epoch), number, epoch) for epoch in range(1, EPOCHS + 1)]
-        client.log_batch(run.info.run_id, told, [Param(name, str(value)) for name, value in settings.items()])
+        points = [Metric(name, value, number, 0) for name, value in metrics.items()]
+        points += [Metric("val/accuracy", accuracy * (1 - 0.5**epoch), number, epoch) for epoch in range(1, EPOCHS + 1)]
+        client.log_batch(run.info.run_id, points, [Param(name, str(value)) for name, value in settings.items()])
         client.log_inputs(run.info.run_id, datasets=[digest])
         client.set_terminated(run.info.run_id)
 
@@ -46,19 +46,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         fill(environment["MLFLOW_TRACKING_URI"])
-        for words in (
+        for arguments in (
             [],
             ["dataset=digits", "model=cnn"],
             ["format=html"],
             ["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn optimizer.learning_rate=1e-4"],
         ):
-            began = time.perf_counter()
+            start = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-m", "src.compare", *words],
+                [sys.executable, "-m", "src.compare", *arguments],
                 cwd=folder, env=environment, capture_output=True, text=True, check=True,
             )  # fmt: skip
             print(
-                f"{time.perf_counter() - began:5.2f} s  {len(done.stdout):9,} characters  compare {' '.join(words)}", flush=True
+                f"{time.perf_counter() - start:5.2f} s  {len(done.stdout):9,} characters  compare {' '.join(arguments)}",
+                flush=True,
             )
 
 
