@@ -53,7 +53,7 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     if other:
         data = _with_test_set_of(datasets.load(other), data)
     judge = stored.tag("judge")
-    settings, task, model = runs.assemble(settings, data, strategy, finished_runs.judge(judge, data) if judge else None)
+    settings, task, model = runs.build_model(settings, data, strategy, finished_runs.judge(judge, data) if judge else None)
     try:
         model.load_weights(stored.weights)
     except ValueError as error:

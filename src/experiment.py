@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Outcome(NamedTuple):
-    """What a run has come to.
+class RunResult(NamedTuple):
+    """The result of a run.
 
     Attributes:
-        objective: the monitored validation metric: of the best epoch, or of the last one if that is kept.
-        metrics: of the test part, and what the run has cost.
-        run_id: MLflow's; None as long as MLflow does not answer.
+        objective: the monitored validation metric, of the epoch whose weights are kept: the best one or the last one.
+        metrics: test metrics ("test/accuracy", …), "parameters", "macs" and "seconds".
+        run_id: MLflow's id; None as long as MLflow does not answer.
     """
 
     objective: float
@@ -36,22 +36,22 @@ class Outcome(NamedTuple):
 
 
 def run(
-    chosen: Settings, log_file: str | None = None, quiet: bool = False,
+    settings: Settings, log_file: str | None = None, quiet: bool = False,
     sweep: dict[str, str] | None = None, report_metric: Callable[[float, int], None] | None = None,
-) -> Outcome:  # fmt: skip
-    """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
+) -> RunResult:  # fmt: skip
+    """Train, test and log one model.
 
     Args:
-        chosen: the checked settings.
-        log_file: a log that is kept with the run.
-        quiet: lines instead of a progress bar.
-        sweep: what it is a job of (`Jobs.sweep`).
-        report_metric: is told the monitored metric after every epoch, and may give the run up.
+        settings: the checked settings.
+        log_file: path of a log file that is stored with the run.
+        quiet: log a line per epoch instead of showing a progress bar.
+        sweep: the sweep that this run is a job of (`JobStore.sweep`).
+        report_metric: called with the monitored metric and the epoch after every epoch; may raise PrunedError.
 
     Raises:
-        PrunedError: the search has given it up.
+        PrunedError: a search has pruned the run.
     """
-    terminal.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
+    terminal.load_tensorflow()  # takes seconds, so it comes after the settings have been checked
     from src import datasets
     from src.export import litert
     from src.tasks import report
@@ -59,113 +59,120 @@ def run(
     from src.training import cost as costs
     from src.training import loop, pruning, strategies
 
-    began = time.perf_counter()
-    strategy = strategies.create(chosen.strategy)
-    log.info("%s, %s", strategies.described(chosen.strategy, strategy), chosen.training.precision)
-    data = datasets.load(chosen.dataset)
-    loaded = time.perf_counter() - began
-    judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
-    began = time.perf_counter() - loaded  # the judge is a run of its own, with seconds of its own
-    chosen, task, model = assemble(chosen, data, strategy, judge)
+    start = time.perf_counter()
+    strategy = strategies.create(settings.strategy)
+    log.info("%s, %s", strategies.described(settings.strategy, strategy), settings.training.precision)
+    data = datasets.load(settings.dataset)
+    loading_seconds = time.perf_counter() - start
+    judge = _reference_classifier(settings, data) if isinstance(settings.task, Generated) else None
+    start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
+    settings, task, model = build_model(settings, data, strategy, judge)
     learner = model
-    if chosen.compression.teacher:
-        learner = loop.pupil(model, finished_runs.teacher(chosen, task), chosen, task, strategy)
+    if settings.compression.teacher:
+        learner = loop.pupil(model, finished_runs.teacher(settings, task), settings, task, strategy)
     cost = {"parameters": costs.parameters(model), "macs": costs.macs(model, task.train.first(1).inputs)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
-        chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
+        settings.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
     )  # fmt: skip
 
     with (
-        lifecycle.run(chosen, data, log_file, sweep) as record,
-        loop.enough_memory(chosen.training),
+        lifecycle.run(settings, data, log_file, sweep) as record,
+        loop.enough_memory(settings.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
         record.metrics(cost)
         if judge:
             record.judge(judge)
-        profile_to = f"{scratch}/profile" if chosen.training.profile else None
+        profile_to = f"{scratch}/profile" if settings.training.profile else None
         try:
             objective = loop.fit(
-                learner, chosen, task, record.metrics, log_figures=record.figures, keeper=record.keeper,
+                learner, settings, task, record.metrics, log_figures=record.figures, keeper=record.keeper,
                 quiet=quiet, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
-            record.metrics({"seconds": time.perf_counter() - began + record.spent})
+            record.metrics({"seconds": time.perf_counter() - start + record.spent})
             raise
         if profile_to:
             record.files(profile_to, "profile")
 
-        predictions = task.predict(model, task.test, chosen.training.batch_size)
+        predictions = task.predict(model, task.test, settings.training.batch_size)
         test, baselines = task.metrics(task.test, predictions), task.baselines()
-        ablations = task.ablations(model, chosen.training.batch_size)
+        ablations = task.ablations(model, settings.training.batch_size)
         record.metrics({f"test/{name}": value for name, value in test.items()})
-        for kind, others in (("baseline", baselines), ("ablation", ablations)):
-            for other, values in others.items():
-                record.metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
+        for kind, methods in (("baseline", baselines), ("ablation", ablations)):
+            for method, values in methods.items():
+                record.metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
         record.figures(task.figures(model, predictions))
         record.metrics(task.costs(model))
-        if chosen.compression.sparsity:
+        if settings.compression.sparsity:
             record.metrics({"sparsity": pruning.sparsity(model)})
-        if chosen.compression.export:
-            measured = litert.export(model, task, chosen.compression, f"{scratch}/litert")
+        if settings.compression.export:
+            litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
             record.files(f"{scratch}/litert", "litert")
-            for kind, values in measured.items():
+            for kind, values in litert_metrics.items():
                 record.metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-            log.info("\n%s", litert.table(measured, chosen.compression.threads))
+            log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
         record.weights(model)
         record.texts(task.artifacts())
-        if chosen.tracking.log_model:
+        if settings.tracking.log_model:
             record.model(task, model, task.test.first(2).raw, data.classes)
 
-        seconds = time.perf_counter() - began + record.spent
+        seconds = time.perf_counter() - start + record.spent
         record.metrics({"seconds": seconds})
-        log.info("\n%s\n", report.table(chosen.model.name, test, ablations, baselines, task.units))
+        log.info("\n%s\n", report.table(settings.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, record.where())
     metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
-    return Outcome(objective, metrics, record.run_id)
+    return RunResult(objective, metrics, record.run_id)
 
 
-def assemble(
-    chosen: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "Judge | None"
+def build_model(
+    settings: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "Judge | None"
 ) -> tuple[Settings, "Task", "keras.Model"]:
-    """The task on a data set and the compiled model, before any training; and the settings, with what a language model brings.
+    """Build the task on a data set and the compiled model, before any training.
 
     Args:
-        chosen: the checked settings.
-        data: the data set (`datasets.Data`).
-        strategy: the strategy.
-        judge: of generated images (`tasks.Judge`).
+        settings: the checked settings.
+        data: the data set.
+        strategy: builds the variables of the model.
+        judge: the reference classifier that evaluates generated images.
+
+    Returns:
+        The settings, which take over the tokens of a pretrained language model; the task; the model.
     """
     from src.tasks import registry
     from src.tracking import finished_runs
     from src.training import loop, strategies
 
-    strategies.check_batch(chosen.training.batch_size, strategy)
+    strategies.check_batch(settings.training.batch_size, strategy)
     pretrained = None
-    if chosen.model.pretrained:
-        chosen, pretrained = finished_runs.pretrained(chosen)
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, data, chosen.dataset.limit, judge=judge, pretrained=pretrained)
-    model = loop.build(chosen, task, strategy)
+    if settings.model.pretrained:
+        settings, pretrained = finished_runs.pretrained(settings)
+    loop.prepare(settings)
+    task = registry.create(settings.task, data, settings.dataset.limit, judge=judge, pretrained=pretrained)
+    model = loop.build(settings, task, strategy)
     if pretrained:
         loop.transfer(pretrained.model, model)
-    return chosen, task, model
+    return settings, task, model
 
 
-def _judge(chosen: Settings, data: "Data") -> "Judge":
-    """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
+def _reference_classifier(settings: Settings, data: "Data") -> "Judge":
+    """The classifier that evaluates generated images, restored from a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import one_at_a_time
 
-    wanted = config.judge(chosen)
-    with one_at_a_time(f"judge-{wanted.digest()}"):  # jobs side by side share one
-        found = finished_runs.same(wanted)
-        if found is None:
-            log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
-            found = run(wanted, quiet=True).run_id
-            if found is None:
-                raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
-    judge = finished_runs.judge(found, data)
-    log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
+    classifier = config.judge(settings)
+    with one_at_a_time(f"judge-{classifier.digest()}"):  # parallel jobs share one
+        run_id = finished_runs.same(classifier)
+        if run_id is None:
+            log.info(
+                "Images on %s are evaluated by a reference classifier, %s, trained first.", data.name, classifier.model.name
+            )
+            run_id = run(classifier, quiet=True).run_id
+            if run_id is None:
+                raise UserError(
+                    "The reference classifier is trained, but MLflow does not answer; type the same again when it does."
+                )
+    judge = finished_runs.judge(run_id, data)
+    log.info("Reference classifier: %s, run %s, test accuracy %.2f %%.", classifier.model.name, run_id, 100 * judge.accuracy)
     return judge

@@ -33,8 +33,8 @@ def run_job(composed: DictConfig) -> float:
     settings, log_file = config.checked(composed), f"{hydra_config.runtime.output_dir}/run.log"
     if hydra_config.mode == RunMode.MULTIRUN:
         if hydra_config.launcher._target_ == config.ONE_BY_ONE:
-            return worker.job_of_a_sweep(settings, log_file, hydra_config)
-        return worker.in_a_process_of_its_own(settings, log_file, hydra_config)
+            return worker.run_sweep_job(settings, log_file, hydra_config)
+        return worker.run_worker_job(settings, log_file, hydra_config)
     try:
         return experiment.run(settings, log_file, quiet=not sys.stdout.isatty()).objective
     except UserError as error:  # Hydra would print the overrides first

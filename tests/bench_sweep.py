@@ -19,7 +19,7 @@ WORDS = ("model=cnn", "model.filters=[8]", "training.epochs=2", f"seed=range({JO
 def main() -> None:
     """The command line."""
     with tempfile.TemporaryDirectory() as folder:
-        resident, began = [], time.perf_counter()
+        resident, start = [], time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "src.run", "-m", *WORDS], cwd=folder, env=environment(),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -27,7 +27,7 @@ def main() -> None:
         for line in process.stdout:
             if "In MLflow: experiment" in line and "run 'cnn" in line:
                 resident.append(psutil.Process(process.pid).memory_info().rss / 2**20)  # MiB
-        print(f"{' '.join(WORDS)}: exit status {process.wait()}, {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"{' '.join(WORDS)}: exit status {process.wait()}, {time.perf_counter() - start:.0f} s", flush=True)
         client = mlflow.MlflowClient(f"sqlite:///{Path(folder) / 'mlflow.db'}")
         runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
         jobs = [run.info for run in runs if "mlflow.parentRunId" in run.data.tags]

@@ -34,7 +34,7 @@ def export(model: keras.Model, task: Task, chosen: schema.Compression, folder: s
     found = {}
     for kind, make in (("float", to_float), ("int8", lambda function: to_int8(function, calibration, chosen.per_channel))):
         path = Path(folder) / f"model_{kind}.tflite"
-        with terminal.quiet():  # converter and interpreter tell of their own settings
+        with terminal.capture_stderr():  # converter and interpreter tell of their own settings
             path.write_bytes(_without_names(make(_function(network, task.test.raw.shape[1:]))))
             found[kind] = measure(path, task, chosen.threads)
     return found

@@ -39,7 +39,7 @@ def run(chosen: schema.Settings, data: Data, log_file: str | None, sweep: dict[s
         chosen: the settings.
         data: the data set.
         log_file: a log that is kept with the run.
-        sweep: what it is a job of (`Jobs.sweep`).
+        sweep: what it is a job of (`JobStore.sweep`).
 
     Raises:
         UserError: `resume` names a run that cannot go on.

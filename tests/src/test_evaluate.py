@@ -16,8 +16,8 @@ SHORT = ("training.epochs=1", "dataset.limit=256", "tracking.log_model=false")
 def ran(here, command):
     """ran("model=cnn", …): the id of a finished run."""
 
-    def id_of(*words):
-        done = command(*words)
+    def id_of(*arguments):
+        done = command(*arguments)
         assert done.returncode == 0, done.stderr
         return re.search(r"\((\w{32})\)\. To look at it", done.stdout)[1]
 
@@ -39,11 +39,11 @@ def test_numbers_that_are_not_those_that_were_logged_are_named(store, settings):
 
 
 def test_other_data_has_to_be_of_the_same_kind(finished_run):
-    words = (finished_run.folder, f"run={finished_run.run_id}")
-    for other, answer in (("co2", "has other classes than digits"), ("nonsense", "dataset")):
-        done = commands.run(*words, f"dataset={other}", module="src.evaluate")
+    arguments = (finished_run.folder, f"run={finished_run.run_id}")
+    for other, message in (("co2", "has other classes than digits"), ("nonsense", "dataset")):
+        done = commands.run(*arguments, f"dataset={other}", module="src.evaluate")
         assert done.returncode == 2
-        assert answer in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
     done = commands.run(finished_run.folder, "run=cnn-seed0", "dataset=digits", module="src.evaluate")
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_what_is_not_as_it_was_is_said(ran, here, command):
 
 @pytest.mark.parametrize("module", ["evaluate", "generate", "reproduce"])
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("arguments", "message"),
     [
         ([], "The setting 'run' is missing"),
         (["run=nonsense"], "run=nonsense names no finished run"),
@@ -80,10 +80,10 @@ def test_what_is_not_as_it_was_is_said(ran, here, command):
         (["run=1", "runs=1"], "There is no setting 'runs'"),
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence_before_tensorflow_loads(command, module, words, answer):
-    done = command(*words, module=f"src.{module}", fresh=True, PYTHONPROFILEIMPORTTIME="1")
+def test_a_mistake_is_answered_in_one_sentence_before_tensorflow_loads(command, module, arguments, message):
+    done = command(*arguments, module=f"src.{module}", fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
-    assert answer in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
 
@@ -94,12 +94,12 @@ def test_no_code_that_a_run_names_is_called(ran, here, command):
     recorded = yaml.safe_load(config.read_text())
     recorded["model"] = {"name": "evil", "_target_": "os.system", "command": f"touch {here / 'owned'}", "pretrained": None}
     config.write_text(yaml.safe_dump(recorded))
-    for module, *words in (
+    for module, *arguments in (
         ["evaluate", f"run={finished}"],
         ["reproduce", f"run={finished}"],
         ["run", "model=cnn", f"compression.teacher={finished}"],
     ):
-        done = command(*words, module=f"src.{module}")
+        done = command(*arguments, module=f"src.{module}")
         assert done.returncode == 2, done.stdout
         assert f"={finished} was made by os.system, which is no recipe in conf/model" in done.stderr
     assert not (here / "owned").exists()

@@ -1,4 +1,4 @@
-"""What a finished run's model writes, asked for on the command line."""
+"""Text and images from a finished run's model, generated on the command line."""
 
 import pytest
 from matplotlib import image
@@ -13,7 +13,7 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"),
+    ("arguments", "message"),
     [
         ([], "The setting 'run' is missing; write it like run=last."),
         (["abc"], "'abc' cannot be read; write setting=value, like run=last."),
@@ -25,10 +25,10 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
         (["run=x", "seed=["], "A value cannot be read"),
     ],
 )
-def test_a_mistake_is_answered_before_anything_loads(typed, answer):
+def test_a_mistake_is_answered_before_anything_loads(arguments, message):
     with pytest.raises(UserError) as raised:
-        generate.parse_options(typed)
-    assert str(raised.value).startswith(answer)
+        generate.parse_options(arguments)
+    assert str(raised.value).startswith(message)
 
 
 def test_a_prompt_is_taken_letter_by_letter():
@@ -54,14 +54,14 @@ def test_a_run_writes_afterwards_the_same_each_time(command, here):
     (run,) = runs(here, "docstrings")
     assert run.data.metrics["test/bits_per_character"] > 0
     assert run.data.params["task.name"] == "language_modeling"
-    kept = [found.path for found in client(here).list_artifacts(run.info.run_id)]
-    assert {"vocabulary.json", "model.weights.h5"} <= set(kept)
+    artifacts = [file.path for file in client(here).list_artifacts(run.info.run_id)]
+    assert {"vocabulary.json", "model.weights.h5"} <= set(artifacts)
 
     def write(*arguments):
         return command(*arguments, module="src.generate")
 
-    wish = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
-    first, again, other = write(*wish), write("run=last", *wish[1:]), write(*wish, "seed=1")
+    options = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
+    first, again, other = write(*options), write("run=last", *options[1:]), write(*options, "seed=1")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     assert first.stdout.count("The") >= 2
@@ -91,12 +91,12 @@ def test_a_run_paints_afterwards_the_same_each_time(command, here):
     assert image.imread(here / "first" / "00.png").shape[:2] == (8, 8)
     assert image.imread(here / "first" / "all.png").shape[:2] == (2 * 9 - 1, 8 * 9 - 1)
     for where, seed in (("again", 0), ("other", 1)):
-        wish = (f"run={made}", f"to={where}", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2", f"seed={seed}")
-        generate.generate(generate.parse_options(wish))
+        options = (f"run={made}", f"to={where}", "number=11", "label=3", "steps=4", "eta=0.5", "guidance=2", f"seed={seed}")
+        generate.generate(generate.parse_options(options))
     first, again, other = ((here / name / "all.png").read_bytes() for name in ("first", "again", "other"))
     assert first == again != other
 
-    for words, answer in (
+    for arguments, message in (
         (["label=x"], "There is no label 'x'; available: 0, 1, 2,"),
         (["steps=21"], "steps=21 must be 1 to 20"),
         (
@@ -105,8 +105,8 @@ def test_a_run_paints_afterwards_the_same_each_time(command, here):
         ),
     ):
         with pytest.raises(UserError) as raised:
-            generate.generate(generate.parse_options([f"run={made}", *words]))
-        assert str(raised.value).startswith(answer)
+            generate.generate(generate.parse_options([f"run={made}", *arguments]))
+        assert str(raised.value).startswith(message)
     with pytest.raises(
         UserError, match="learned image_classification and generates nothing; choose a run of one of image_generation"
     ):
