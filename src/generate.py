@@ -42,20 +42,20 @@ class GenerateOptions(Section):
     eta: float | None = Field(None, ge=0, le=1, description="diffusion: 0 samples deterministically (DDIM), 1 as DDPM does")
     guidance: float | None = Field(None, ge=0, description="diffusion: weight of classifier-free guidance")
 
-    def sampling_options(self, defaults: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
+    def sampling_options(self, defaults: Mapping[str, Any], other_settings: Sequence[str]) -> dict[str, Any]:
         """Return what was typed for each sampling option of a model, or else its default.
 
         Args:
             defaults: {option: default} of the model.
-            others: names of the other settings that fit this kind of model.
+            other_settings: names of the other settings that fit this kind of model.
 
         Raises:
             UserError: a setting was typed that does not fit the model.
         """
         typed = {name for name, value in self if value is not None}
-        unfit = sorted(typed - set(defaults) - {"run", "seed", "number", *others})
+        unfit = sorted(typed - set(defaults) - {"run", "seed", "number", *other_settings})
         if unfit:
-            available = ", ".join(["seed", "number", *others, *defaults])
+            available = ", ".join(["seed", "number", *other_settings, *defaults])
             raise UserError(f"The model of run={self.run} takes no '{unfit[0]}'; it takes: {available}.")
         return {name: getattr(self, name) if name in typed else default for name, default in defaults.items()}
 

@@ -19,9 +19,9 @@ from src.sweeps import worker
 def main(arguments: Sequence[str]) -> int:
     """Run the command. All its settings are checked before the first job starts."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets exceptions through instead of printing them and exiting
-    asked = config.check(arguments)
-    with _sweep(asked) if asked.multirun else contextlib.nullcontext():
-        sys.argv[1:] = asked.arguments
+    parsed = config.check(arguments)
+    with _sweep(parsed) if parsed.multirun else contextlib.nullcontext():
+        sys.argv[1:] = parsed.arguments
         run_job()
     return 0
 
@@ -42,16 +42,16 @@ def run_job(composed: DictConfig) -> float:
 
 
 @contextlib.contextmanager
-def _sweep(asked: config.Asked) -> Iterator[None]:
+def _sweep(parsed: config.Asked) -> Iterator[None]:
     """Jobs that Hydra runs in the block belong to one sweep."""
     from src.sweeps import parent_run, plugins
 
     plugins.register()
-    if asked.launcher != config.ONE_BY_ONE:
-        _prepare_data(asked.jobs)
-    with parent_run.sweep(asked.words, asked.jobs, asked.search):
+    if parsed.launcher != config.ONE_BY_ONE:
+        _prepare_data(parsed.jobs)
+    with parent_run.sweep(parsed.words, parsed.jobs, parsed.search):
         try:
-            with signals.left_to_others() if asked.launcher == config.JOBLIB else contextlib.nullcontext():
+            with signals.left_to_others() if parsed.launcher == config.JOBLIB else contextlib.nullcontext():
                 yield
         finally:
             signals.check()  # jobs in other processes were stopped by the same signal, and count as failed
