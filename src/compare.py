@@ -1,52 +1,81 @@
-"""Compares finished runs, best first: `python -m src.compare dataset=digits`; or two: `… a=model=cnn b=model=lstm`."""
+"""Compares finished runs, best first: `python -m src.compare dataset=digits`; or two groups: `… a=model=cnn b=model=lstm`."""
 
 import difflib
 import gc
 import math
-import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src import cli
 from src.errors import UserError
 
-OPTIONS = ("metric", "format", "to", "a", "b")
-FORMATS = {"text": ".txt", "markdown": ".md", "csv": ".csv", "html": ".html"}
-SHORT = ("model", "dataset", "task", "strategy", "optimizer")  # model=cnn is short for model.name=cnn
+if TYPE_CHECKING:
+    from src.comparison.groups import Leaderboard
+    from src.tracking.run_summaries import RunSummary
+
+SUFFIXES = {"text": ".txt", "markdown": ".md", "csv": ".csv", "html": ".html"}  # of files, by format
+GROUPS = ("model", "dataset", "task", "strategy", "optimizer")  # model=cnn is short for model.name=cnn
+
+USAGE = cli.Usage(
+    "python -m src.compare [setting=value …]",
+    "Compare finished runs: a leaderboard for each data set and task, runs that differ by their seed alone in one row; or the "
+    "difference between two groups of runs, and whether it is significant.",
+    [
+        "python -m src.compare dataset=digits model=cnn,resnet",
+        "python -m src.compare dataset=digits a=model=cnn b=model=resnet",
+    ],
+    {
+        "<setting>": "only runs with this value, or one of these values: model=cnn,lstm optimizer.learning_rate=1e-3",
+        "metric": "metric to compare by, as MLflow names it: test/nll (that of the task)",
+        "format": f"{', '.join(SUFFIXES)} (text, or by the ending of the file)",
+        "to": "file to write to",
+        "a": "settings of the first group: a=model=cnn, or a='model=cnn seed=0,1'",
+        "b": "settings of the second group",
+    },
+)
+OPTIONS = ("metric", "format", "to", "a", "b")  # what does not select runs
 
 
-def main() -> int:
-    """The command line."""
-    gc.disable()  # looking for it among the objects of a thousand runs, which live to the end, took a third of the time
-    print(compare(sys.argv[1:]))
+def main(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    gc.disable()  # looking for garbage among the objects of a thousand runs, which live to the end, took a third of the time
+    print(compare(arguments))
     return 0
 
 
-def compare(words: Sequence[str]) -> str:
-    """The leaderboards of what is selected, or what is written of them; or the difference between `a` and `b`.
+def compare(arguments: Sequence[str]) -> str:
+    """Return the leaderboards of the selected runs, or the difference between the groups `a` and `b`.
 
     Args:
-        words: of the command line. metric=<as in MLflow>; format=text, markdown, csv or html; to=<file>; a=<setting=value …>
-            and b=<…>; every other one selects the runs with that value of a setting, or one of several: model=cnn,lstm.
+        arguments: of the command; see `USAGE`.
+
+    Returns:
+        What is printed; if `to` names a file, a line that says so.
 
     Raises:
-        UserError: nothing is selected, or there is no such metric, setting or format.
+        UserError: no run is selected, or there is no such metric, setting or format.
     """
-    options, wanted = _read(words)
-    chosen = _format(options)
+    typed = cli.parse_key_values(arguments, example="dataset=digits")
+    options = {name: value for name, value in typed.items() if name in OPTIONS}
+    selection = _full_names({name: value for name, value in typed.items() if name not in OPTIONS})
+    output_format = _output_format(options)
     if len({"a", "b"} & options.keys()) == 1:
         raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
+    sides = {side: _parse_side(side, options[side]) for side in "ab" if side in options}
     from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
     from src.tracking.run_summaries import load_summaries
 
     runs = load_summaries()
-    known = {name for run in runs for name in run.settings}
-    for name in [*wanted, *(name for side in "ab" for name in _side(options, side))]:
-        _check(name, known)
-    selected = _select(runs, wanted)
-    if "a" in options:
-        return _difference(selected, options)
-    page = _written(groups.boards(selected, options.get("metric")), chosen)
+    available = {name for run in runs for name in run.settings}
+    for settings in (selection, *sides.values()):
+        for name in settings:
+            _check_setting(name, available)
+    selected = _select(runs, selection)
+    if sides:
+        return _difference(selected, options, sides)
+    page = _formatted(groups.leaderboards(selected, options.get("metric")), output_format)
     if "to" not in options:
         return page
     try:
@@ -56,69 +85,59 @@ def compare(words: Sequence[str]) -> str:
     return f"Written: {options['to']}"
 
 
-def _read(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The options, and the values of settings that are asked for."""
-    options: dict[str, str] = {}
-    wanted: dict[str, str] = {}
-    for word in words:
-        name, is_pair, value = word.partition("=")
-        if not is_pair or not value:
-            raise UserError(f"'{word}' cannot be read; write setting=value, like dataset=digits.")
-        (options if name in OPTIONS else wanted)[name] = value
-    return options, _in_full(wanted)
+def _full_names(settings: Mapping[str, str]) -> dict[str, str]:
+    """{"model": "cnn"} → {"model.name": "cnn"}, as runs record it."""
+    return {f"{name}.name" if name in GROUPS else name: value for name, value in settings.items()}
 
 
-def _in_full(wanted: Mapping[str, str]) -> dict[str, str]:
-    return {f"{name}.name" if name in SHORT else name: value for name, value in wanted.items()}
+def _parse_side(side: str, value: str) -> dict[str, str]:
+    """Parse the settings that `a` or `b` names."""
+    try:
+        return _full_names(cli.parse_key_values(value.split()))
+    except UserError:
+        raise UserError(f"{side}={value} cannot be read; write {side}=model=cnn, or {side}='model=cnn seed=0,1'.") from None
 
 
-def _side(options: Mapping[str, str], side: str) -> dict[str, str]:
-    """The settings that `a` or `b` names."""
-    wanted = {}
-    for word in options.get(side, "").split():
-        name, is_pair, value = word.partition("=")
-        if not is_pair:
-            raise UserError(f"{side}={options[side]} cannot be read; write {side}=model=cnn, or {side}='model=cnn seed=0,1'.")
-        wanted[name] = value
-    return _in_full(wanted)
+def _output_format(options: Mapping[str, str]) -> str:
+    by_suffix = next((name for name, suffix in SUFFIXES.items() if options.get("to", "").endswith(suffix)), None)
+    output_format = options.get("format") or by_suffix or "text"
+    if "to" in options and not ("format" in options or by_suffix):
+        raise UserError(f"to={options['to']} has none of the endings {', '.join(SUFFIXES.values())}; add one, or format=….")
+    if output_format not in SUFFIXES:
+        raise UserError(f"There is no format={output_format}; available: {', '.join(SUFFIXES)}.")
+    return output_format
 
 
-def _format(options: Mapping[str, str]) -> str:
-    by_name = next((name for name, suffix in FORMATS.items() if options.get("to", "").endswith(suffix)), None)
-    chosen = options.get("format") or by_name or "text"
-    if "to" in options and not ("format" in options or by_name):
-        raise UserError(f"to={options['to']} has none of the endings {', '.join(FORMATS.values())}; add one, or format=….")
-    if chosen not in FORMATS:
-        raise UserError(f"There is no format={chosen}; known: {', '.join(FORMATS)}.")
-    return chosen
+def _check_setting(name: str, available: set[str]) -> None:
+    """Raise a UserError unless a run has the setting."""
+    if available and name not in available:
+        similar = difflib.get_close_matches(name, [*available, *OPTIONS], n=1, cutoff=0.6)
+        same_ending = [other for other in sorted(available) if other.endswith(f".{name}")]
+        suggestions = same_ending or similar
+        hint = f"did you mean {suggestions[0]}?" if suggestions else f"available: {', '.join(sorted(available))}."
+        raise UserError(f"No run has a setting '{name}'; {hint}")
 
 
-def _check(name: str, known: set[str]) -> None:
-    if known and name not in known:
-        near = difflib.get_close_matches(name, [*known, *OPTIONS], n=1, cutoff=0.6)
-        last = [other for other in sorted(known) if other.endswith(f".{name}")]
-        hint = f"; did you mean {(last or near)[0]}?" if last or near else f"; known: {', '.join(sorted(known))}."
-        raise UserError(f"No run has a setting '{name}'{hint}")
+def _select(runs: Sequence["RunSummary"], selection: Mapping[str, str]) -> list["RunSummary"]:
+    """Return the runs with all the values that are selected.
+
+    Raises:
+        UserError: there are none.
+    """
+    selected = [run for run in runs if all(_matches(run.settings.get(name), value) for name, value in selection.items())]
+    if selected:
+        return selected
+    if not runs:
+        raise UserError("No finished run has been made yet; make one: python -m src.run model=lstm")
+    settings = " ".join(f"{name}={value}" for name, value in selection.items())
+    counts = Counter(run.settings["dataset.name"] for run in runs)
+    datasets = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    raise UserError(f"No finished run has {settings}; there are runs on {datasets}.")
 
 
-def _select(runs: Sequence, wanted: Mapping[str, str]) -> list:
-    """Those with all the values that are asked for."""
-    selected = [run for run in runs if all(_is(run.settings.get(name), values) for name, values in wanted.items())]
-    if not selected:
-        asked = " ".join(f"{name}={value}" for name, value in wanted.items())
-        counts: dict[str, int] = {}
-        for run in runs:
-            counts[run.settings["dataset.name"]] = counts.get(run.settings["dataset.name"], 0) + 1
-        there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-        raise UserError(
-            f"No finished run has {asked or 'been made yet'}; "
-            + (f"there are runs on {there}." if there else "make one: python -m src.run model=lstm")
-        )
-    return selected
-
-
-def _is(value: str | None, wanted: str) -> bool:
-    return value is not None and any(value == one or _number(value) == _number(one) for one in wanted.split(","))
+def _matches(value: str | None, alternatives: str) -> bool:
+    """Whether a recorded value is one of those that are typed, separated by commas; numbers match by value."""
+    return value is not None and any(value == one or _number(value) == _number(one) for one in alternatives.split(","))
 
 
 def _number(text: str) -> float:
@@ -128,39 +147,37 @@ def _number(text: str) -> float:
         return math.nan  # equal to nothing
 
 
-# --- two groups -----------------------------------------------------------------------------------------------------
-
-
-def _difference(runs: Sequence, options: Mapping[str, str]) -> str:
+def _difference(runs: Sequence["RunSummary"], options: Mapping[str, str], sides: Mapping[str, Mapping[str, str]]) -> str:
+    """The difference between two groups of runs, in sentences."""
     from src.comparison import groups, significance
 
     pair = []
-    for side in "ab":
-        found = groups.grouped(_select(runs, _side(options, side)))
-        if len(found) > 1:
-            apart = groups.differing(found)
+    for side, settings in sides.items():
+        selected = groups.group_runs(_select(runs, settings))
+        if len(selected) > 1:
+            differing = groups.differing_settings(selected)
             raise UserError(
-                f"{side}={options[side]} selects {len(found)} groups of runs with other settings; they differ by "
-                f"{', '.join(apart)}: add one of them, like {side}='{options[side]} {apart[0]}=…'."
+                f"{side}={options[side]} selects {len(selected)} groups of runs with other settings; they differ by "
+                f"{', '.join(differing)}: add one of them, like {side}='{options[side]} {differing[0]}=…'."
             )
-        pair += found
+        pair += selected
     metric = options.get("metric") or groups.metric_of(pair[0])
     for side, group in zip("ab", pair):
         if not len(group.values(metric)):
-            known = ", ".join(sorted(group.runs[0].metrics))
-            raise UserError(f"{side}={options[side]} has no metric '{metric}'; known: {known}.")
-    return significance.told(metric, *pair)
+            available = ", ".join(sorted(group.runs[0].metrics))
+            raise UserError(f"{side}={options[side]} has no metric '{metric}'; available: {available}.")
+    return significance.describe_difference(metric, *pair)
 
 
-def _written(boards: Sequence, form: str) -> str:
+def _formatted(boards: Sequence["Leaderboard"], output_format: str) -> str:
+    if output_format == "html":
+        from src.comparison import html  # which takes long to load
+
+        return html.page(boards)
     from src.comparison import tables
 
-    if form == "html":
-        from src.comparison import html as page
-
-        return page.page(boards)
-    return {"text": tables.text, "markdown": tables.markdown, "csv": tables.comma_separated}[form](boards)
+    return {"text": tables.text, "markdown": tables.markdown, "csv": tables.csv_text}[output_format](boards)
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    cli.run_command(main, USAGE)

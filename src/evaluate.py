@@ -1,7 +1,7 @@
-"""Scores a finished run's model again: `python -m src.evaluate run=<id>`; on other data of its kind: `… dataset=sunspots`."""
+"""Evaluates a finished run's model again: `python -m src.evaluate run=last`; on another test set: `… dataset=sunspots`."""
 
 import dataclasses
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from src import cli, config, terminal
@@ -11,27 +11,36 @@ if TYPE_CHECKING:
     from src.datasets import Data
 
 
-def main() -> int:
-    """The command line."""
-    print(evaluate(**cli.pairs(sys.argv[1:], ("run", "dataset"))))
+USAGE = cli.Usage(
+    "python -m src.evaluate run=<run> [dataset=<name>]",
+    "Evaluate a finished run's model again and compare the test metrics with those that were logged, bit for bit.",
+    ["python -m src.evaluate run=last", "python -m src.evaluate run=lstm-seed0 dataset=sunspots"],
+    {"run": cli.RUN, "dataset": "evaluate on the test set of this data set instead; options: conf/dataset"},
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    print(evaluate(**cli.parse_key_values(arguments, USAGE.settings, required=["run"])))
     return 0
 
 
 def evaluate(run: str, dataset: str | None = None) -> str:
-    """A table of what the run logged and of what its model reaches now, and whether that is the same, bit for bit.
+    """Return a table of the logged and the new test metrics, and whether they are identical.
 
     Args:
-        run: id of a finished run.
-        dataset: name of a data set whose test part is taken instead.
+        run: a finished run: its id, a prefix of it, its name, or `last`.
+        dataset: name of a data set to evaluate on instead; nothing was logged for it.
 
     Raises:
         UserError: there is no such run, or the data set has other classes or other inputs.
     """
     other = config.dataset(dataset) if dataset else None
     from src.tracking.finished_runs import FinishedRun
+    from src.tracking.run_lookup import find_run_id
 
-    stored = FinishedRun(run, "run")
-    chosen = stored.settings
+    stored = FinishedRun(find_run_id(run), "run")
+    settings = stored.settings
     terminal.load_tensorflow()
     from src import datasets
     from src import experiment as runs
@@ -39,36 +48,44 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     from src.tracking import finished_runs
     from src.training import strategies
 
-    strategy = strategies.create(chosen.strategy)
-    data = datasets.load(chosen.dataset)
+    strategy = strategies.create(settings.strategy)
+    data = datasets.load(settings.dataset)
     if other:
-        data = _tested_on(data, datasets.load(other))
+        data = _with_test_set_of(datasets.load(other), data)
     judge = stored.tag("judge")
-    chosen, task, model = runs.assemble(
-        chosen, data, strategy, finished_runs.load_reference_classifier(judge, data) if judge else None
+    settings, task, model = runs.build_model(
+        settings, data, strategy, finished_runs.load_reference_classifier(judge, data) if judge else None
     )
     stored.load_weights(model)
-    found = task.metrics(task.test, task.predict(model, task.test, chosen.training.batch_size))
-    model_on_data = f"{chosen.model.name} on {data.source}"
+    metrics = task.metrics(task.test, task.predict(model, task.test, settings.training.batch_size))
+    model_on_data = f"{settings.model.name} on {data.source}"
     if other:
-        return report.results_table(model_on_data, found, {}, {}, task.units)
-    logged = {name: stored.metric(f"test/{name}") for name in found}
-    different = [f"{name} by {abs(found[name] - logged[name]):.3g}" for name in found if found[name] != logged[name]]
-    verdict = f"Not as logged: {', '.join(different)}." if different else f"All {len(found)} metrics are identical."
-    return f"{report.results_table(model_on_data, found, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
+        return report.results_table(model_on_data, metrics, {}, {}, task.units)
+    logged = {name: stored.metric(f"test/{name}") for name in metrics}
+    different = [f"{name} by {abs(metrics[name] - logged[name]):.3g}" for name in metrics if metrics[name] != logged[name]]
+    verdict = (
+        f"Different from what was logged: {', '.join(different)}."
+        if different
+        else f"All {len(metrics)} metrics are identical."
+    )
+    return f"{report.results_table(model_on_data, metrics, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
 
 
-def _tested_on(data: "Data", other: "Data") -> "Data":
-    """A data set with the test part of another one, which has to be alike."""
+def _with_test_set_of(other: "Data", data: "Data") -> "Data":
+    """Return `data` with the test set of `other`.
+
+    Raises:
+        UserError: their classes or the shapes of their inputs differ.
+    """
     if other.classes != data.classes:
-        raise UserError(f"dataset={other.name} has other classes than {data.name}, which the run learned.")
+        raise UserError(f"dataset={other.name} has other classes than {data.name}, which the run was trained on.")
     if other.test.raw.shape[1:] != data.test.raw.shape[1:] or other.test.raw.dtype != data.test.raw.dtype:
         raise UserError(
             f"dataset={other.name} has inputs {other.test.raw.shape[1:]} of {other.test.raw.dtype}, and {data.name}, which the "
-            f"run learned, {data.test.raw.shape[1:]} of {data.test.raw.dtype}."
+            f"run was trained on, {data.test.raw.shape[1:]} of {data.test.raw.dtype}."
         )
     return dataclasses.replace(data, test=other.test, source=other.source)
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    cli.run_command(main, USAGE)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Outcome(NamedTuple):
-    """What a run has come to.
+class RunResult(NamedTuple):
+    """The result of a run.
 
     Attributes:
-        objective: the monitored validation metric: of the best epoch, or of the last one if that is kept.
-        metrics: of the test part, and what the run has cost.
-        run_id: MLflow's; None as long as MLflow does not answer.
+        objective: the monitored validation metric, of the epoch whose weights are kept: the best one or the last one.
+        metrics: test metrics ("test/accuracy", …), "parameters", "macs" and "seconds".
+        run_id: MLflow's id; None as long as MLflow does not answer.
     """
 
     objective: float
@@ -36,22 +36,22 @@ class Outcome(NamedTuple):
 
 
 def run(
-    chosen: Settings, log_file: str | None = None, quiet: bool = False,
+    settings: Settings, log_file: str | None = None, quiet: bool = False,
     sweep: dict[str, str] | None = None, report_metric: Callable[[float, int], None] | None = None,
-) -> Outcome:  # fmt: skip
-    """Config → data set → task → model → fit → evaluate → report; every stage is told to the record.
+) -> RunResult:  # fmt: skip
+    """Train, test and log one model.
 
     Args:
-        chosen: the checked settings.
-        log_file: a log that is kept with the run.
-        quiet: lines instead of a progress bar.
-        sweep: what it is a job of (`Jobs.sweep`).
-        report_metric: is told the monitored metric after every epoch, and may give the run up.
+        settings: the checked settings.
+        log_file: path of a log file that is stored with the run.
+        quiet: log a line per epoch instead of showing a progress bar.
+        sweep: the sweep that this run is a job of (`JobStore.sweep`).
+        report_metric: called with the monitored metric and the epoch after every epoch; may raise PrunedError.
 
     Raises:
-        PrunedError: the search has given it up.
+        PrunedError: a search has pruned the run.
     """
-    terminal.load_tensorflow()  # takes seconds, so it comes after a mistake in the settings would have been answered
+    terminal.load_tensorflow()  # takes seconds, so it comes after the settings have been checked
     from src import datasets
     from src.export import litert
     from src.tasks import report
@@ -59,114 +59,121 @@ def run(
     from src.training import cost as costs
     from src.training import loop, pruning, strategies
 
-    began = time.perf_counter()
-    strategy = strategies.create(chosen.strategy)
-    log.info("%s, %s", strategies.describe(chosen.strategy, strategy), chosen.training.precision)
-    data = datasets.load(chosen.dataset)
-    loaded = time.perf_counter() - began
-    judge = _judge(chosen, data) if isinstance(chosen.task, Generated) else None
-    began = time.perf_counter() - loaded  # the judge is a run of its own, with seconds of its own
-    chosen, task, model = assemble(chosen, data, strategy, judge)
+    start = time.perf_counter()
+    strategy = strategies.create(settings.strategy)
+    log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
+    data = datasets.load(settings.dataset)
+    loading_seconds = time.perf_counter() - start
+    judge = _reference_classifier(settings, data) if isinstance(settings.task, Generated) else None
+    start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
+    settings, task, model = build_model(settings, data, strategy, judge)
     learner = model
-    if chosen.compression.teacher:
-        learner = loop.student(model, finished_runs.load_teacher(chosen, task), chosen, task, strategy)
+    if settings.compression.teacher:
+        learner = loop.student(model, finished_runs.load_teacher(settings, task), settings, task, strategy)
     example = task.model_inputs(model, task.train.take(1)).inputs
     cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
-        chosen.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
+        settings.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
     )  # fmt: skip
 
     with (
-        lifecycle.training_run(chosen, data, log_file, sweep) as run_logger,
-        loop.explain_out_of_memory(chosen.training),
+        lifecycle.training_run(settings, data, log_file, sweep) as run_logger,
+        loop.explain_out_of_memory(settings.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
         run_logger.log_metrics(cost)
         if judge:
             run_logger.log_reference_classifier(judge)
-        profile_to = f"{scratch}/profile" if chosen.training.profile else None
+        profile_to = f"{scratch}/profile" if settings.training.profile else None
         try:
             objective = loop.fit(
-                learner, chosen, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
+                learner, settings, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
                 checkpoints=run_logger.checkpoint_manager, quiet=quiet, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
-            run_logger.log_metrics({"seconds": time.perf_counter() - began + run_logger.previous_seconds})
+            run_logger.log_metrics({"seconds": time.perf_counter() - start + run_logger.previous_seconds})
             raise
         if profile_to:
             run_logger.log_files(profile_to, "profile")
 
-        predictions = task.predict(model, task.test, chosen.training.batch_size)
+        predictions = task.predict(model, task.test, settings.training.batch_size)
         test, baselines = task.metrics(task.test, predictions), task.baselines()
-        ablations = task.ablations(model, chosen.training.batch_size)
+        ablations = task.ablations(model, settings.training.batch_size)
         run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
-        for kind, others in (("baseline", baselines), ("ablation", ablations)):
-            for other, values in others.items():
-                run_logger.log_metrics({f"{kind}/{other}/{name}": value for name, value in values.items()})
+        for kind, methods in (("baseline", baselines), ("ablation", ablations)):
+            for method, values in methods.items():
+                run_logger.log_metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
         run_logger.log_figures(task.figures(model, predictions))
         run_logger.log_metrics(task.inference_costs(model))
-        if chosen.compression.sparsity:
+        if settings.compression.sparsity:
             run_logger.log_metrics({"sparsity": pruning.sparsity(model)})
-        if chosen.compression.export:
-            measured = litert.export(model, task, chosen.compression, f"{scratch}/litert")
+        if settings.compression.export:
+            litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
             run_logger.log_files(f"{scratch}/litert", "litert")
-            for kind, values in measured.items():
+            for kind, values in litert_metrics.items():
                 run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-            log.info("\n%s", litert.table(measured, chosen.compression.threads))
+            log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
         run_logger.log_weights(model)
         run_logger.log_texts(task.artifacts())
-        if chosen.tracking.log_model:
+        if settings.tracking.log_model:
             run_logger.log_model(task, model, task.test.take(2).raw, data.classes)
 
-        seconds = time.perf_counter() - began + run_logger.previous_seconds
+        seconds = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": seconds})
-        log.info("\n%s\n", report.results_table(chosen.model.name, test, ablations, baselines, task.units))
+        log.info("\n%s\n", report.results_table(settings.model.name, test, ablations, baselines, task.units))
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, run_logger.describe())
     metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
-    return Outcome(objective, metrics, run_logger.run_id)
+    return RunResult(objective, metrics, run_logger.run_id)
 
 
-def assemble(
-    chosen: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "ReferenceClassifier | None"
+def build_model(
+    settings: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "ReferenceClassifier | None"
 ) -> tuple[Settings, "Task", "keras.Model"]:
-    """The task on a data set and the compiled model, before any training; and the settings, with what a language model brings.
+    """Build the task on a data set and the compiled model, before any training.
 
     Args:
-        chosen: the checked settings.
-        data: the data set (`datasets.Data`).
-        strategy: the strategy.
-        judge: of generated images (`tasks.reference_classifier`).
+        settings: the checked settings.
+        data: the data set.
+        strategy: builds the variables of the model.
+        judge: the reference classifier that evaluates generated images.
+
+    Returns:
+        The settings, which take over the tokens of a pretrained language model; the task; the model.
     """
     from src.tasks import registry
     from src.tracking import finished_runs
     from src.training import loop, strategies
 
-    strategies.check_batch(chosen.training.batch_size, strategy)
+    strategies.check_batch(settings.training.batch_size, strategy)
     pretrained = None
-    if chosen.model.pretrained:
-        chosen, pretrained = finished_runs.load_pretrained(chosen)
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, data, chosen.dataset.limit, reference_classifier=judge, pretrained=pretrained)
-    model = loop.build(chosen, task, strategy)
+    if settings.model.pretrained:
+        settings, pretrained = finished_runs.load_pretrained(settings)
+    loop.prepare(settings)
+    task = registry.create(settings.task, data, settings.dataset.limit, reference_classifier=judge, pretrained=pretrained)
+    model = loop.build(settings, task, strategy)
     if pretrained:
         loop.transfer_weights(pretrained.model, model)
-    return chosen, task, model
+    return settings, task, model
 
 
-def _judge(chosen: Settings, data: "Data") -> "ReferenceClassifier":
-    """The classifier that judges generated images: that of a run of its own, which is made if there is none yet."""
+def _reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
+    """The classifier that evaluates generated images, restored from a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock
 
-    wanted = config.judge(chosen)
-    with file_lock(f"judge-{wanted.digest()}"):  # jobs side by side share one
-        found = finished_runs.find_run(wanted)
-        if found is None:
-            log.info("What is generated on %s will be judged by %s, which is trained first.", data.name, wanted.model.name)
-            found = run(wanted, quiet=True).run_id
-            if found is None:
-                raise UserError("The judge is trained, but MLflow does not answer; type the same again when it does.")
-    judge = finished_runs.load_reference_classifier(found, data)
-    log.info("Judge: %s of run %s, %.2f %% of the test images right.", wanted.model.name, found, 100 * judge.accuracy)
+    classifier = config.judge(settings)
+    with file_lock(f"judge-{classifier.digest()}"):  # parallel jobs share one
+        run_id = finished_runs.find_run(classifier)
+        if run_id is None:
+            log.info(
+                "Images on %s are evaluated by a reference classifier, %s, trained first.", data.name, classifier.model.name
+            )
+            run_id = run(classifier, quiet=True).run_id
+            if run_id is None:
+                raise UserError(
+                    "The reference classifier is trained, but MLflow does not answer; type the same again when it does."
+                )
+    judge = finished_runs.load_reference_classifier(run_id, data)
+    log.info("Reference classifier: %s, run %s, test accuracy %.2f %%.", classifier.model.name, run_id, 100 * judge.accuracy)
     return judge

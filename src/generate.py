@@ -1,16 +1,16 @@
-"""What a finished run's model makes: `python -m src.generate run=<id> prompt="To be" number=3`."""
+"""Generates text or images with a finished run's model: `python -m src.generate run=last prompt="To be" number=3`."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
 
-from recipes.kinds import Count, Positive
+from recipes.kinds import Count
 from src import cli, config, terminal
 from src.config.schema import Section
 from src.errors import UserError
@@ -18,147 +18,151 @@ from src.errors import UserError
 if TYPE_CHECKING:
     from src.tasks.image_generation import ImageSampler
 
-LETTERS = ("run", "prompt", "label", "to")  # settings that are taken letter by letter
-FOLDER = Path("mlruns/generated")  # of pictures
-COLUMNS = 8  # of the picture that shows all
+VERBATIM = ("run", "prompt", "label", "to")  # settings whose values are taken as typed; those of the others are YAML
+IMAGE_FOLDER = Path("mlruns/generated")
+GRID_COLUMNS = 8  # of the image that shows all
 
 
-class Wish(Section):
-    """What is to be made, as typed. What is not typed is left to the model."""
+class GenerateOptions(Section):
+    """The settings of this command; what is None is left to the model."""
 
-    run: str  # id of a finished run
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
-    number: Count | None = None  # texts (1), or images (16)
-    # of a model that writes
-    prompt: str | None = None  # what a text begins with
-    length: Count | None = None  # tokens after it (300)
-    # of one that makes its texts or images token by token
-    temperature: Annotated[float, pydantic.Field(ge=0)] | None = None  # 1.0; 0: always the likeliest token
-    top_k: Count | None = None
-    top_p: Annotated[Positive, pydantic.Field(le=1)] | None = None
-    # of a model that makes images
-    label: str | None = None  # name of a class
-    to: str | None = None  # folder that they are written to
-    # of diffusion
-    steps: Count | None = None
-    eta: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
-    guidance: Annotated[float, pydantic.Field(ge=0)] | None = None
+    run: str = Field(description=cli.RUN)
+    seed: int = Field(0, ge=0, lt=2**32, description="of the random numbers (0)")
+    number: Count | None = Field(None, description="how many texts (1) or images (16)")
+    prompt: str | None = Field(None, description="text models: what each text begins with")
+    length: Count | None = Field(None, description="text models: tokens after the prompt (300)")
+    temperature: float | None = Field(None, ge=0, description="token by token: 1.0; 0 always takes the most likely token")
+    top_k: Count | None = Field(None, description="token by token: sample from the k most likely tokens")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="token by token: sample from the most likely tokens of this total probability"
+    )
+    label: str | None = Field(None, description="image models: name of a class (any)")
+    to: str | None = Field(None, description=f"image models: folder for the images ({IMAGE_FOLDER}/<run id>)")
+    steps: Count | None = Field(None, description="diffusion: sampling steps")
+    eta: float | None = Field(None, ge=0, le=1, description="diffusion: 0 samples deterministically (DDIM), 1 as DDPM does")
+    guidance: float | None = Field(None, ge=0, description="diffusion: weight of classifier-free guidance")
 
-    def options(self, known: dict[str, Any], other: Sequence[str]) -> dict[str, Any]:
-        """What of `known` was typed, or else its default.
+    def sampling_options(self, defaults: Mapping[str, Any], other_settings: Sequence[str]) -> dict[str, Any]:
+        """Return what was typed for each sampling option of a model, or else its default.
 
         Args:
-            known: {name: default} of what a model can be told.
-            other: names of what else may be typed.
+            defaults: {option: default} of the model.
+            other_settings: names of the other settings that fit this kind of model.
 
         Raises:
-            UserError: something else was typed.
+            UserError: a setting was typed that does not fit the model.
         """
         typed = {name for name, value in self if value is not None}
-        strange = sorted(typed - set(known) - {"run", "seed", "number", *other})
-        if strange:
-            taken = ", ".join(["seed", "number", *other, *known])
-            raise UserError(f"The model of run={self.run} takes no '{strange[0]}'; it takes: {taken}.")
-        return {name: getattr(self, name) if name in typed else default for name, default in known.items()}
+        unfit = sorted(typed - set(defaults) - {"run", "seed", "number", *other_settings})
+        if unfit:
+            available = ", ".join(["seed", "number", *other_settings, *defaults])
+            raise UserError(f"The model of run={self.run} takes no '{unfit[0]}'; it takes: {available}.")
+        return {name: getattr(self, name) if name in typed else default for name, default in defaults.items()}
 
 
-def main() -> int:
-    """The command line."""
-    for text in generate(read(sys.argv[1:])):
+USAGE = cli.Usage(
+    "python -m src.generate run=<run> [setting=value …]",
+    "Generate text or images with a finished run's model. The same settings give the same result.",
+    ['python -m src.generate run=last prompt="To be" number=3', "python -m src.generate run=gan_mnist-seed0 label=7 to=sevens"],
+    {name: field.description or "" for name, field in GenerateOptions.model_fields.items()},
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    for text in generate(parse_options(arguments)):
         print(text, end="\n\n")
     return 0
 
 
-def read(arguments: Sequence[str]) -> Wish:
-    """The wish that a command line states.
+def parse_options(arguments: Sequence[str]) -> GenerateOptions:
+    """Parse the arguments of the command.
 
     Raises:
-        UserError: a word is no key=value, a key is not known, or a value is out of range.
+        UserError: an argument is not of the form key=value, a key is not valid, or a value is out of range.
     """
-    plain = [word for word in arguments if "=" not in word]
-    if plain:
-        raise UserError(f"'{plain[0]}' cannot be read; write key=value, like run=<id>.")
-    pairs = [word.partition("=") for word in arguments]
+    typed = cli.parse_key_values(arguments, USAGE.settings, required=["run"])
     try:
-        return Wish.model_validate({key: value if key in LETTERS else _value(value) for key, _, value in pairs})
+        return GenerateOptions.model_validate(
+            {key: value if key in VERBATIM else _parse_yaml(value) for key, value in typed.items()}
+        )
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        match first["type"]:
-            case "extra_forbidden":
-                raise UserError(f"There is no setting '{key}'; known: {', '.join(Wish.model_fields)}.") from None
-            case "missing":
-                raise UserError(f"The setting '{key}' is missing; write {key}=<id>.") from None
-        raise UserError(config.must_be(key, first)) from None
+        raise UserError(config.must_be(".".join(map(str, first["loc"])), first)) from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"A value cannot be read: {str(error).splitlines()[0]}.") from None
 
 
-def _value(typed: str) -> Any:
-    """A number, true, false or null, as YAML reads it."""
-    return OmegaConf.create(f"value: {typed}").value
+def _parse_yaml(value: str) -> Any:
+    """A number, true, false or null, as Hydra would read it."""
+    return OmegaConf.create(f"value: {value}").value
 
 
-def generate(wish: Wish) -> list[str]:
-    """The texts that were wished for, or the paths of the pictures; the same wish brings the same.
+def generate(options: GenerateOptions) -> list[str]:
+    """Generate texts or images.
+
+    Returns:
+        The texts; of images a line that says where they are.
 
     Raises:
-        UserError: there is no such run, it is not one of a model that generates, or not one of what was wished for.
+        UserError: there is no such run, its model does not generate, or a setting does not fit the model.
     """
     from src.tracking.finished_runs import FinishedRun
+    from src.tracking.run_lookup import find_run_id
 
-    stored = FinishedRun(wish.run, "run")
-    chosen = stored.settings
+    stored = FinishedRun(find_run_id(options.run), "run")
+    settings = stored.settings
     terminal.load_tensorflow()
     from src.tasks import registry
     from src.tasks.language_modeling import TextGenerator
 
-    other = UserError(
-        f"run={wish.run} was made with another version of this project; choose a run that was made with this one."
-    )
-    task = registry.GENERATORS.get(chosen.task.name)
+    task = registry.GENERATORS.get(settings.task.name)
     if task is None:
-        makers = ", ".join(registry.GENERATORS)
-        raise UserError(f"run={wish.run} learned {chosen.task.name} and generates nothing; choose one of {makers}.")
+        tasks = ", ".join(registry.GENERATORS)
+        raise UserError(
+            f"run={options.run} learned {settings.task.name} and generates nothing; choose a run of one of {tasks}."
+        )
     try:
-        maker = task.from_run(chosen, stored.load_text(task.ARTIFACT), stored.load_weights)
-    except (TypeError, ValueError) as error:  # a recipe with other hyperparameters
-        raise other from error
-    if isinstance(maker, TextGenerator):
-        how = wish.options(maker.defaults, ["prompt", "length"])
-        return maker.generate(wish.prompt or "", wish.number or 1, wish.length or 300, wish.seed, **how)
-    return _pictures(wish, maker)
+        generator = task.from_run(settings, stored.load_text(task.ARTIFACT), stored.load_weights)
+    except (TypeError, ValueError) as error:  # the recipe had other hyperparameters, or other weights
+        raise UserError(
+            f"run={options.run} was made with another version of this project; choose a run that was made with this one."
+        ) from error
+    if isinstance(generator, TextGenerator):
+        sampling = options.sampling_options(generator.defaults, ["prompt", "length"])
+        return generator.generate(options.prompt or "", options.number or 1, options.length or 300, options.seed, **sampling)
+    folder = Path(options.to) if options.to else IMAGE_FOLDER / stored.run_id
+    return [_write_images(options, generator, folder)]
 
 
-def _pictures(wish: Wish, painter: "ImageSampler") -> list[str]:
-    """Writes each image, and one that shows them all; their paths."""
+def _write_images(options: GenerateOptions, generator: "ImageSampler", folder: Path) -> str:
+    """Write each image to a file of its own, and all of them to `all.png`; return a line that says so."""
     import numpy as np
     from matplotlib import image
 
     from src.tasks.image_generation import ANY_CLASS, image_grid
 
-    how = wish.options(painter.defaults, ["label", "to"])
+    sampling = options.sampling_options(generator.defaults, ["label", "to"])
     label = ANY_CLASS
-    if wish.label is not None:
-        if not painter.conditional:
-            raise UserError(f"The model of run={wish.run} was not told the classes, so it takes no label; leave it out.")
-        if wish.label not in painter.classes:
-            raise UserError(f"There is no label '{wish.label}'; known: {', '.join(painter.classes)}.")
-        label = painter.classes.index(wish.label)
+    if options.label is not None:
+        if not generator.conditional:
+            raise UserError(f"The model of run={options.run} was trained without labels, so it takes no label; leave it out.")
+        if options.label not in generator.classes:
+            raise UserError(f"There is no label '{options.label}'; available: {', '.join(generator.classes)}.")
+        label = generator.classes.index(options.label)
     try:
-        images = painter.sample(np.full(wish.number or 16, label), wish.seed, **how)
+        images = generator.sample(np.full(options.number or 16, label), options.seed, **sampling)
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    folder = Path(wish.to) if wish.to else FOLDER / wish.run
     folder.mkdir(parents=True, exist_ok=True)
     digits = len(str(len(images) - 1))
-    pictures = {f"{n:0{digits}}.png": each for n, each in enumerate(images)}
-    pictures["all.png"] = image_grid(images, min(COLUMNS, len(images)))
-    for name, picture in pictures.items():
-        rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    files = {f"{index:0{digits}}.png": single for index, single in enumerate(images)}
+    files["all.png"] = image_grid(images, min(GRID_COLUMNS, len(images)))
+    for name, pixels in files.items():
+        rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
         image.imsave(folder / name, rgb)
-    return [f"{len(images)} images, and all of them in one: {folder / 'all.png'}"]
+    return f"{len(images)} images, and all of them in one: {folder / 'all.png'}"
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    cli.run_command(main, USAGE)

@@ -1,54 +1,76 @@
-"""Runs again what a run recorded, and compares: `python -m src.reproduce run=<id>`."""
+"""Repeats a finished run and compares the metrics: `python -m src.reproduce run=last`."""
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from src import cli, terminal
 from src.errors import UserError
 
-COSTS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # say nothing about what was learned
+TIMING_METRICS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # never the same twice
+
+USAGE = cli.Usage(
+    "python -m src.reproduce run=<run>",
+    "Repeat a finished run with the settings that it recorded. Lists what has changed since (code, versions, data, device) and "
+    "the metrics that differ at any step; the exit status is 1 if one does.",
+    ["python -m src.reproduce run=last", "python -m src.reproduce run=cnn_mnist-seed0"],
+    {"run": cli.RUN},
+)
 
 
-def main() -> int:
-    """The command line. The status is 1 if a metric differs."""
-    return min(reproduce(**cli.pairs(sys.argv[1:], ("run",))), 1)
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status is 1 if a metric differs."""
+    return min(reproduce(**cli.parse_key_values(arguments, USAGE.settings, required=["run"])), 1)
 
 
 def reproduce(run: str) -> int:
-    """Says what is not as it was, runs, and says which metrics differ; returns how many do.
+    """Print what has changed since a run, repeat it, and print the metrics that differ.
+
+    Args:
+        run: a finished run: its id, a prefix of it, its name, or `last`.
+
+    Returns:
+        The number of metrics that differ.
 
     Raises:
         UserError: there is no such run, or its settings are not those of this version.
     """
     from src.tracking.finished_runs import FinishedRun
+    from src.tracking.run_lookup import find_run_id
 
-    stored = FinishedRun(run, "run")
-    chosen = stored.settings
+    stored = FinishedRun(find_run_id(run), "run")
+    settings = stored.settings
     terminal.load_tensorflow()
     from src import datasets
     from src import experiment as runs
     from src.tracking.training_logger import provenance_of
     from src.training import strategies
 
-    strategies.create(chosen.strategy)  # before TensorFlow uses a device
-    here, there = provenance_of(datasets.load(chosen.dataset)), stored.provenance()
-    changed = {name: (there.get(name), here.get(name)) for name in sorted(here | there) if there.get(name) != here.get(name)}
-    print("Nothing has changed since: code, versions, data, device." if not changed else "Not as it was:")
-    for name, (then, now) in changed.items():
-        print(f"  {name}: {then} then, {now} now", flush=True)
-    found = runs.run(chosen.model_copy(update={"resume": "never"}), quiet=True).run_id
-    if found is None:
+    strategies.create(settings.strategy)  # before TensorFlow uses a device
+    now, then = provenance_of(datasets.load(settings.dataset)), stored.provenance()
+    changed = [name for name in sorted(now | then) if then.get(name) != now.get(name)]
+    print("Changed since then:" if changed else "Nothing has changed since then: code, versions, data, device.")
+    for name in changed:
+        print(f"  {name}: {then.get(name)} then, {now.get(name)} now", flush=True)
+    run_id = runs.run(settings.model_copy(update={"resume": "never"}), quiet=True).run_id
+    if run_id is None:
         raise UserError(
             "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.sync"
         )
-    return compare(stored.metric_history(), FinishedRun(found, "run").metric_history())
+    return compare_histories(stored.metric_history(), FinishedRun(run_id, "run").metric_history())
 
 
-def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:
-    """Prints, of every metric, whether its history is the same, or by how much it is not."""
+def compare_histories(then: Mapping[str, list], now: Mapping[str, list]) -> int:
+    """Print each metric whose history differs, and by how much its last value does.
+
+    Args:
+        then: {metric: [(step, value), …]} of the first run; system metrics and timings are left out.
+        now: of the second run.
+
+    Returns:
+        The number of metrics that differ.
+    """
     different = 0
     for name in sorted(then.keys() | now.keys()):
-        if name.startswith("system/") or name.rpartition("/")[2] in COSTS or then.get(name) == now.get(name):
+        if name.startswith("system/") or name.rpartition("/")[2] in TIMING_METRICS or then.get(name) == now.get(name):
             continue
         different += 1
         before, after = (history[name][-1][1] if name in history else None for history in (then, now))
@@ -59,4 +81,4 @@ def compare(then: Mapping[str, list], now: Mapping[str, list]) -> int:
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    cli.run_command(main, USAGE)

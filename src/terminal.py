@@ -1,4 +1,4 @@
-"""What a process writes to its terminal: its log, and of libraries only what matters."""
+"""What a process writes to its terminal: its log, and no noise from libraries."""
 
 import contextlib
 import logging
@@ -11,23 +11,22 @@ from src.redaction import RedactingFormatter
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow and lets it look for devices, keeping to itself what its libraries write to stderr meanwhile.
+    """Import TensorFlow and initialize its devices without the messages that its libraries write to stderr.
 
-    They write some of it before any setting (TF_CPP_MIN_LOG_LEVEL) is read: on oneDNN, on the CPU, on GPUs that are not
-    there. If loading fails, all that was kept is shown.
+    Some of these (on oneDNN, the CPU, missing GPUs) come before TF_CPP_MIN_LOG_LEVEL is read. They are shown if loading fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the same messages, later
-    if threads := os.environ.get("OMP_NUM_THREADS"):  # what joblib and Ray give to each job that runs beside others
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # which joblib and Ray set for each of several parallel jobs
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ.setdefault(name, threads)
-    with quiet():
+    with capture_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
 
 
 def log_to_terminal() -> None:
-    """What Hydra does for `src.run`, for the other commands."""
+    """Log to stdout: this project's messages from INFO on, warnings of libraries. `src.run` replaces it by Hydra's logging."""
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(RedactingFormatter("%(message)s"))
     logging.basicConfig(handlers=[terminal], level=logging.WARNING)
@@ -36,25 +35,25 @@ def log_to_terminal() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def begin_lines_with(prefix: str) -> None:
-    """Tells apart, in one terminal, what jobs say that run side by side."""
+def prefix_log_lines(prefix: str) -> None:
+    """Put a prefix before each line of the log in the terminal, which tells parallel jobs apart."""
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:  # not the file
             handler.setFormatter(RedactingFormatter(f"{prefix}%(message)s"))
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps back what anything in this process, libraries in C++ as well, writes to stderr; shows it if something fails."""
+def capture_stderr() -> Iterator[None]:
+    """Capture what this process, C++ libraries included, writes to stderr in the block; print it if the block raises."""
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
-            kept.seek(0)
-            os.write(terminal, kept.read())
+            captured.seek(0)
+            os.write(terminal, captured.read())
             raise
         finally:
             sys.stderr.flush()

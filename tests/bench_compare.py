@@ -1,4 +1,4 @@
-"""Time of a comparison of a thousand runs: `python -m tests.bench_compare`. It prints times, and asserts nothing about them."""
+"""How long a comparison of a thousand runs takes: `python -m tests.bench_compare`. It prints, and asserts nothing."""
 
 import os
 import random
@@ -20,24 +20,24 @@ RUNS, SEEDS, EPOCHS = 1000, 5, 30
 RECIPES = ("cnn", "rnn", "lstm", "transformer", "resnet")
 
 
-def create_runs(uri: str, number: int = RUNS) -> None:
-    """Create finished runs like those of this project, with random results."""
-    client, generator = mlflow.MlflowClient(uri), random.Random(0)
+def create_runs(uri: str, runs: int = RUNS) -> None:
+    """Finished runs as this project leaves them, of results that are drawn."""
+    client, draw = mlflow.MlflowClient(uri), random.Random(0)
     experiment = client.create_experiment("digits")
-    test_set = DatasetInput(Dataset("digits", "0" * 32, "code", "{}"), [InputTag(MLFLOW_DATASET_CONTEXT, "test")])
+    digest = DatasetInput(Dataset("digits", "0" * 32, "code", "{}"), [InputTag(MLFLOW_DATASET_CONTEXT, "test")])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        defaults = {name: config.checked(compose("config", [f"model={name}", "dataset=digits"])).flat() for name in RECIPES}
-    for index in range(number):
-        recipe, rate = RECIPES[index // SEEDS % len(RECIPES)], 1e-4 * (1 + index // SEEDS // len(RECIPES))
-        settings = defaults[recipe] | {"seed": index % SEEDS, "optimizer.learning_rate": rate}
-        run = client.create_run(experiment, start_time=index)
-        accuracy = generator.gauss(0.95, 0.01)
-        values = {"test/accuracy": accuracy, "test/nll": 0.1, "baseline/logistic_regression/accuracy": 0.97, "seconds": 9.0}
-        values |= {f"system/{monitor}": 1.0 for monitor in range(10)}
-        metrics = [Metric(name, value, index, 0) for name, value in values.items()]
-        metrics += [Metric("val/accuracy", accuracy * (1 - 0.5**epoch), index, epoch) for epoch in range(1, EPOCHS + 1)]
-        client.log_batch(run.info.run_id, metrics, [Param(name, str(value)) for name, value in settings.items()])
-        client.log_inputs(run.info.run_id, datasets=[test_set])
+        plain = {name: config.checked(compose("config", [f"model={name}", "dataset=digits"])).flat() for name in RECIPES}
+    for number in range(runs):
+        recipe, rate = RECIPES[number // SEEDS % len(RECIPES)], 1e-4 * (1 + number // SEEDS // len(RECIPES))
+        settings = plain[recipe] | {"seed": number % SEEDS, "optimizer.learning_rate": rate}
+        run = client.create_run(experiment, start_time=number)
+        accuracy = draw.gauss(0.95, 0.01)
+        metrics = {"test/accuracy": accuracy, "test/nll": 0.1, "baseline/logistic_regression/accuracy": 0.97, "seconds": 9.0}
+        metrics |= {f"system/{number}": 1.0 for number in range(10)}
+        points = [Metric(name, value, number, 0) for name, value in metrics.items()]
+        points += [Metric("val/accuracy", accuracy * (1 - 0.5**epoch), number, epoch) for epoch in range(1, EPOCHS + 1)]
+        client.log_batch(run.info.run_id, points, [Param(name, str(value)) for name, value in settings.items()])
+        client.log_inputs(run.info.run_id, datasets=[digest])
         client.set_terminated(run.info.run_id)
 
 
@@ -53,12 +53,14 @@ def main() -> None:
             ["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn optimizer.learning_rate=1e-4"],
         ):
             start = time.perf_counter()
-            process = subprocess.run(
+            done = subprocess.run(
                 [sys.executable, "-m", "src.compare", *arguments],
                 cwd=folder, env=environment, capture_output=True, text=True, check=True,
             )  # fmt: skip
-            seconds = time.perf_counter() - start
-            print(f"{seconds:5.2f} s  {len(process.stdout):9,} characters  compare {' '.join(arguments)}", flush=True)
+            print(
+                f"{time.perf_counter() - start:5.2f} s  {len(done.stdout):9,} characters  compare {' '.join(arguments)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

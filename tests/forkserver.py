@@ -71,7 +71,7 @@ def _import() -> None:
     from src import terminal
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as terminal.load_tensorflow sets it
-    with terminal.quiet():
+    with terminal.capture_stderr():
         import tensorflow  # noqa: F401
     # What src.run, evaluate, generate, reproduce, compare and sync import; not those themselves, which have yet to run.
     from src.comparison import html  # noqa: F401

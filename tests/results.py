@@ -49,10 +49,12 @@ def reached() -> list[groups.Group]:
     """
     found = []
     wanted = {name: {key: str(value) for key, value in settings_of(f"experiment={name}").items()} for name in EXPERIMENTS}
-    for group in groups.grouped(load_summaries()):
+    for group in groups.group_runs(load_summaries()):
         settings = wanted.get(group.settings.get("experiment"), {})
         same = all(
-            group.settings.get(name, value) == value for name, value in settings.items() if not name.startswith(groups.CHANCE)
+            group.settings.get(name, value) == value
+            for name, value in settings.items()
+            if not name.startswith(groups.NUISANCE_SETTINGS)
         )
         if settings and same and len(group.runs) == SEEDS:
             found.append(group)
@@ -72,7 +74,7 @@ def said(group: groups.Group) -> tuple[str, str]:
     measured = metric.removeprefix("test/").replace("_", " ")
     measured = measured.upper() if measured in ("bleu", "fid", "mae", "nll") else measured
     cost = f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):,.0f} s"
-    return f"{measured} {tables.spread(group, metric)}{beside}", cost
+    return f"{measured} {tables.mean_and_sd(group, metric)}{beside}", cost
 
 
 def write_head(group: groups.Group) -> None:
@@ -102,7 +104,7 @@ def write_tables(found: Sequence[groups.Group]) -> None:
     boards = [
         board
         for dataset in sorted({group.settings["dataset.name"] for group in found})
-        for board in groups.boards([run for run in runs if run.settings["dataset.name"] == dataset], METRICS.get(dataset))
+        for board in groups.leaderboards([run for run in runs if run.settings["dataset.name"] == dataset], METRICS.get(dataset))
     ]
     for name in READMES:
         page = (ROOT / name).read_text(encoding="utf-8")
@@ -121,7 +123,7 @@ def write_ten(found: Sequence[groups.Group]) -> None:
             for number, line in enumerate(lines):
                 if line.startswith("| <img") and f"`{group.name}`" in line:
                     *rest, reached, cost, beside = line.split(" | ")
-                    reached = re.sub(MEAN, tables.spread(group, metric), reached)
+                    reached = re.sub(MEAN, tables.mean_and_sd(group, metric), reached)
                     cost = re.sub(NUMBER, "{}", cost).format(*costs)
                     if metric == "test/fid":  # whose floor is measured too
                         beside = re.sub(NUMBER, format_value(group.baseline(metric)[1], metric), beside)

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from src import run, terminal
+from src import cli, run, terminal
 
 PROGRESS_FILE = "progress"
 EPOCHS = 4  # of the run that gets the fault
@@ -44,7 +44,7 @@ def main(fault: str, fault_step: int) -> None:
         original_fsync(descriptor)
 
     callbacks.FailOnNaN.on_train_batch_end, os.fsync = on_train_batch_end, fsync
-    run.main()
+    cli.run_command(run.main)
 
 
 def _send_signal(number: int):

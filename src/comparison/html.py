@@ -1,4 +1,4 @@
-"""Leaderboards as a page for a browser, with learning curves."""
+"""Leaderboards as an HTML page, with learning curves."""
 
 import io
 import math
@@ -7,11 +7,11 @@ from html import escape
 
 from matplotlib.figure import Figure
 
-from src.comparison.groups import Board, Group
-from src.comparison.tables import rows, title
+from src.comparison.groups import Group, Leaderboard
+from src.comparison.tables import heading_and_rows, title
 from src.tracking.run_summaries import metric_histories
 
-CURVES = 10  # groups of a board whose learning curves are drawn
+MAX_CURVES = 10  # groups of a leaderboard whose learning curves are drawn
 STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:80em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
     "td,th{padding:3px 10px;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}"
@@ -27,46 +27,46 @@ document.querySelectorAll("th").forEach(th => th.addEventListener("click", () =>
 """
 
 
-def page(boards: Sequence[Board]) -> str:
-    """An HTML page that needs nothing from elsewhere: tables that can be sorted, and learning curves."""
-    parts = []
+def page(boards: Sequence[Leaderboard]) -> str:
+    """A self-contained HTML page: tables that can be sorted, and learning curves."""
+    sections = []
     for board in boards:
-        head, body = rows(board)
-        cells = "".join(_row(board, group, row) for group, row in zip(board.groups, body))
-        parts.append(
-            f"<h2>{escape(title(board))}</h2><table><thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"
-            f"</thead><tbody>{cells}</tbody></table>{_curves(board)}"
+        heading, rows = heading_and_rows(board)
+        cells = "".join(_row(board, group, row) for group, row in zip(board.groups, rows))
+        sections.append(
+            f"<h2>{escape(title(board))}</h2><table><thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in heading)}</tr>"
+            f"</thead><tbody>{cells}</tbody></table>{_learning_curves(board)}"
         )
     return (
-        f'<!doctype html><html><head><meta charset="utf-8"><title>Runs, compared</title><style>{STYLE}</style></head>'
-        f"<body><h1>Runs, compared</h1>{''.join(parts)}<script>{SORT}</script></body></html>"
+        f'<!doctype html><html><head><meta charset="utf-8"><title>Comparison of runs</title><style>{STYLE}</style></head>'
+        f"<body><h1>Comparison of runs</h1>{''.join(sections)}<script>{SORT}</script></body></html>"
     )
 
 
-def _row(board: Board, group: Group, row: Sequence[str]) -> str:
+def _row(board: Leaderboard, group: Group, row: Sequence[str]) -> str:
     baseline = group.baseline(board.metric)
     values = {1: group.mean(board.metric), 3: baseline[1] if baseline else math.nan}
     cells = []
     for column, cell in enumerate(row):
-        plain = values.get(column, cell.replace(",", ""))
-        cells.append(f'<td data-value="{escape(str(plain))}">{escape(cell)}</td>')
+        sort_value = values.get(column, cell.replace(",", ""))
+        cells.append(f'<td data-value="{escape(str(sort_value))}">{escape(cell)}</td>')
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _curves(board: Board) -> str:
-    """How the metric went on the validation part, or the loss, where that is not measured; a line for each seed."""
-    measured = f"val/{board.metric.rpartition('/')[2]}"
-    shown = board.groups[:CURVES]
-    if not any(measured in run.metrics for group in shown for run in group.runs):
-        measured = "val/loss"
+def _learning_curves(board: Leaderboard) -> str:
+    """The metric on the validation set, or the loss where that is not logged, after each epoch; a line for each seed: SVG."""
+    metric = f"val/{board.metric.rpartition('/')[2]}"
+    shown = board.groups[:MAX_CURVES]
+    if not any(metric in run.metrics for group in shown for run in group.runs):
+        metric = "val/loss"
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for number_, group in enumerate(shown):
-        for first, points in enumerate(metric_histories(group.runs, measured).values()):
+    for index, group in enumerate(shown):
+        for seed_index, points in enumerate(metric_histories(group.runs, metric).values()):
             steps, values = zip(*points)
-            label = None if first else (group.title if len(group.title) < 60 else f"{group.title[:57]}…")
-            axes.plot(steps, values, color=f"C{number_}", alpha=0.8, marker="." if len(points) < 2 else None, label=label)
-    axes.set(xlabel="epoch", ylabel=measured)
+            label = None if seed_index else (group.title if len(group.title) < 60 else f"{group.title[:57]}…")
+            axes.plot(steps, values, color=f"C{index}", alpha=0.8, marker="." if len(points) < 2 else None, label=label)
+    axes.set(xlabel="epoch", ylabel=metric)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=9)

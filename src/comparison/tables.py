@@ -1,4 +1,4 @@
-"""How leaderboards are written: for the terminal, as Markdown or CSV."""
+"""Formats leaderboards for the terminal, as Markdown or CSV."""
 
 import csv
 import io
@@ -6,20 +6,20 @@ import math
 from collections.abc import Sequence
 
 from src import metrics
-from src.comparison.groups import Board, Group
+from src.comparison.groups import Group, Leaderboard
 
-COSTS = {  # columns of what a result costs: metric in MLflow, how it is written
-    "parameters": ("parameters", "{:,.0f}"),
-    "MACs": ("macs", "{:,.0f}"),
-    "seconds": ("seconds", "{:,.0f}"),
-    "joules": ("joules", "{:,.0f}"),
-    "examples/s": ("examples_per_second", "{:,.0f}"),
+COSTS = {  # {heading: metric} of what a result costs
+    "parameters": "parameters",
+    "MACs": "macs",
+    "seconds": "seconds",
+    "joules": "joules",
+    "examples/s": "examples_per_second",
 }
 
 
-def spread(group: Group, metric: str) -> str:
-    """Mean ± standard deviation over the seeds."""
-    mean, deviation = group.mean(metric), group.deviation(metric)
+def mean_and_sd(group: Group, metric: str) -> str:
+    """Mean ± standard deviation over the seeds; the mean alone of a single one."""
+    mean, deviation = group.mean(metric), group.standard_deviation(metric)
     if math.isnan(deviation):
         return metrics.format_value(mean, metric)
     if metrics.is_percentage(metric):
@@ -27,67 +27,70 @@ def spread(group: Group, metric: str) -> str:
     return f"{metrics.format_value(mean, metric)} ± {deviation:,.{metrics.decimals(mean)}f}"
 
 
-def rows(board: Board) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a board; columns of costs that no run has are left out."""
-    costs = {head: how for head, how in COSTS.items() if any(len(group.values(how[0])) for group in board.groups)}
-    head = ["recipe", board.metric, "seeds", "without deep learning", *costs]
-    body = []
+def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """The cells of a leaderboard, without the costs that no run has."""
+    costs = {heading: cost for heading, cost in COSTS.items() if any(len(group.values(cost)) for group in board.groups)}
+    heading = ["recipe", board.metric, "seeds", "baseline", *costs]
+    rows = []
     for group in board.groups:
         baseline = group.baseline(board.metric)
-        body.append([
+        rows.append([
             group.title,
-            spread(group, board.metric),
+            mean_and_sd(group, board.metric),
             str(len(group.values(board.metric))),
             f"{metrics.format_value(baseline[1], board.metric)} ({baseline[0]})" if baseline else "–",
-            *("–" if math.isnan(group.mean(name)) else form.format(group.mean(name)) for name, form in costs.values()),
+            *("–" if math.isnan(group.mean(cost)) else f"{group.mean(cost):,.0f}" for cost in costs.values()),
         ])  # fmt: skip
-    return head, body
+    return heading, rows
 
 
-def title(board: Board) -> str:
-    """What a board shows."""
+def title(board: Leaderboard) -> str:
+    """The data set, the task and the metric of a leaderboard."""
     better = "lower" if metrics.lower_is_better(board.metric) else "higher"
     return f"{board.dataset}, {board.task}: {board.metric}, {better} is better"
 
 
-def text(boards: Sequence[Board]) -> str:
-    """For a terminal."""
-    parts = []
+def text(boards: Sequence[Leaderboard]) -> str:
+    """Leaderboards for the terminal."""
+    sections = []
     for board in boards:
-        head, body = rows(board)
-        widths = [max(len(row[column]) for row in [head, *body]) for column in range(len(head))]
+        heading, rows = heading_and_rows(board)
+        widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-            for row in [head, *body]
+            for row in [heading, *rows]
         ]
-        parts.append("\n".join([title(board), "", *lines]))
-    return "\n\n\n".join(parts)
+        sections.append("\n".join([title(board), "", *lines]))
+    return "\n\n\n".join(sections)
 
 
-def markdown(boards: Sequence[Board]) -> str:
-    """Tables."""
-    parts = []
+def markdown(boards: Sequence[Leaderboard]) -> str:
+    """Leaderboards as Markdown tables."""
+    sections = []
     for board in boards:
-        head, body = rows(board)
-        lines = [f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body]]
-        parts.append("\n".join([f"{title(board)}:", "", *lines]))
-    return "\n\n".join(parts) + "\n"
+        heading, rows = heading_and_rows(board)
+        lines = [f"| {' | '.join(row)} |" for row in [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]]
+        sections.append("\n".join([f"{title(board)}:", "", *lines]))
+    return "\n\n".join(sections) + "\n"
 
 
-def comma_separated(boards: Sequence[Board]) -> str:
-    """A line for each group, numbers as they are."""
-    costs = [name for name, _ in COSTS.values()]
-    head = ["dataset", "task", "recipe", "name", "differences", "metric", "mean", "standard_deviation", "seeds", "baseline"]
+def csv_text(boards: Sequence[Leaderboard]) -> str:
+    """Leaderboards as CSV: a line for each group, numbers unrounded."""
+    heading = ["dataset", "task", "recipe", "name", "differences", "metric", "mean", "standard_deviation", "seeds", "baseline"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*head, "baseline_name", *costs, "run_ids"])
+    writer.writerow([*heading, "baseline_name", *COSTS.values(), "run_ids"])
     for board in boards:
+        metric = board.metric
         for group in board.groups:
-            name, reached = group.baseline(board.metric) or ("", math.nan)
-            particular = " ".join(f"{key}={value}" for key, value in group.differences.items())
-            measured = [group.mean(board.metric), group.deviation(board.metric), len(group.values(board.metric)), reached]
-            found = [group.mean(cost) for cost in costs]
-            ids = " ".join(run.run_id for run in group.runs)
-            row = [board.dataset, board.task, group.recipe, group.name, particular, board.metric, *measured, name, *found, ids]
+            baseline_name, baseline = group.baseline(metric) or ("", math.nan)
+            row = [
+                board.dataset, board.task, group.recipe, group.name,
+                " ".join(f"{key}={value}" for key, value in group.differences.items()),
+                metric, group.mean(metric), group.standard_deviation(metric), len(group.values(metric)),
+                baseline, baseline_name,
+                *(group.mean(cost) for cost in COSTS.values()),
+                " ".join(run.run_id for run in group.runs),
+            ]  # fmt: skip
             writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
     return file.getvalue()

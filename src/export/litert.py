@@ -44,7 +44,7 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
     metrics = {}
     for kind in ("float", "int8"):
         path = Path(folder) / f"model_{kind}.tflite"
-        with terminal.quiet():  # converter and interpreter print their own settings
+        with terminal.capture_stderr():  # converter and interpreter print their own settings
             flatbuffer = to_float(function) if kind == "float" else to_int8(function, calibration, settings.per_channel)
             path.write_bytes(_strip_names(flatbuffer))
             metrics[kind] = measure(path, task, settings.threads)

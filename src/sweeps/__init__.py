@@ -1,10 +1,10 @@
-"""Many jobs as one: what they have come to, which one is tried next, and where they run.
+"""Sweeps: many jobs as one run, where each runs, and searches that choose the next one by the results so far.
 
-parent_run      a run in MLflow with its jobs below it
-worker          a job, in whatever process it runs
-job_store       how each has ended, in files that outlive every process
-report          which was best, and what each parameter does
-optuna_sweeper  hydra/sweeper=optuna: which job is tried next, and which is given up
+parent_run      the sweep's own run in MLflow, with its jobs below it
+worker          runs a job, in whatever process
+job_store       the results of the jobs, in files that outlive every process
+report          the table of results, and what each parameter does
+optuna_sweeper  hydra/sweeper=optuna: which job is tried next, and which is pruned
 ray_launcher    hydra/launcher=ray: jobs on a Ray cluster
-plugins         makes Hydra know the two of them
+plugins         registers the two with Hydra
 """

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep have come to: files that outlive every process, which the sweep reads when it is typed again."""
+"""The results of a sweep's jobs, in files that outlive every process: a sweep that is typed again resumes from them."""
 
 import dataclasses
 import json
@@ -11,20 +11,20 @@ import filelock
 
 from src.config.command_line import COMMAND
 
-VARIABLE = "SWEEP_FOLDER"  # of the environment, which tells a job, in whatever process it runs, which sweep it belongs to
+FOLDER_VARIABLE = "SWEEP_FOLDER"  # environment variable: the folder of the sweep that this process runs a job of
 
 
 @dataclass(frozen=True)
-class Job:
+class JobResult:
     """How a job has ended.
 
     Attributes:
-        overrides: what it was asked for: {"model": "cnn", …}.
-        objective: the monitored metric; None if it has not finished.
-        metrics: of the test part, and what the run cost.
+        overrides: of the job: {"model": "cnn", …}.
+        objective: the monitored metric; None if the job has not finished.
+        metrics: test metrics, and what the run cost.
         run_id: MLflow's; None if MLflow has not answered.
-        failure: why it has failed.
-        pruned: why it was given up before its end.
+        failure: why the job has failed; None unless it has.
+        pruned: why a search has pruned the job; None unless it has.
     """
 
     overrides: Mapping[str, str]
@@ -35,93 +35,106 @@ class Job:
     pruned: str | None = None
 
     @property
-    def reached(self) -> float:
-        """The monitored metric of a job that has finished."""
+    def final_objective(self) -> float:
+        """The monitored metric of a job that has finished.
+
+        Raises:
+            ValueError: it has not.
+        """
         if self.objective is None:
             raise ValueError(f"The job with {dict(self.overrides)} has not finished.")
         return self.objective
 
     def value(self, objective: str) -> float:
-        """Of the metric that is improved, or of what the run cost: parameters, macs, seconds."""
-        return self.metrics.get(objective, self.reached)
+        """The value of an objective: the monitored metric, or a cost: parameters, macs, seconds."""
+        return self.metrics.get(objective, self.final_objective)
 
 
-class Jobs:
-    """The jobs of a sweep that have ended, in a folder.
+class JobStore:
+    """The results of the jobs of a sweep that have ended, one file each.
 
     Args:
-        folder: with a file for each.
+        folder: where the files are.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @classmethod
-    def current(cls) -> "Jobs | None":
-        """Those of the sweep that this process runs a job of."""
-        folder = os.environ.get(VARIABLE)
+    def current(cls) -> "JobStore | None":
+        """The store of the sweep that this process runs a job of; None if it runs none."""
+        folder = os.environ.get(FOLDER_VARIABLE)
         return cls(Path(folder)) if folder else None
 
     @classmethod
-    def joined(cls) -> "Jobs":
-        """As `current`, in a process that does run such a job."""
-        jobs = cls.current()
-        if jobs is None:
-            raise RuntimeError(f"This process runs no job of a sweep: {VARIABLE} is not set.")
-        return jobs
+    def require_current(cls) -> "JobStore":
+        """As `current`, in a process that runs such a job.
 
-    def begin(self, command: str, again: bool = True) -> None:
-        """Makes this the current sweep, typed as `command`; what has failed is tried again, unless a search knows better."""
+        Raises:
+            RuntimeError: it does not.
+        """
+        store = cls.current()
+        if store is None:
+            raise RuntimeError(f"This process runs no job of a sweep: {FOLDER_VARIABLE} is not set.")
+        return store
+
+    def start(self, command: str, retry_failed: bool = True) -> None:
+        """Make this the store of the current sweep.
+
+        Args:
+            command: as which the sweep was typed.
+            retry_failed: forget the jobs that have failed, so that they run again.
+        """
         self.folder.mkdir(exist_ok=True)
-        os.environ |= {VARIABLE: str(self.folder.resolve()), COMMAND: command}
-        for path, job in self._read().items():
-            if job.failure and again:
+        os.environ |= {FOLDER_VARIABLE: str(self.folder.resolve()), COMMAND: command}
+        for path, result in self._read().items():
+            if result.failure and retry_failed:
                 path.unlink()
 
     @property
-    def study(self) -> Path:
-        """Where a search keeps what it has tried."""
+    def study_path(self) -> Path:
+        """The file of a search's Optuna study."""
         return self.folder.parent / "study.log"
 
     @property
     def sweep(self) -> dict[str, str]:
-        """The name of the sweep's outbox, and its experiment."""
+        """The name and the experiment of the sweep's outbox, and own run."""
         metadata = json.loads((self.folder.parent / "metadata.json").read_text())
         return {"journal": self.folder.parent.name, "experiment": metadata["experiment"]}
 
-    def finished(self, fingerprint: str) -> Job | None:
-        """The job with these settings, if it has finished, or was given up for good."""
-        found = self._read().get(self.folder / f"{fingerprint}.json")
-        return found if found and not found.failure else None
+    def finished(self, fingerprint: str) -> JobResult | None:
+        """The result of the job with these settings, if it has finished or was pruned."""
+        result = self._read().get(self.folder / f"{fingerprint}.json")
+        return result if result and not result.failure else None
 
-    def asked(self, overrides: Mapping[str, str]) -> Job | None:
-        """The job that was asked for this, if it has ended."""
-        found = [job for job in self.all() if overrides.items() <= job.overrides.items()]
-        return found[-1] if found else None
+    def find(self, overrides: Mapping[str, str]) -> JobResult | None:
+        """The latest result of a job with these overrides."""
+        matches = [result for result in self.all() if overrides.items() <= result.overrides.items()]
+        return matches[-1] if matches else None
 
-    def failed(self) -> list[Job]:
-        """Those that have failed since the sweep was typed the last time."""
-        return [job for job in self.all() if job.failure]
+    def failed(self) -> list[JobResult]:
+        """The results of the jobs that have failed since the sweep was last typed."""
+        return [result for result in self.all() if result.failure]
 
     def failures(self) -> list[str]:
         """Why they have failed."""
-        return [job.failure for job in self.all() if job.failure]
+        return [result.failure for result in self.all() if result.failure]
 
-    def alone(self, fingerprint: str) -> filelock.BaseFileLock:
-        """Held while a job runs: a process may have outlived the sweep that began it, when that is typed again."""
+    def lock(self, fingerprint: str) -> filelock.BaseFileLock:
+        """Held while a job runs: its process may outlive the sweep, which is then typed again."""
         return filelock.FileLock(self.folder / f"{fingerprint}.lock")
 
-    def ended(self, fingerprint: str, job: Job) -> None:
-        """Notes how one has ended."""
+    def save(self, fingerprint: str, result: JobResult) -> None:
+        """Store the result of the job with these settings."""
         path = self.folder / f"{fingerprint}.json"
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(dataclasses.asdict(job)))
+        unfinished.write_text(json.dumps(dataclasses.asdict(result)))
         os.replace(unfinished, path)
 
-    def all(self) -> Sequence[Job]:
-        """Those that have ended, in the order in which they did."""
+    def all(self) -> Sequence[JobResult]:
+        """All results, in the order in which the jobs have ended."""
         return list(self._read().values())
 
-    def _read(self) -> dict[Path, Job]:
+    def _read(self) -> dict[Path, JobResult]:
         paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return {path: Job(**json.loads(path.read_text())) for path in paths}
+        return {path: JobResult(**json.loads(path.read_text())) for path in paths}

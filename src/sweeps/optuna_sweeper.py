@@ -1,8 +1,7 @@
-"""hydra/sweeper=optuna: Optuna chooses what is tried next, and gives up what is behind (https://optuna.org).
+"""hydra/sweeper=optuna: Optuna chooses the next trial and prunes those that are behind (https://optuna.org).
 
-Asked and told, Optuna never runs anything itself: whatever launcher Hydra has runs the jobs, and what became of each is read
-from `Jobs`. The study lies in a file beside those, so that a search which was cut short goes on, and jobs in other processes
-report to it.
+Optuna's ask-and-tell interface is used: Hydra's launcher runs the jobs, and their results are read from the `JobStore`. The
+study is a file beside the store, so that an interrupted search resumes, and jobs in other processes report to it.
 """
 
 import contextlib
@@ -28,25 +27,25 @@ from src.config import search_space
 from src.config.schema import Search
 from src.errors import PrunedError, UserError
 from src.metrics import lower_is_better
-from src.sweeps.job_store import Job, Jobs
+from src.sweeps.job_store import JobResult, JobStore
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-STUDY = "search"  # its name in its file
-OVERRIDES = "overrides"  # attribute of a trial: {setting: what is typed}
+STUDY = "search"  # name of the study in its file
+OVERRIDES = "overrides"  # user attribute of a trial: {setting: value as typed}
 
 
 class OptunaSweeper(Sweeper):
-    """Hydra's plugin; its arguments stand in conf/hydra/sweeper/optuna.yaml."""
+    """Hydra's sweeper plugin; its arguments are in conf/hydra/sweeper/optuna.yaml."""
 
-    # Of Hydra's, which may be None until `setup`:
+    # Hydra declares these as optional, since they are None until `setup`.
     hydra_context: HydraContext
     config: DictConfig
     launcher: Launcher
 
-    def __init__(self, **chosen: Any):
-        del chosen  # `setup` is told them too, with what they refer to
+    def __init__(self, **arguments: Any):
+        del arguments  # `setup` gets them in its config, with interpolations resolved
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -57,66 +56,73 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the search, or what is left of it.
+        """Run the search, or what is left of an interrupted one.
+
+        Args:
+            arguments: overrides of the command line.
 
         Raises:
             UserError: no job has finished; or one has failed, and `sweep.fail_fast` is set.
         """
-        jobs = Jobs.joined()
+        store = JobStore.require_current()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.search.params.items()), *arguments])
         swept = {search_space.name(override): override for override in overrides if override.is_sweep_override()}
         varied = {name: override for name, override in swept.items() if len(search_space.values(override)) > 1}
         fixed = [search_space.typed(override) for override in overrides if not override.is_sweep_override()]
         fixed += [f"{name}={search_space.values(override)[0]}" for name, override in swept.items() if name not in varied]
-        searched = list(varied.values())
-        trials = number_of_trials(self.search, searched)
-        begun, launched = _cut_short(study(self.search, jobs, searched)), 0
+        max_trials = number_of_trials(self.search, list(varied.values()))
+        trials, launched = _interrupted_trials(load_study(self.search, store, list(varied.values()))), 0
         while True:
-            asking = study(self.search, jobs, searched)
-            while len(begun) < self.search.n_jobs and len(asking.get_trials(deepcopy=False)) < trials:
-                begun.append(_ask(asking, varied))
-            if not begun:
+            study = load_study(self.search, store, list(varied.values()))
+            while len(trials) < self.search.n_jobs and len(study.get_trials(deepcopy=False)) < max_trials:
+                trials.append(_ask(study, varied))
+            if not trials:
                 break
-            batch = [[*fixed, *(f"{key}={value}" for key, value in trial.items())] for _, trial in begun]
+            batch = [[*fixed, *(f"{key}={value}" for key, value in values.items())] for _, values in trials]
             self.launcher.launch(batch, initial_job_idx=launched)
-            signals.raise_if_requested()  # trials whose jobs were stopped are tried again
+            signals.raise_if_requested()  # trials whose jobs were interrupted run again when the search is typed again
             launched += len(batch)
-            for number, asked in begun:
-                _tell(asking, number, jobs.asked(asked), self.search)
-            begun = []
-            self._stop_after_a_failure(jobs)
-        if not any(job.objective is not None for job in jobs.all()):
+            for number, values in trials:
+                _tell(study, number, store.find(values), self.search)
+            trials = []
+            self._check_fail_fast(store)
+        if not any(result.objective is not None for result in store.all()):
             raise UserError("No job of the search has finished.")
 
-    def _stop_after_a_failure(self, jobs: Jobs) -> None:
-        failures = jobs.failures()
+    def _check_fail_fast(self, store: JobStore) -> None:
+        failures = store.failures()
         if self.config.sweep.fail_fast and failures:
             raise UserError(failures[0])
 
 
 def number_of_trials(search: Search, varied: Sequence[Override]) -> int:
-    """How many jobs are begun: of a grid no more than it has."""
+    """The maximum number of trials: of a grid no more than it has points."""
     if search.sampler != "grid":
         return search.n_trials
-    combinations = 1
+    points = 1
     for override in varied:
-        combinations *= len(search_space.values(override))
-    return min(search.n_trials, combinations)
+        points *= len(search_space.values(override))
+    return min(search.n_trials, points)
 
 
-def study(search: Search, jobs: Jobs, varied: Sequence[Override] = ()) -> optuna.Study:
-    """The study of the sweep, as it stands.
+def load_study(search: Search, store: JobStore, varied: Sequence[Override] = ()) -> optuna.Study:
+    """Load the study of a sweep, or create it.
 
-    What the sampler draws for a trial depends on the seed and on how many trials there were, so that a search which was cut
-    short goes on as it would have gone.
+    What the sampler draws for a trial depends on the seed and on the number of trials so far alone, so that an interrupted
+    search draws what it would have drawn.
+
+    Args:
+        search: settings of the search.
+        store: of the sweep.
+        varied: the overrides that are swept; only the grid sampler needs them.
     """
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(jobs.study)))
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(store.study_path)))
     directions = [StudyDirection.MINIMIZE if lower_is_better(name) else StudyDirection.MAXIMIZE for name in search.objectives]
-    found = optuna.create_study(study_name=STUDY, storage=storage, directions=directions, load_if_exists=True)
-    found.sampler = _sampler(search, len(found.get_trials(deepcopy=False)), varied)
-    found.pruner = _pruner(search)
-    return found
+    study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions, load_if_exists=True)
+    study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)), varied)
+    study.pruner = _pruner(search)
+    return study
 
 
 def _sampler(search: Search, trials: int, varied: Sequence[Override]) -> optuna.samplers.BaseSampler:
@@ -125,13 +131,13 @@ def _sampler(search: Search, trials: int, varied: Sequence[Override]) -> optuna.
             return optuna.samplers.TPESampler(n_startup_trials=search.n_startup_trials, seed=search.seed + trials)
         case "random":
             return optuna.samplers.RandomSampler(seed=search.seed + trials)
-        case "grid":  # its seed is the order
+        case "grid":  # the seed sets the order of the points
             return optuna.samplers.GridSampler({search_space.name(o): search_space.values(o) for o in varied}, seed=search.seed)
 
 
 def _pruner(search: Search) -> optuna.pruners.BasePruner:
     if len(search.objectives) > 1:
-        return optuna.pruners.NopPruner()  # which of several is behind cannot be told
+        return optuna.pruners.NopPruner()  # Optuna prunes by a single objective only
     match search.pruner:
         case "median":
             return optuna.pruners.MedianPruner(
@@ -144,7 +150,7 @@ def _pruner(search: Search) -> optuna.pruners.BasePruner:
 
 
 def distribution(override: Override, sampler: str) -> BaseDistribution:
-    """What Optuna draws the values of a setting from. A grid has listed them."""
+    """Optuna's distribution of the values of an override; for a grid the list of its values."""
     swept = override.value()
     if isinstance(swept, IntervalSweep):
         low, high = search_space.ends(swept)
@@ -152,69 +158,77 @@ def distribution(override: Override, sampler: str) -> BaseDistribution:
             return IntDistribution(int(low), int(high), log="log" in swept.tags)
         return FloatDistribution(float(low), float(high), log="log" in swept.tags)
     if isinstance(swept, RangeSweep) and sampler != "grid" and swept.step > 0:
-        numbers = [float(value) for value in search_space.values(override)]  # Hydra's ranges end before their end
+        numbers = [float(value) for value in search_space.values(override)]  # Hydra's ranges exclude their end
         if isinstance(swept.start, int) and isinstance(swept.step, int):
             return IntDistribution(int(numbers[0]), int(numbers[-1]), step=swept.step)
         return FloatDistribution(numbers[0], numbers[-1], step=swept.step)
     return CategoricalDistribution(search_space.values(override))
 
 
-def _ask(asking: optuna.Study, varied: Mapping[str, Override]) -> tuple[int, dict[str, str]]:
-    sampler = "grid" if isinstance(asking.sampler, optuna.samplers.GridSampler) else ""
-    trial = asking.ask({name: distribution(override, sampler) for name, override in varied.items()})
-    asked = {name: value if isinstance(value, str) else repr(value) for name, value in trial.params.items()}
-    trial.set_user_attr(OVERRIDES, asked)
-    return trial.number, asked
+def _ask(study: optuna.Study, varied: Mapping[str, Override]) -> tuple[int, dict[str, str]]:
+    """Start a trial; return its number and {setting: value as typed}."""
+    sampler = "grid" if isinstance(study.sampler, optuna.samplers.GridSampler) else ""
+    trial = study.ask({name: distribution(override, sampler) for name, override in varied.items()})
+    values = {name: value if isinstance(value, str) else repr(value) for name, value in trial.params.items()}
+    trial.set_user_attr(OVERRIDES, values)
+    return trial.number, values
 
 
-def _cut_short(asking: optuna.Study) -> list[tuple[int, dict[str, str]]]:
-    """The trials that were begun and have not ended; of those that were not asked for a job yet nothing is known."""
-    found = []
-    for trial in asking.get_trials(states=(TrialState.RUNNING,)):
+def _interrupted_trials(study: optuna.Study) -> list[tuple[int, dict[str, str]]]:
+    """The trials that were started and have not ended, as `_ask` returns them; those without overrides are failed."""
+    trials = []
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if OVERRIDES in trial.user_attrs:
-            found.append((trial.number, trial.user_attrs[OVERRIDES]))
+            trials.append((trial.number, trial.user_attrs[OVERRIDES]))
+        else:  # interrupted within `_ask`: no job has run
+            study.tell(trial.number, state=TrialState.FAIL)
+    return trials
+
+
+def _tell(study: optuna.Study, number: int, result: JobResult | None, search: Search) -> None:
+    """End a trial with the result of its job."""
+    with contextlib.suppress(RuntimeError):  # a grid asks Optuna to stop after its last trial, when that is stored already
+        if result is None or result.failure:
+            study.tell(number, state=TrialState.FAIL)
+        elif result.pruned:
+            study.tell(number, state=TrialState.PRUNED)
         else:
-            asking.tell(trial.number, state=TrialState.FAIL)
-    return found
+            study.tell(number, [result.value(name) for name in search.objectives])
 
 
-def _tell(asking: optuna.Study, number: int, job: Job | None, search: Search) -> None:
-    with contextlib.suppress(RuntimeError):  # a grid asks Optuna to stop after its last trial, which it has noted by then
-        if job is None or job.failure:
-            asking.tell(number, state=TrialState.FAIL)
-        elif job.pruned:
-            asking.tell(number, state=TrialState.PRUNED)
-        else:
-            asking.tell(number, [job.value(name) for name in search.objectives])
+class TrialReporter:
+    """Reports the monitored metric of a running job to its trial, and prunes the job if it is behind.
 
+    Args:
+        study: of the search.
+        trial: of the job.
+        monitor: name of the metric.
+    """
 
-class Trial:
-    """A job of a search, while it runs: told what every epoch brought, it says when the job is to be given up."""
-
-    def __init__(self, asked: optuna.Study, trial: FrozenTrial, monitor: str):
-        self.study, self.monitor = asked, monitor
-        self.trial = optuna.Trial(asked, trial._trial_id)
-        self.told = set(trial.intermediate_values)  # epochs, before the run was cut short
+    def __init__(self, study: optuna.Study, trial: FrozenTrial, monitor: str):
+        self.study, self.monitor = study, monitor
+        self.trial = optuna.Trial(study, trial._trial_id)
+        self.reported_epochs = set(trial.intermediate_values)  # before the job was interrupted
 
     @classmethod
-    def current(cls, search: Search, jobs: Jobs, overrides: Mapping[str, str], monitor: str) -> "Trial | None":
-        """The trial that a job with these overrides is."""
-        known = study(search, jobs)
-        for trial in known.get_trials(states=(TrialState.RUNNING,)):
-            asked = trial.user_attrs.get(OVERRIDES)
-            if asked is not None and asked.items() <= overrides.items():
-                return cls(known, trial, monitor)
+    def current(cls, search: Search, store: JobStore, overrides: Mapping[str, str], monitor: str) -> "TrialReporter | None":
+        """The reporter of the running trial that a job with these overrides belongs to; None if to none."""
+        study = load_study(search, store)
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            values = trial.user_attrs.get(OVERRIDES)
+            if values is not None and values.items() <= overrides.items():
+                return cls(study, trial, monitor)
         return None
 
     def report(self, value: float, epoch: int) -> None:
-        """Takes the monitored metric after an epoch.
+        """Report the monitored metric after an epoch.
 
         Raises:
             PrunedError: the job is behind the others.
         """
-        if len(self.study.directions) > 1:  # Optuna judges one
+        if len(self.study.directions) > 1:  # Optuna prunes by a single objective only
             return
-        if epoch not in self.told:
+        if epoch not in self.reported_epochs:
             self.trial.report(value, epoch)
         if self.trial.should_prune():
-            raise PrunedError(f"Given up after epoch {epoch}: {self.monitor} was {value:.4g}, behind the other trials.")
+            raise PrunedError(f"Pruned after epoch {epoch}: {self.monitor} was {value:.4g}, behind the other trials.")

@@ -1,4 +1,4 @@
-"""A sweep in MLflow: a run of its own, with its jobs below it, that goes on where it was cut short."""
+"""The parent run of a sweep in MLflow, with its jobs as child runs; it resumes when the sweep is typed again."""
 
 import contextlib
 import csv
@@ -11,7 +11,7 @@ from src.config import schema
 from src.errors import SweepError
 from src.redaction import redact
 from src.sweeps import report
-from src.sweeps.job_store import Job, Jobs
+from src.sweeps.job_store import JobResult, JobStore
 from src.tracking.client import FINGERPRINT_TAG, tracking_uri
 from src.tracking.outbox import Outbox
 from src.tracking.provenance import CODE_TAG, code_digest, command
@@ -20,34 +20,34 @@ from src.tracking.status import sync, track
 
 log = logging.getLogger(__name__)
 
-MIXED = "sweeps"  # experiment of a sweep over several data sets
+MIXED_EXPERIMENT = "sweeps"  # experiment of a sweep over several data sets
 
 
 @contextlib.contextmanager
-def sweep(words: Sequence[str], jobs: Sequence[schema.Settings], search: schema.Search | None = None) -> Iterator[None]:
-    """Jobs that run in the block belong to one sweep: a new one, or the same one typed again after it was cut short.
+def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: schema.Search | None = None) -> Iterator[None]:
+    """Make the jobs that run in the block children of one sweep: a new one, or the same one after an interruption.
 
     Args:
-        words: of the command line.
-        jobs: the settings of each; of a search, what `config.Asked` says.
-        search: how they are chosen, unless they are known beforehand.
+        overrides: of the command line.
+        jobs: the settings of each job; for a search, those that the command line was checked with.
+        search: settings of the search; None for a sweep whose jobs are all combinations.
 
     Raises:
-        SweepError: a job has failed; of a search, which is content with the others, every one.
+        SweepError: a job has failed; in a search, every job.
     """
-    told_apart = sorted(job.fingerprint() for job in jobs) + ([search.model_dump_json(exclude={"n_jobs"})] if search else [])
-    fingerprint = hashlib.blake2b("".join(told_apart).encode(), digest_size=16).hexdigest()
+    identity = sorted(job.fingerprint() for job in jobs) + ([search.model_dump_json(exclude={"n_jobs"})] if search else [])
+    fingerprint = hashlib.blake2b("".join(identity).encode(), digest_size=16).hexdigest()
     number = search.n_trials if search else len(jobs)
     objectives = search.objectives if search else [jobs[0].training.monitor]
     outbox = _open(fingerprint, jobs, f"search-{number}-trials" if search else f"sweep-{number}-jobs")
-    run_logger, ended = RunLogger(outbox), Jobs(outbox.folder / "jobs")
+    run_logger, store = RunLogger(outbox), JobStore(outbox.folder / "jobs")
 
     def begin() -> None:
         outbox.reserve_space()
         if "started" in outbox.metadata:
             run_logger.resume()
         else:
-            asked = dict(word.partition("=")[::2] for word in words if "=" in word)
+            parameters = dict(override.partition("=")[::2] for override in overrides if "=" in override)
             tags = {
                 "kind": "sweep",
                 "command": command(),
@@ -55,27 +55,27 @@ def sweep(words: Sequence[str], jobs: Sequence[schema.Settings], search: schema.
                 FINGERPRINT_TAG: fingerprint,
                 "jobs": str(number),
             }
-            run_logger.start(asked, tags, {})
+            run_logger.start(parameters, tags, {})
         outbox.update_metadata(started=True, status=None)
-        ended.begin(command(), again=search is None or jobs[0].sweep.fail_fast)
+        store.start(command(), retry_failed=search is None or jobs[0].sweep.fail_fast)
 
     try:
         with track(run_logger, begin):
             try:
                 yield
             except Exception as error:
-                failures = ended.failures()
+                failures = store.failures()
                 if not failures:
                     raise
                 raise SweepError(len(failures), number, failures[0]) from error
             finally:
                 try:
-                    _report(run_logger, ended, number, objectives)
-                except Exception:  # which must not hide how the jobs have ended
-                    log.exception("The results of the sweep could not be put together.")
+                    _report(run_logger, store, number, objectives)
+                except Exception:  # must not hide how the jobs have ended
+                    log.exception("The results of the sweep could not be reported.")
                 log.info("The sweep in MLflow: %s.", run_logger.describe())
     finally:
-        sync()  # what jobs have left untold whose processes were ended with it
+        sync()  # sends what killed jobs have not sent
 
 
 def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Outbox:
@@ -84,49 +84,57 @@ def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Outbo
         metadata = outbox.metadata
         same = (metadata.get("fingerprint"), metadata.get("uri"), metadata.get("code")) == (fingerprint, uri, code_digest())
         if same and not metadata.get("closed") and outbox.try_lock():
-            log.info("This sweep was cut short; it goes on, and what has finished is not run again.")
+            log.info("This sweep was interrupted; it resumes, and jobs that have finished do not run again.")
             return outbox
     experiments = {job.tracking.experiment for job in jobs}
     return Outbox.create(
-        fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED,
+        fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED_EXPERIMENT,
         name=name, code=code_digest(), command=redact(command()),
     )  # fmt: skip
 
 
-def _report(run_logger: RunLogger, ended: Jobs, number: int, objectives: Sequence[str]) -> None:
-    """The table of results, the best job, and what each parameter does; of a search, its study as well."""
-    jobs, objective = ended.all(), objectives[0]
-    if ended.study.exists():
-        run_logger.log_files(ended.study)
-    finished = report.ranked(jobs, objective)
-    run_logger.log_texts({"results.csv": _table(jobs)})
+def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Sequence[str]) -> None:
+    """Log the results, the best job, and figures of what each parameter does; of a search its study, too.
+
+    Args:
+        run_logger: logs to the run of the sweep.
+        store: of the sweep.
+        number: of all jobs.
+        objectives: the monitored metric, and what else a search optimizes.
+    """
+    results, objective = store.all(), objectives[0]
+    if store.study_path.exists():
+        run_logger.log_files(store.study_path)
+    finished = report.ranked(results, objective)
+    run_logger.log_texts({"results.csv": _results_csv(results)})
     counts = {
-        "finished": len(finished), "failed": sum(job.failure is not None for job in jobs),
-        "pruned": sum(job.pruned is not None for job in jobs), "all": number,
+        "finished": len(finished), "failed": sum(result.failure is not None for result in results),
+        "pruned": sum(result.pruned is not None for result in results), "all": number,
     }  # fmt: skip
-    run_logger.log_metrics({f"jobs/{name}": count for name, count in counts.items()}, len(jobs))
+    run_logger.log_metrics({f"jobs/{name}": count for name, count in counts.items()}, len(results))
     if not finished:
         return
-    log.info("\n%s", report.table(jobs, objectives))
+    log.info("\n%s", report.table(results, objectives))
     best = finished[0]
     run_logger.set_tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
     run_logger.log_metrics(
-        {"best/objective": best.reached} | {f"best/{name}": v for name, v in best.metrics.items()}, len(jobs)
+        {"best/objective": best.final_objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(results)
     )
     run_logger.log_figures(report.figures(finished, objectives))
 
 
-def _table(jobs: Sequence[Job]) -> str:
-    parameters = list(dict.fromkeys(name for job in jobs for name in job.overrides))
-    measured = list(dict.fromkeys(name for job in jobs for name in job.metrics))
+def _results_csv(results: Sequence[JobResult]) -> str:
+    """A line for each job: its overrides, its metrics, and why it failed or was pruned."""
+    parameters = list(dict.fromkeys(name for result in results for name in result.overrides))
+    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*parameters, "objective", *measured, "run_id", "failure", "pruned"])
-    for job in jobs:
+    writer.writerow([*parameters, "objective", *metrics, "run_id", "failure", "pruned"])
+    for result in results:
         cells = [
-            *(job.overrides.get(name) for name in parameters),
-            job.objective,
-            *(job.metrics.get(name) for name in measured),
+            *(result.overrides.get(name) for name in parameters),
+            result.objective,
+            *(result.metrics.get(name) for name in metrics),
         ]
-        writer.writerow([*cells, job.run_id, job.failure, job.pruned])
+        writer.writerow([*cells, result.run_id, result.failure, result.pruned])
     return file.getvalue()

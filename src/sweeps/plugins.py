@@ -1,4 +1,4 @@
-"""Makes Hydra know this project's own sweeper and launcher."""
+"""Registers this project's sweeper and launcher with Hydra."""
 
 from hydra.core.plugins import Plugins
 
@@ -7,6 +7,6 @@ from src.sweeps.ray_launcher import RayLauncher
 
 
 def register() -> None:
-    """Under the names that conf/hydra gives them: Hydra finds plugins in the package hydra_plugins alone."""
+    """Register the plugins under the names that conf/hydra uses; by itself Hydra looks only into the package hydra_plugins."""
     for plugin in (OptunaSweeper, RayLauncher):
         Plugins.instance().class_name_to_class[f"hydra_plugins.{plugin.__module__}.{plugin.__name__}"] = plugin

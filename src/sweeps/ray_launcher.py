@@ -1,7 +1,7 @@
 """hydra/launcher=ray: the jobs of a sweep on a Ray cluster (https://docs.ray.io), which this machine alone can be too.
 
-The launcher that Hydra's authors release wants an older cloudpickle than MLflow's other users have, and what it takes to rent
-machines at one provider; this one starts jobs, and that is all.
+hydra-ray-launcher requires an older cloudpickle than the other packages here, and brings what it takes to rent machines from
+one provider; this launcher only runs jobs.
 """
 
 import logging
@@ -18,27 +18,22 @@ from omegaconf import DictConfig, open_dict
 
 from src.config import plain
 from src.config.command_line import COMMAND
-from src.sweeps.job_store import VARIABLE
+from src.sweeps.job_store import FOLDER_VARIABLE
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60  # seconds that jobs are given to end in their own way
+SHUTDOWN_TIMEOUT = 60  # seconds that interrupted jobs have to save a checkpoint and end
 
-TAKEN_ALONG = (
-    "HYDRA_FULL_ERROR",
-    "MLFLOW_",
-    "TFDS_DATA_DIR",
-    VARIABLE,
-    COMMAND,
-)  # what the environment of a job has of this one
+# Prefixes of the environment variables that jobs get from this process.
+FORWARDED_VARIABLES = ("HYDRA_FULL_ERROR", "MLFLOW_", "TFDS_DATA_DIR", FOLDER_VARIABLE, COMMAND)
 
 
 class RayLauncher(Launcher):
-    """Hydra's plugin.
+    """Hydra's launcher plugin.
 
     Args:
-        init: arguments of `ray.init`: address of a cluster, or what this machine gives to one of its own.
-        remote: arguments of `ray.remote`: what a job needs.
+        init: arguments of `ray.init`: the address of a cluster, or the resources of a local one.
+        remote: arguments of `ray.remote`: the resources of a job.
     """
 
     def __init__(self, init: DictConfig, remote: DictConfig):
@@ -48,18 +43,23 @@ class RayLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs them all, as many at the same time as the cluster has room for, and waits for the last one."""
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # jobs that say the same mean it
+        """Run the jobs, as many in parallel as the cluster has resources for, and wait for all of them.
+
+        Args:
+            job_overrides: overrides of each job.
+            initial_job_idx: number of the first job.
+        """
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray hides lines that several jobs print
         import ray
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if not ray.is_initialized():
-            # Nobody else is to reach one of its own.
-            alone: dict[str, Any] = {} if self.init.get("address") else {"_node_ip_address": "127.0.0.1"}
-            ray.init(**alone, **self.init)
-        environment = {name: value for name, value in os.environ.items() if name.startswith(TAKEN_ALONG)}
-        run, pending = ray.remote(**self.remote)(_job), []
+            # A local cluster is not to be reached from other machines.
+            local: dict[str, Any] = {} if self.init.get("address") else {"_node_ip_address": "127.0.0.1"}
+            ray.init(**local, **self.init)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
+        run, pending = ray.remote(**self.remote)(_run_remote_job), []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
             pending.append(
@@ -73,15 +73,15 @@ class RayLauncher(Launcher):
         except KeyboardInterrupt:
             for job in pending:
                 ray.cancel(job)  # as Ctrl-C would
-            ray.wait(pending, num_returns=len(pending), timeout=PATIENCE)
+            ray.wait(pending, num_returns=len(pending), timeout=SHUTDOWN_TIMEOUT)
             raise
 
 
-def _job(
+def _run_remote_job(
     context: HydraContext, config: DictConfig, overrides: list[str], number: int, task: TaskFunction,
     singletons: dict[Any, Any], directory: str, environment: dict[str, str],
 ) -> JobReturn:  # fmt: skip
-    """Runs one in a process of the cluster; its machine sees the folder of the sweep under the same path."""
+    """Run a job in a process of the cluster, whose machines see the folder of the sweep under the same path."""
     os.chdir(directory)
     os.environ.update(environment)
     setup_globals()

@@ -1,4 +1,4 @@
-"""What each parameter of a sweep does to the result."""
+"""The results of a sweep: a table, and figures of what each parameter does."""
 
 import math
 from collections.abc import Sequence
@@ -8,42 +8,42 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from src.metrics import format_value, lower_is_better
-from src.sweeps.job_store import Job
+from src.sweeps.job_store import JobResult
 
-WIDE = 10  # ratio between the largest and the smallest value from which on an axis is logarithmic
-FEW = 6  # values that are all written at an axis
-COLUMNS = 3
+LOG_SCALE_RATIO = 10  # of the largest to the smallest value, from which on an axis is logarithmic
+MAX_TICKS = 6  # up to so many values are all labelled
+COLUMNS = 3  # of axes in a figure
 
 
-def ranked(jobs: Sequence[Job], objective: str) -> list[Job]:
-    """Those that have finished, the best first."""
+def ranked(jobs: Sequence[JobResult], objective: str) -> list[JobResult]:
+    """The jobs that have finished, the best first."""
     finished = [job for job in jobs if job.objective is not None]
-    return sorted(finished, key=lambda job: job.reached, reverse=not lower_is_better(objective))
+    return sorted(finished, key=lambda job: job.final_objective, reverse=not lower_is_better(objective))
 
 
-def parameters(jobs: Sequence[Job]) -> list[str]:
-    """What was varied."""
+def parameters(jobs: Sequence[JobResult]) -> list[str]:
+    """Names of the settings that differ between jobs."""
     names = dict.fromkeys(name for job in jobs for name in job.overrides)
     return [name for name in names if len({job.overrides.get(name) for job in jobs}) > 1]
 
 
-def table(jobs: Sequence[Job], objectives: Sequence[str]) -> str:
-    """The jobs, the best first; those that have not finished last, with the reason."""
+def table(jobs: Sequence[JobResult], objectives: Sequence[str]) -> str:
+    """A table of the jobs, the best first, those that have not finished last, with the reason."""
     names, objective = parameters(jobs), objectives[0]
-    best = front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
-    measured = list(dict.fromkeys(name for job in jobs for name in job.metrics))
-    rows = [[*names, objective, *measured]]
+    best = pareto_front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
+    metrics = list(dict.fromkeys(name for job in jobs for name in job.metrics))
+    rows = [[*names, objective, *metrics]]
     for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
-        values = {objective: job.objective} | {name: job.metrics.get(name) for name in measured}
-        shown = ["–" if value is None else format_value(value, name) for name, value in values.items()]
-        why = job.failure or job.pruned or ("on the Pareto front" if job in best else None)
-        rows.append([*(short(job.overrides.get(name, "")) for name in names), *shown, *([why] if why else [])])
+        values = {objective: job.objective} | {name: job.metrics.get(name) for name in metrics}
+        cells = ["–" if value is None else format_value(value, name) for name, value in values.items()]
+        remark = job.failure or job.pruned or ("on the Pareto front" if job in best else None)
+        rows.append([*(shorten(job.overrides.get(name, "")) for name in names), *cells, *([remark] if remark else [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows)
 
 
-def short(text: str) -> str:
-    """A value as it is typed, or a number with more digits than anyone wants to read, as a search draws them, rounded."""
+def shorten(text: str) -> str:
+    """Round a number with many digits, as a search draws them; leave any other value as it is typed."""
     try:
         rounded = f"{float(text):.4g}"
     except ValueError:
@@ -51,56 +51,65 @@ def short(text: str) -> str:
     return rounded if len(text) > len("0.00012345") else text
 
 
-def front(jobs: Sequence[Job], objectives: Sequence[str]) -> list[Job]:
-    """The Pareto front: those to which no other one is better in one objective and as good in all the others."""
+def pareto_front(jobs: Sequence[JobResult], objectives: Sequence[str]) -> list[JobResult]:
+    """The jobs than which no other job is better in one objective and at least as good in all the others."""
     signs = np.array([1 if lower_is_better(name) else -1 for name in objectives])
-    values = signs * np.array([[job.value(name) for name in objectives] for job in jobs])  # (jobs, objectives), less is better
+    values = signs * np.array([[job.value(name) for name in objectives] for job in jobs])  # (jobs, objectives), lower is better
     return [
-        job for job, own in zip(jobs, values) if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
+        job for job, row in zip(jobs, values) if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
     ]  # fmt: skip
 
 
-def figures(jobs: Sequence[Job], objectives: Sequence[str]) -> dict[str, Figure]:
-    """Of jobs that have finished: the result against each parameter, against all of them, and objectives against each other."""
+def figures(jobs: Sequence[JobResult], objectives: Sequence[str]) -> dict[str, Figure]:
+    """Figures of jobs that have finished: the objective against each parameter and all of them, and against other objectives.
+
+    Args:
+        jobs: that have finished.
+        objectives: the monitored metric, and what else a search optimizes.
+
+    Returns:
+        {file name: figure}; empty if nothing was varied.
+    """
     names, objective = parameters(jobs), objectives[0]
     if not names:
         return {}
-    found = {"effects.png": _effects(jobs, names, objective)}
+    drawn = {"effects.png": _effects(jobs, names, objective)}
     for other in objectives[1:]:
-        found[f"pareto_{other}.png"] = _pareto(jobs, objectives, other)
+        drawn[f"pareto_{other}.png"] = _pareto(jobs, objectives, other)
     if len(names) > 1:
-        found["parallel_coordinates.png"] = _parallel(jobs, names, objective)
-    return found
+        drawn["parallel_coordinates.png"] = _parallel_coordinates(jobs, names, objective)
+    return drawn
 
 
-def _effects(jobs: Sequence[Job], names: Sequence[str], objective: str) -> Figure:
+def _effects(jobs: Sequence[JobResult], names: Sequence[str], objective: str) -> Figure:
+    """The objective against each parameter, with the mean of each value."""
     rows = math.ceil(len(names) / COLUMNS)
     columns = min(len(names), COLUMNS)
     figure = Figure(figsize=(1.5 + 3.5 * columns, 0.5 + 3 * rows), layout="constrained")
-    values = np.array([job.reached for job in jobs])
+    values = np.array([job.final_objective for job in jobs])
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False, sharey=True).flat, names):
-        places = _along(axes, [job.overrides.get(name, "") for job in jobs])
-        axes.plot(places, values, "o", alpha=0.5)
-        means = {place: values[places == place].mean() for place in sorted(set(places))}
+        positions = _positions(axes, [job.overrides.get(name, "") for job in jobs])
+        axes.plot(positions, values, "o", alpha=0.5)
+        means = {position: values[positions == position].mean() for position in sorted(set(positions))}
         axes.plot(means.keys(), means.values(), "-", color="C0", alpha=0.6)
         axes.set(xlabel=name)
         axes.grid(alpha=0.3)
-    for place, axes in enumerate(figure.axes):
-        if place >= len(names):
+    for index, axes in enumerate(figure.axes):
+        if index >= len(names):
             axes.axis("off")
-        elif place % columns == 0:
+        elif index % columns == 0:
             axes.set_ylabel(objective)
     return figure
 
 
-def _pareto(jobs: Sequence[Job], objectives: Sequence[str], other: str) -> Figure:
-    """The first objective against another one, with the jobs of the front joined."""
+def _pareto(jobs: Sequence[JobResult], objectives: Sequence[str], other: str) -> Figure:
+    """The first objective against another one, with a line through the Pareto front."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([job.value(other) for job in jobs], [job.reached for job in jobs], "o", color="0.6", label="all jobs")
-    best = sorted(front(jobs, objectives), key=lambda job: job.value(other))
-    axes.plot([job.value(other) for job in best], [job.reached for job in best], "o-", color="C0", label="Pareto front")
-    if _wide(np.array([job.value(other) for job in jobs])):
+    axes.plot([job.value(other) for job in jobs], [job.final_objective for job in jobs], "o", color="0.6", label="all jobs")
+    best = sorted(pareto_front(jobs, objectives), key=lambda job: job.value(other))
+    axes.plot([job.value(other) for job in best], [job.final_objective for job in best], "o-", color="C0", label="Pareto front")
+    if _spans_decades(np.array([job.value(other) for job in jobs])):
         axes.set_xscale("log")
     axes.set(xlabel=other, ylabel=objectives[0])
     axes.legend()
@@ -108,57 +117,59 @@ def _pareto(jobs: Sequence[Job], objectives: Sequence[str], other: str) -> Figur
     return figure
 
 
-def _along(axes: Axes, texts: Sequence[str]) -> np.ndarray:
-    """Where values lie along the horizontal axis, which is made fit for them: (n,)."""
+def _positions(axes: Axes, texts: Sequence[str]) -> np.ndarray:
+    """Set the scale and ticks of the horizontal axis for values; return where they lie on it: (n,)."""
     try:
         numbers = np.array([float(text) for text in texts])
     except ValueError:
-        known = list(dict.fromkeys(texts))
-        axes.set_xticks(range(len(known)), known)
-        return np.array([known.index(text) for text in texts], float)
-    if _wide(numbers):
+        categories = list(dict.fromkeys(texts))
+        axes.set_xticks(range(len(categories)), categories)
+        return np.array([categories.index(text) for text in texts], float)
+    if _spans_decades(numbers):
         axes.set_xscale("log")
-    if len(set(numbers)) <= FEW:
-        axes.set_xticks(numbers, [short(text) for text in texts], minor=False)
+    if len(set(numbers)) <= MAX_TICKS:
+        axes.set_xticks(numbers, [shorten(text) for text in texts], minor=False)
         axes.minorticks_off()
     return numbers
 
 
-def _wide(numbers: np.ndarray) -> bool:
-    return numbers.min() > 0 and numbers.max() >= WIDE * numbers.min()
+def _spans_decades(numbers: np.ndarray) -> bool:
+    """Whether positive numbers differ by an order of magnitude."""
+    return numbers.min() > 0 and numbers.max() >= LOG_SCALE_RATIO * numbers.min()
 
 
-def _parallel(jobs: Sequence[Job], names: Sequence[str], objective: str) -> Figure:
-    """A line for each job, across an axis for each parameter and one for the result; the better, the darker."""
+def _parallel_coordinates(jobs: Sequence[JobResult], names: Sequence[str], objective: str) -> Figure:
+    """A line for each job, across an axis for each parameter and one for the objective; the better, the darker."""
     figure = Figure(figsize=(2 + 2 * len(names), 4.5), layout="constrained")
     axes = figure.subplots()
     columns = [*names, objective]
-    texts = [[short(job.overrides.get(name, "")) for job in jobs] for name in names]
+    texts = [[shorten(job.overrides.get(name, "")) for job in jobs] for name in names]
     texts.append([f"{job.objective:.4g}" for job in jobs])
-    heights = np.array([_height(column) for column in texts])  # (columns, jobs)
+    heights = np.array([_normalized(column) for column in texts])  # (columns, jobs)
     best = ranked(jobs, objective)
     for job, line in zip(jobs, heights.T):
-        share = 1 - best.index(job) / max(len(best) - 1, 1)
-        axes.plot(range(len(columns)), line, color="C0", alpha=0.15 + 0.75 * share, linewidth=0.8 + 1.7 * share)
-    for place, (column, levels) in enumerate(zip(texts, heights)):
-        axes.axvline(place, color="0.6", linewidth=0.8)
-        shown = dict(zip(levels, column))
-        few = shown if len(shown) <= FEW else {level: shown[level] for level in (min(shown), max(shown))}
-        for level, text in few.items():
-            axes.annotate(text, (place, level), (4, 0), textcoords="offset points", fontsize=8, va="center")
+        rank = 1 - best.index(job) / max(len(best) - 1, 1)  # 1: the best job, 0: the worst
+        axes.plot(range(len(columns)), line, color="C0", alpha=0.15 + 0.75 * rank, linewidth=0.8 + 1.7 * rank)
+    for index, (column, column_heights) in enumerate(zip(texts, heights)):
+        axes.axvline(index, color="0.6", linewidth=0.8)
+        labels = dict(zip(column_heights, column))
+        if len(labels) > MAX_TICKS:
+            labels = {height: labels[height] for height in (min(labels), max(labels))}
+        for height, text in labels.items():
+            axes.annotate(text, (index, height), (4, 0), textcoords="offset points", fontsize=8, va="center")
     axes.set_xticks(range(len(columns)), columns, rotation=15)
     axes.set_yticks([])
     axes.margins(x=0.1)
     return figure
 
 
-def _height(texts: Sequence[str]) -> np.ndarray:
-    """Values as heights between 0 and 1, in their order: (n,)."""
+def _normalized(texts: Sequence[str]) -> np.ndarray:
+    """Values scaled to 0…1, on a logarithmic scale where they span decades; categories by their order: (n,)."""
     try:
         numbers = np.array([float(text) for text in texts])
-        if _wide(numbers):
+        if _spans_decades(numbers):
             numbers = np.log(numbers)
     except ValueError:
-        known = list(dict.fromkeys(texts))
-        numbers = np.array([known.index(text) for text in texts], float)
+        categories = list(dict.fromkeys(texts))
+        numbers = np.array([categories.index(text) for text in texts], float)
     return (numbers - numbers.min()) / max(float(np.ptp(numbers)), 1e-12)

@@ -10,9 +10,10 @@ system, energy   system metrics, and the energy used
 provenance       command, code, versions and machine of a run
 finished_runs    one finished run: its settings, metrics and artifacts; the one place that restores its model
 run_summaries    all finished runs, for comparisons
+run_lookup       one of them, by what a user types
 client           the MLflow client and its errors
 
-`client`, `finished_runs` and `run_summaries` do not need TensorFlow, so that errors are reported before it loads. For the same
+`client`, `finished_runs` four `run_summaries` do not need TensorFlow, so that errors are reported before it loads. For the same
 reason this file imports no module of the package.
 """
 

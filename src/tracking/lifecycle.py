@@ -48,7 +48,7 @@ def training_run(
         settings: of the run.
         data: its data set.
         log_file: path of the log, which becomes an artifact.
-        sweep: outbox and experiment of the sweep that the run is a job of (`Jobs.sweep`).
+        sweep: outbox and experiment of the sweep that the run is a job of (`JobStore.sweep`).
 
     Raises:
         UserError: `resume` names a run that cannot be resumed.

@@ -40,7 +40,7 @@ def test_evaluation_gives_the_logged_metrics(store, settings, recipe):
 def test_metrics_that_differ_from_the_logged_ones_are_named(store, settings):
     done = experiment.run(settings("model=cnn", *SHORT), quiet=True)
     store.log_metric(done.run_id, "test/nll", 1000.0)
-    assert re.search(r"\nNot as logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
+    assert re.search(r"\nDifferent from what was logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
 
 
 def test_a_run_of_an_earlier_version_is_scored_with_its_settings_migrated(store, settings):
@@ -63,16 +63,16 @@ def test_another_data_set_has_to_be_compatible(finished_run):
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-    done = commands.run(*arguments, "dataset=digits", module="src.evaluate")
+    done = commands.run(finished_run.folder, "run=cnn-seed0", "dataset=digits", module="src.evaluate")
     assert done.returncode == 0, done.stderr
     assert "cnn on digits" in done.stdout
 
 
 def test_a_run_is_reproduced(finish_run, here, command):
-    run_id = finish_run("model=cnn", *SHORT)
-    done = command(f"run={run_id}", module="src.reproduce")
+    finish_run("model=cnn", *SHORT)
+    done = command("run=last", module="src.reproduce")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Nothing has changed since" in done.stdout
+    assert "Nothing has changed since then" in done.stdout
     assert re.search(r"All \d+ metrics are identical, at every step\.", done.stdout)
     assert len(runs(here, "digits")) == 2
 
@@ -84,7 +84,7 @@ def test_differences_from_the_recorded_run_are_printed(finish_run, here, command
     store.log_metric(run_id, "val/loss", 12.5, step=1, timestamp=2**41)
     done = command(f"run={run_id}", module="src.reproduce")
     assert done.returncode == 1, done.stderr
-    assert re.search(r"Not as it was:\n  version\.keras: 3\.0\.0 then, \S+ now", done.stdout)
+    assert re.search(r"Changed since then:\n  version\.keras: 3\.0\.0 then, \S+ now", done.stdout)
     assert re.search(r"val/loss: 12\.5 then, \S+ now, by \S+\n1 metric\(s\) differ\.", done.stdout)
 
 

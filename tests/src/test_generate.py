@@ -15,9 +15,9 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "The setting 'run' is missing; write run=<id>."),
-        (["abc"], "'abc' cannot be read; write key=value, like run=<id>."),
-        (["run=x", "temprature=1"], "There is no setting 'temprature'; known: run, seed, number, prompt,"),
+        ([], "The setting 'run' is missing; write it like run=last."),
+        (["abc"], "'abc' cannot be read; write setting=value, like run=last."),
+        (["run=x", "temprature=1"], "There is no setting 'temprature'; available: run, seed, number, prompt,"),
         (["run=x", "number=0"], "number must be greater than or equal to 1, not 0."),
         (["run=x", "temperature=-1"], "temperature must be greater than or equal to 0, not -1."),
         (["run=x", "top_p=1.5"], "top_p must be less than or equal to 1, not 1.5."),
@@ -27,13 +27,13 @@ SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("tr
 )
 def test_invalid_arguments_are_reported_in_one_sentence(arguments, message):
     with pytest.raises(UserError) as raised:
-        generate.read(arguments)
+        generate.parse_options(arguments)
     assert str(raised.value).startswith(message)
 
 
 def test_a_prompt_is_taken_literally():
-    assert generate.read(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
-    assert generate.read(["run=123", "top_k=null", "temperature=1"]).run == "123"
+    assert generate.parse_options(["run=1", "prompt=a=b: 3"]).prompt == "a=b: 3"
+    assert generate.parse_options(["run=123", "top_k=null", "temperature=1"]).run == "123"
 
 
 def test_a_run_of_another_version_is_refused(monkeypatch):
@@ -42,8 +42,9 @@ def test_a_run_of_another_version_is_refused(monkeypatch):
             self.argument, self.config = f"{setting}={run_id}", {"model": {"name": "gpt"}}
 
     monkeypatch.setattr(finished_runs, "FinishedRun", OldRun)
-    with pytest.raises(UserError, match="run=old was made with another version of this project"):
-        generate.generate(generate.read(["run=old"]))
+    run_id = "0" * 32
+    with pytest.raises(UserError, match=f"run={run_id} was made with another version of this project"):
+        generate.generate(generate.parse_options([f"run={run_id}"]))
 
 
 def test_generated_texts_are_reproducible(command, here):
@@ -59,9 +60,9 @@ def test_generated_texts_are_reproducible(command, here):
     def generate_texts(*arguments):
         return command(*arguments, module="src.generate")
 
-    arguments = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
+    options = (f"run={run.info.run_id}", "prompt=The", "number=2", "length=30")
     first, repeated, other_seed = (
-        generate_texts(*arguments), generate_texts(*arguments), generate_texts(*arguments, "seed=1")
+        generate_texts(*options), generate_texts("run=last", *options[1:]), generate_texts(*options, "seed=1")
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
@@ -91,7 +92,7 @@ def test_generated_images_are_reproducible(command, here):
     assert image.imread(here / "first" / "00.png").shape[:2] == (8, 8)
     assert image.imread(here / "first" / "all.png").shape[:2] == (2 * 9 - 1, 8 * 9 - 1)
     for folder, seed in (("repeated", 0), ("other_seed", 1)):
-        arguments = (
+        options = (
             f"run={diffusion}",
             f"to={folder}",
             "number=11",
@@ -101,12 +102,12 @@ def test_generated_images_are_reproducible(command, here):
             "guidance=2",
             f"seed={seed}",
         )
-        generate.generate(generate.read(arguments))
+        generate.generate(generate.parse_options(options))
     first, repeated, other_seed = ((here / name / "all.png").read_bytes() for name in ("first", "repeated", "other_seed"))
     assert first == repeated != other_seed
 
     for arguments, message in (
-        (["label=x"], "There is no label 'x'; known: 0, 1, 2,"),
+        (["label=x"], "There is no label 'x'; available: 0, 1, 2,"),
         (["steps=21"], "steps=21 must be 1 to 20"),
         (
             ["prompt=The"],
@@ -114,7 +115,9 @@ def test_generated_images_are_reproducible(command, here):
         ),
     ):
         with pytest.raises(UserError) as raised:
-            generate.generate(generate.read([f"run={diffusion}", *arguments]))
+            generate.generate(generate.parse_options([f"run={diffusion}", *arguments]))
         assert str(raised.value).startswith(message)
-    with pytest.raises(UserError, match="learned image_classification and generates nothing; choose one of image_generation"):
-        generate.generate(generate.read([f"run={classifier}"]))
+    with pytest.raises(
+        UserError, match="learned image_classification and generates nothing; choose a run of one of image_generation"
+    ):
+        generate.generate(generate.parse_options([f"run={classifier}"]))

@@ -38,22 +38,22 @@ def test_files_are_made_without_noise(command):
     where, *lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Preparing ")]
     assert re.fullmatch(r".+, strategy single, float32", where)  # the first line, even before data is prepared
     assert done.stdout.startswith(where)
-    wanted = (
+    expected = (
         "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8",
         "on the test set", "lightweight", "majority class", "logistic regression",
     )  # fmt: skip
-    assert [line[: len(start)] for line, start in zip(lines, wanted)] == list(wanted)
-    assert len(lines) == len(wanted) + 1  # and where it is
+    assert [line[: len(start)] for line, start in zip(lines, expected)] == list(expected)
+    assert len(lines) == len(expected) + 1  # and where it is
 
 
 def test_a_sweep_runs_every_job(command, here):
     done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL)
     assert done.returncode == 0, done.stderr
-    said = re.findall(r", strategy (.*), float32$", done.stdout, re.MULTILINE)
-    assert said == ["single", "mirrored (2 replicas)"] * 2
+    strategies = re.findall(r", strategy (.*), float32$", done.stdout, re.MULTILINE)
+    assert strategies == ["single", "mirrored (2 replicas)"] * 2
     jobs = [run for run in runs(here) if "mlflow.parentRunId" in run.data.tags]
-    found = {(run.data.tags["model"], run.data.tags["strategy"], run.info.status) for run in jobs}
-    assert found == {(model, strategy, "FINISHED") for model in ("cnn", "lstm") for strategy in ("single", "mirrored")}
+    statuses = {(run.data.tags["model"], run.data.tags["strategy"], run.info.status) for run in jobs}
+    assert statuses == {(model, strategy, "FINISHED") for model in ("cnn", "lstm") for strategy in ("single", "mirrored")}
 
 
 @pytest.mark.parametrize("debug", ["one_batch", "overfit", "profile"])
@@ -64,7 +64,7 @@ def test_debug_modes(command, here, debug):
     steps = {"one_batch": 1, "overfit": 100, "profile": 1}
     assert int(run.data.params["training.epochs"]) == steps[debug]
     if debug == "overfit":
-        assert run.data.metrics["test/accuracy"] == 1.0  # the batch is known by heart
+        assert run.data.metrics["test/accuracy"] == 1.0  # the batch is overfitted
     if debug == "profile":
         table = next((here / "mlruns").rglob("profile/ops.txt")).read_text()
         assert "Conv2D" in table
@@ -101,18 +101,18 @@ def test_a_loss_that_is_no_number_fails_the_run(command, here):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_run_that_is_stopped_is_marked_killed_and_keeps_what_it_logged(here, number):
-    words = ("model=lstm", "training.epochs=1000", "model.units=4")
-    with start(here, *words, errors=subprocess.PIPE, fresh=number == signal.SIGINT) as process:
+    overrides = ("model=lstm", "training.epochs=1000", "model.units=4")
+    with start(here, *overrides, errors=subprocess.PIPE, fresh=number == signal.SIGINT) as process:
         until(process, "epoch 2/1000")
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "Stopped. What was logged up to now is kept, and the run is marked KILLED.\n"
+    assert errors == "Stopped. What was logged so far is kept, and the run is marked KILLED.\n"
     (run,) = runs(here)
     assert run.info.status == "KILLED"
     store = client(here)
     assert len(store.get_metric_history(run.info.run_id, "train/loss")) >= 2
-    assert "run.log" in [found.path for found in store.list_artifacts(run.info.run_id)]
+    assert "run.log" in [file.path for file in store.list_artifacts(run.info.run_id)]
 
 
 def test_the_progress_bar_is_shown_on_a_terminal(here):

@@ -1,4 +1,4 @@
-"""Leaderboards of finished runs, and whether a difference can be told from chance."""
+"""Leaderboards of finished runs, and whether a difference is significant."""
 
 import csv
 import io
@@ -34,37 +34,37 @@ def accuracies(recipe, *values, **more):
 
 def test_runs_that_differ_by_their_seed_are_taken_together_and_of_each_seed_the_newest_counts():
     runs = [*accuracies("cnn", 0.8, 0.9), finished("cnn", 1, start_time=5, metrics={"test/accuracy": 1.0})]
-    (group,) = groups.grouped(runs)
+    (group,) = groups.group_runs(runs)
     assert sorted(group.values("test/accuracy")) == [0.8, 1.0]
     assert group.mean("test/accuracy") == pytest.approx(0.9)
-    assert group.deviation("test/accuracy") == pytest.approx(np.std([0.8, 1.0], ddof=1))
+    assert group.standard_deviation("test/accuracy") == pytest.approx(np.std([0.8, 1.0], ddof=1))
 
 
 def test_the_best_comes_first_whether_more_or_less_is_better():
     runs = [finished("cnn", metrics={"test/accuracy": 0.9, "test/nll": 0.2})]
     runs += [finished("rnn", metrics={"test/accuracy": 0.8, "test/nll": 0.1})]
-    (board,) = groups.boards(runs)
+    (board,) = groups.leaderboards(runs)
     assert [group.recipe for group in board.groups] == ["cnn", "rnn"]
-    (board,) = groups.boards(runs, "test/nll")
+    (board,) = groups.leaderboards(runs, "test/nll")
     assert [group.recipe for group in board.groups] == ["rnn", "cnn"]
 
 
 def test_where_no_run_has_its_metric_that_is_said():
     with pytest.raises(UserError, match="compared by; type metric=<one of test/nll>"):
-        groups.boards([finished("cnn", metrics={"test/nll": 0.2})])
+        groups.leaderboards([finished("cnn", metrics={"test/nll": 0.2})])
 
 
 def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranked_together():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
     runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
     runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
-    found = [[group.recipe for group in board.groups] for board in groups.boards(runs)]
-    assert sorted(found) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
+    recipes = [[group.recipe for group in board.groups] for board in groups.leaderboards(runs)]
+    assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
 
 
 def test_a_group_is_named_by_what_is_particular_about_it():
     runs = [finished("cnn", model__filters="8", a="1"), finished("cnn", model__filters="16", a="1"), finished("rnn", a="1")]
-    (board,) = groups.boards(runs)
+    (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn model.filters=16", "cnn model.filters=8", "rnn"]
 
 
@@ -72,14 +72,14 @@ def test_an_experiment_goes_by_its_own_name():
     runs = [finished("cnn", filters="8", experiment="cnn_small"), finished("cnn", filters="16", experiment="cnn_large")]
     runs += [finished("cnn", start_time=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
     runs[0].settings["epochs"] = "9"
-    (board,) = groups.boards(runs)
+    (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn", "cnn_large", "cnn_small epochs=1", "cnn_small epochs=9"]
 
 
 def test_the_baseline_is_the_best_one():
     base = {"baseline/majority_class/accuracy": 0.1, "baseline/logistic_regression/accuracy": 0.97}
     base |= {"baseline/majority_class/nll": 2.3, "baseline/logistic_regression/nll": 0.1}
-    (group,) = groups.grouped([finished(metrics={"test/accuracy": 0.9, "test/nll": 0.2, **base})])
+    (group,) = groups.group_runs([finished(metrics={"test/accuracy": 0.9, "test/nll": 0.2, **base})])
     assert group.baseline("test/accuracy") == ("logistic regression", 0.97)
     assert group.baseline("test/nll") == ("logistic regression", 0.1)
     assert group.baseline("val/accuracy") is None
@@ -88,18 +88,18 @@ def test_the_baseline_is_the_best_one():
 def test_a_difference_is_that_of_welch():
     draw = np.random.default_rng(0)
     one, other = draw.normal(0.9, 0.01, 5), draw.normal(0.88, 0.03, 8)
-    found = significance.Difference(one, other)
+    difference = significance.Difference(one, other)
     interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-    np.testing.assert_allclose(found.interval, interval)
-    assert found.mean == pytest.approx(one.mean() - other.mean())
-    assert found.certain == (stats.ttest_ind(one, other, equal_var=False).pvalue < 0.05)
+    np.testing.assert_allclose(difference.interval, interval)
+    assert difference.mean == pytest.approx(one.mean() - other.mean())
+    assert difference.significant == (stats.ttest_ind(one, other, equal_var=False).pvalue < 0.05)
 
 
 def test_as_many_seeds_as_are_needed_show_a_difference_in_four_of_five_trials():
     one, other = np.array([0.90, 0.92, 0.91]), np.array([0.90, 0.91, 0.89])
-    found = significance.Difference(one, other)
-    assert not found.certain
-    draw, size = np.random.default_rng(0), (20_000, found.seeds_needed)
+    difference = significance.Difference(one, other)
+    assert not difference.significant
+    draw, size = np.random.default_rng(0), (20_000, difference.seeds_needed)
     trials = stats.ttest_ind(draw.normal(0.91, 0.01, size), draw.normal(0.90, 0.01, size), axis=1)
     assert np.mean(trials.pvalue < 0.05) == pytest.approx(0.8, abs=0.04)
 
@@ -107,16 +107,16 @@ def test_as_many_seeds_as_are_needed_show_a_difference_in_four_of_five_trials():
 @pytest.mark.parametrize(
     ("one", "other", "sentence"),
     [
-        ((0.9, 0.91, 0.92), (0.5, 0.51, 0.52), "The seeds are enough to say that a is better."),
-        ((0.5, 0.51, 0.52), (0.9, 0.91, 0.92), "The seeds are enough to say that b is better."),
-        ((0.9, 0.91, 0.95), (0.9, 0.93, 0.89), "The seeds are not enough to say which is better; a difference as large"),
-        ((0.9,), (0.5, 0.6), "One seed says nothing about chance"),
-        ((0.9, 0.9), (0.9, 0.9), "The seeds are not enough to say which is better."),
+        ((0.9, 0.91, 0.92), (0.5, 0.51, 0.52), "The difference is significant: a is better."),
+        ((0.5, 0.51, 0.52), (0.9, 0.91, 0.92), "The difference is significant: b is better."),
+        ((0.9, 0.91, 0.95), (0.9, 0.93, 0.89), "The difference is not significant; one of this size takes about"),
+        ((0.9,), (0.5, 0.6), "A single seed does not show whether"),
+        ((0.9, 0.9), (0.9, 0.9), "The difference is not significant."),
     ],
 )
 def test_two_groups_are_compared_in_a_sentence(one, other, sentence):
-    (a,), (b,) = (groups.grouped(accuracies(name, *values)) for name, values in (("cnn", one), ("rnn", other)))
-    assert sentence in significance.told("test/accuracy", a, b)
+    (a,), (b,) = (groups.group_runs(accuracies(name, *values)) for name, values in (("cnn", one), ("rnn", other)))
+    assert sentence in significance.describe_difference("test/accuracy", a, b)
 
 
 def test_less_is_better_of_an_error():
@@ -124,7 +124,7 @@ def test_less_is_better_of_an_error():
         Group([finished(metrics={"test/mae": value}, seed=seed) for seed, value in enumerate(values)], {"model.name": "cnn"})
         for values in ((1.0, 1.01), (2.0, 2.01))
     )
-    assert "enough to say that a is better" in significance.told("test/mae", a, b)
+    assert "The difference is significant: a is better" in significance.describe_difference("test/mae", a, b)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_numbers_have_four_digits(value, metric, shown):
 
 
 def test_every_form_has_the_same_numbers():
-    boards = groups.boards([*accuracies("cnn", 0.9, 0.92, 0.94), *accuracies("rnn", 0.8)])
+    boards = groups.leaderboards([*accuracies("cnn", 0.9, 0.92, 0.94), *accuracies("rnn", 0.8)])
     assert tables.text(boards).splitlines()[3].split() == ["cnn", "92.00", "±", "2.00", "%", "3", "–"]
     assert "| cnn | 92.00 ± 2.00 % | 3 | – |" in tables.markdown(boards)
-    first, second = csv.DictReader(io.StringIO(tables.comma_separated(boards)))
+    first, second = csv.DictReader(io.StringIO(tables.csv_text(boards)))
     assert (float(first["mean"]), float(first["standard_deviation"]), first["seeds"]) == (
         pytest.approx(0.92),
         pytest.approx(0.02),
@@ -171,9 +171,9 @@ def test_what_is_asked_for_is_shown(some):
     values = [float(value) for value in re.findall(r"([\d.]+) ± ", shown)]
     assert values == sorted(values, reverse=True)
     assert len(compare.compare(["model=cnn,rnn", "optimizer.learning_rate=1e-4"]).splitlines()) == 3 + 2
-    found = compare.compare(["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn"])
-    assert "(5 and 5 seed(s))" in found
-    assert "95 % confidence interval" in found
+    text = compare.compare(["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn"])
+    assert "(5 and 5 seed(s))" in text
+    assert "95 % confidence interval" in text
 
 
 def test_it_is_written_where_that_is_asked_for(some):
@@ -182,24 +182,24 @@ def test_it_is_written_where_that_is_asked_for(some):
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("arguments", "message"),
     [
         (["nonsense"], "'nonsense' cannot be read; write setting=value, like dataset=digits."),
         (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .csv, .html"),
         (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
-        (["format=pdf"], "There is no format=pdf; known: text, markdown, csv, html."),
-        (["metric=test/foo"], "No run has the metric 'test/foo'; known: baseline/logistic_regression/accuracy, "),
+        (["format=pdf"], "There is no format=pdf; available: text, markdown, csv, html."),
+        (["metric=test/foo"], "No run has the metric 'test/foo'; available: baseline/logistic_regression/accuracy, "),
         (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
         (["learning_rate=3"], "No run has a setting 'learning_rate'; did you mean optimizer.learning_rate"),
         (["a=model=cnn"], "To compare two groups write both, like a=model=cnn b=model=lstm"),
         (["a=cnn", "b=model=cnn"], "a=cnn cannot be read; write a=model=cnn"),
         (["a=model=cnn", "b=model=rnn"], "a=model=cnn selects 2 groups of runs with other settings; they differ by optimizer"),
-        (["a=model=lstm", "b=model=rnn", "metric=test/mae"], "a=model=lstm has no metric 'test/mae'; known: "),
+        (["a=model=lstm", "b=model=rnn", "metric=test/mae"], "a=model=lstm has no metric 'test/mae'; available: "),
     ],
 )  # fmt: skip
-def test_a_mistake_is_answered_in_one_sentence(some, words, answer):
-    with pytest.raises(UserError, match=answer):
-        compare.compare(words)
+def test_a_mistake_is_answered_in_one_sentence(some, arguments, message):
+    with pytest.raises(UserError, match=message):
+        compare.compare(arguments)
 
 
 def test_the_command_line_needs_no_tensorflow(here):

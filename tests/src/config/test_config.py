@@ -243,7 +243,10 @@ for line in {[line for line, _ in MISTAKES[::5]]}:
 
 
 def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
-    program = "import sys; from src import run; run.main(); assert not {'tensorflow', 'keras', 'mlflow'} & set(sys.modules)"
+    program = (
+        "import sys; from src import run; run.main(sys.argv[1:]);"
+        "assert not {'tensorflow', 'keras', 'mlflow'} & set(sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, "--cfg", "job", "model=lstm"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,

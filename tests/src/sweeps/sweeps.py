@@ -8,24 +8,24 @@ TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_
 TIMES = ("seconds", "joules", "examples_per_second")
 
 
-def start(here, *words, **more):
+def start(here, *overrides, **more):
     """A sweep as a process, in a session of its own, as a terminal's is."""
-    return commands.start(here, "-m", *words, own_session=True, **more)
+    return commands.start(here, "-m", *overrides, own_session=True, **more)
 
 
-def killed_after(here, jobs, number, *words):
-    """A sweep that is killed, by a signal, in the middle of the job after so many have ended: what it said."""
-    process, said = start(here, *words), []
+def killed_after(here, jobs, number, *overrides):
+    """A sweep that is killed, by a signal, in the middle of the job after so many have ended; what it printed."""
+    process, output = start(here, *overrides), []
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if "epoch 1/" in line:
             jobs -= 1
         if jobs < 0:
             process.send_signal(number)
             break
-    said.append(process.stdout.read())
+    output.append(process.stdout.read())
     process.wait()
-    return "".join(said)
+    return "".join(output)
 
 
 class Left:
@@ -44,11 +44,11 @@ class Left:
         return self.client.get_metric_history(run.info.run_id, metric)
 
     def metrics(self):
-        """{what a job was asked for: its metrics}, but for those of time."""
-        found = {}
+        """{(seed, learning rate) of a job: its metrics, but for those of time}."""
+        metrics = {}
         for run in self.children:
             kept = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
             key = (run.data.params["seed"], run.data.params["optimizer.learning_rate"])
-            assert key not in found
-            found[key] = {name: value for name, value in kept.items() if name not in TIMES}
-        return found
+            assert key not in metrics
+            metrics[key] = {name: value for name, value in kept.items() if name not in TIMES}
+        return metrics

@@ -28,8 +28,8 @@ def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes,
     data = str(here / "data")  # not prepared yet
     launched = (f"hydra/launcher={launcher}", processes)
     process = start(here, *launched, *TINY, f"seed={seeds}", fresh=True, HOME=str(here), TFDS_DATA_DIR=data)
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
     left = Left(here)
     (sweep,) = left.parents
     assert sweep.info.status == "FINISHED"
@@ -37,28 +37,28 @@ def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes,
     assert {run.data.tags["mlflow.parentRunId"] for run in left.children} == {sweep.info.run_id}
     assert {run.info.status for run in left.children} == {"FINISHED"}
     names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in left.children]
-    assert all(found == names[0] for found in names)
+    assert all(logged == names[0] for logged in names)
     assert all(len(left.history(run, "train/loss")) == 2 for run in left.children)
-    artifacts = [{found.path for found in left.client.list_artifacts(run.info.run_id)} for run in left.children]
-    assert all(found == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for found in artifacts)
+    artifacts = [{file.path for file in left.client.list_artifacts(run.info.run_id)} for run in left.children]
+    assert all(paths == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for paths in artifacts)
     assert left.text(sweep, "results.csv").count("\n") == number + 1
-    assert said.count("Preparing co2") == 1
-    assert said.index("Preparing co2") < said.index("#0")  # job
+    assert output.count("Preparing co2") == 1
+    assert output.index("Preparing co2") < output.index("#0")  # job
     assert not list((here / "mlruns/unfinished").glob("*/"))
 
 
 @pytest.mark.slow
 def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
-    words = (
+    overrides = (
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY[:2], "training.epochs=40", "tracking.log_model=false",
         "checkpoint.every=5", "checkpoint.unit=steps",
     )  # fmt: skip
-    process = start(here, *words, "seed=0,1,2")
-    begun = set()
+    process = start(here, *overrides, "seed=0,1,2")
+    started = set()
     for line in process.stdout:
         if "epoch 2/" in line:
-            begun.add(line[:2])
-        if len(begun) == 2:
+            started.add(line[:2])
+        if len(started) == 2:
             break
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
@@ -69,10 +69,10 @@ def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
     assert len(left.children) == 2
     assert all("failure" not in run.data.tags for run in left.children)  # which says that a process ended without a word
 
-    process = start(here, *words, "seed=0,1,2")
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    assert said.count("interrupted run from epoch") == 2
+    process = start(here, *overrides, "seed=0,1,2")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert output.count("interrupted run from epoch") == 2
     left = Left(here)
     assert [run.info.run_id for run in left.parents] == [sweep.info.run_id]
     assert {run.info.status for run in left.runs} == {"FINISHED"}

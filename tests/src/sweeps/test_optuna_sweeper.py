@@ -15,10 +15,10 @@ from src.config import command_line, search_space
 from src.config.schema import Search
 from src.errors import PrunedError, UserError
 from src.sweeps import optuna_sweeper, report
-from src.sweeps.job_store import Job, Jobs
+from src.sweeps.job_store import JobResult, JobStore
 from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
 
-CHOSEN = {
+SEARCH = {
     "n_trials": 12, "n_jobs": 1, "sampler": "tpe", "n_startup_trials": 3, "pruner": "median", "n_warmup_epochs": 1,
     "objectives": ["val_loss"], "seed": 0, "params": {},
 }  # fmt: skip
@@ -29,7 +29,7 @@ def override(text):
 
 
 @pytest.mark.parametrize(
-    ("written", "wanted"),
+    ("written", "expected"),
     [
         ("a=interval(0.1,0.5)", FloatDistribution(0.1, 0.5)),
         ("a=interval(1,5)", FloatDistribution(1, 5)),
@@ -42,8 +42,8 @@ def override(text):
         ("a=choice(true,false)", CategoricalDistribution(["True", "False"])),
     ],
 )
-def test_what_hydra_writes_is_what_optuna_draws_from(written, wanted):
-    assert optuna_sweeper.distribution(override(written), "tpe") == wanted
+def test_what_hydra_writes_is_what_optuna_draws_from(written, expected):
+    assert optuna_sweeper.distribution(override(written), "tpe") == expected
 
 
 def test_a_grid_draws_from_what_can_be_listed():
@@ -56,45 +56,45 @@ def test_a_grid_draws_from_what_can_be_listed():
 
 
 class Formula:
-    """A launcher whose jobs come to (log10(rate) + 2)² + share, and cost 1/rate parameters; it can be cut short."""
+    """A launcher whose jobs have the objective (log10(rate) + 2)² + share and 1/rate parameters; it can be interrupted."""
 
-    def __init__(self, jobs, cut_after=math.inf, failing=()):
-        self.jobs, self.left, self.failing, self.batches = jobs, cut_after, failing, []
+    def __init__(self, store, interrupt_after=math.inf, failing=()):
+        self.store, self.remaining, self.failing, self.batches = store, interrupt_after, failing, []
 
     def launch(self, batch, initial_job_idx):
         self.batches.append(batch)
         for overrides in batch:
-            if self.left == 0:
+            if self.remaining == 0:
                 raise KeyboardInterrupt
-            self.left -= 1
-            asked = dict(word.split("=") for word in overrides)
-            rate, share = float(asked["rate"]), float(asked.get("share", 0))
+            self.remaining -= 1
+            values = dict(word.split("=") for word in overrides)
+            rate, share = float(values["rate"]), float(values.get("share", 0))
             if share in self.failing:
-                job = Job(asked, None, {}, None, failure="ValueError: no")
+                result = JobResult(values, None, {}, None, failure="ValueError: no")
             else:
-                job = Job(asked, (math.log10(rate) + 2) ** 2 + share, {"parameters": 1 / rate}, "a")
-            self.jobs.ended(f"{len(self.jobs.all())}", job)
+                result = JobResult(values, (math.log10(rate) + 2) ** 2 + share, {"parameters": 1 / rate}, "a")
+            self.store.save(f"{len(self.store.all())}", result)
 
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """sweep("rate=…", name="cut", n_trials=5): runs a search over the formula; the launcher, the study, and the jobs."""
+    """sweep("rate=…", name="cut", n_trials=5): runs a search over the formula; the launcher, the study, and the store."""
 
-    def run(*words, name="whole", cut_after=math.inf, failing=(), fail_fast=False, **chosen):
+    def run(*overrides, name="whole", interrupt_after=math.inf, failing=(), fail_fast=False, **changes):
         monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
         monkeypatch.setenv("SWEEP_COMMAND", "restored afterwards")
         (tmp_path / name).mkdir(exist_ok=True)
-        jobs = Jobs(tmp_path / name / "jobs")
-        jobs.begin("", again=False)
+        store = JobStore(tmp_path / name / "jobs")
+        store.start("", retry_failed=False)
         sweeper = optuna_sweeper.OptunaSweeper()
-        sweeper.search = Search.model_validate(CHOSEN | chosen)
+        sweeper.search = Search.model_validate(SEARCH | changes)
         sweeper.config = OmegaConf.create({"sweep": {"fail_fast": fail_fast}})
-        sweeper.launcher = Formula(jobs, cut_after, failing)
+        sweeper.launcher = Formula(store, interrupt_after, failing)
         try:
-            sweeper.sweep(["model=lstm", *words])
+            sweeper.sweep(["model=lstm", *overrides])
         finally:
-            run.study = optuna_sweeper.study(sweeper.search, jobs)
-            run.launcher, run.jobs = sweeper.launcher, jobs
+            run.study = optuna_sweeper.load_study(sweeper.search, store)
+            run.launcher, run.store = sweeper.launcher, store
         return [trial.params for trial in run.study.trials]
 
     monkeypatch.setattr(optuna_sweeper.OptunaSweeper, "hydra_context", OmegaConf.create({"config_loader": None}), raising=False)
@@ -116,13 +116,13 @@ def test_it_comes_close_to_the_best(sweep):
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_cut_short_anywhere_it_goes_on_as_it_would_have_gone(sweep, sampler, jobs):
-    chosen = {"sampler": sampler, "n_jobs": jobs, "n_trials": 9}
-    whole = sweep(RATE, SHARE, **chosen)
-    for cut_after in (1, 4, 6):
-        name = f"cut{cut_after}"
+    options = {"sampler": sampler, "n_jobs": jobs, "n_trials": 9}
+    whole = sweep(RATE, SHARE, **options)
+    for interrupt_after in (1, 4, 6):
+        name = f"cut{interrupt_after}"
         with pytest.raises(KeyboardInterrupt):
-            sweep(RATE, SHARE, name=name, cut_after=cut_after, **chosen)
-        assert sweep(RATE, SHARE, name=name, **chosen) == whole
+            sweep(RATE, SHARE, name=name, interrupt_after=interrupt_after, **options)
+        assert sweep(RATE, SHARE, name=name, **options) == whole
         assert {trial.state.name for trial in sweep.study.trials} == {"COMPLETE"}
 
 
@@ -136,7 +136,7 @@ def test_a_grid_tries_every_combination_once(sweep):
 def test_batches_are_as_wide_as_the_launcher(sweep):
     sweep(RATE, n_trials=7, n_jobs=3)
     assert [len(batch) for batch in sweep.launcher.batches] == [3, 3, 1]
-    assert all(words[0] == "model=lstm" for batch in sweep.launcher.batches for words in batch)
+    assert all(overrides[0] == "model=lstm" for batch in sweep.launcher.batches for overrides in batch)
 
 
 def test_a_trial_that_fails_does_not_end_it_unless_that_is_asked_for(sweep):
@@ -144,17 +144,17 @@ def test_a_trial_that_fails_does_not_end_it_unless_that_is_asked_for(sweep):
     assert sorted(trial.state.name for trial in sweep.study.trials) == ["COMPLETE"] * 3 + ["FAIL"]
     with pytest.raises(UserError, match="ValueError: no"):
         sweep("rate=0.1", "share=range(0,4)", sampler="grid", failing=(0.0, 1.0, 2.0, 3.0), fail_fast=True, name="fast")
-    assert len(sweep.jobs.all()) == 1
+    assert len(sweep.store.all()) == 1
     with pytest.raises(UserError, match="No job of the search has finished"):
         sweep("rate=0.1", "share=range(0,2)", sampler="grid", failing=(0.0, 1.0), name="none")
 
 
 def test_of_several_objectives_the_front_is_found(sweep):
     sweep(RATE, SHARE, objectives=["val_loss", "parameters"], n_trials=20)
-    wanted = {trial.values[0] for trial in sweep.study.best_trials}
-    jobs = sweep.jobs.all()
-    front = report.front(jobs, ["val_loss", "parameters"])
-    assert {job.objective for job in front} == wanted
+    expected = {trial.values[0] for trial in sweep.study.best_trials}
+    jobs = sweep.store.all()
+    front = report.pareto_front(jobs, ["val_loss", "parameters"])
+    assert {job.objective for job in front} == expected
     assert 1 < len(front) < 20
     assert report.table(jobs, ["val_loss", "parameters"]).count("on the Pareto front") == len(front)
     figure = report.figures(jobs, ["val_loss", "parameters"])["pareto_parameters.png"]
@@ -163,35 +163,35 @@ def test_of_several_objectives_the_front_is_found(sweep):
 
 def test_of_an_objective_that_is_to_rise_the_front_is_the_other_side():
     jobs = [
-        Job({"seed": str(seed)}, value, {"macs": macs}, "a")
+        JobResult({"seed": str(seed)}, value, {"macs": macs}, "a")
         for seed, (value, macs) in enumerate([(0.9, 2), (0.8, 1), (0.7, 3)])
     ]
-    assert [job.overrides["seed"] for job in report.front(jobs, ["val_accuracy", "macs"])] == ["0", "1"]
+    assert [job.overrides["seed"] for job in report.pareto_front(jobs, ["val_accuracy", "macs"])] == ["0", "1"]
 
 
-def trial(jobs, overrides, **chosen):
-    return optuna_sweeper.Trial.current(Search.model_validate(CHOSEN | chosen), jobs, overrides, "val_loss")
+def reporter(store, overrides):
+    return optuna_sweeper.TrialReporter.current(Search.model_validate(SEARCH), store, overrides, "val_loss")
 
 
 def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
-    jobs, chosen = Jobs(tmp_path / "jobs"), Search.model_validate(CHOSEN)
-    jobs.folder.mkdir()
-    asking = optuna_sweeper.study(chosen, jobs)
+    store, search = JobStore(tmp_path / "jobs"), Search.model_validate(SEARCH)
+    store.folder.mkdir()
+    study = optuna_sweeper.load_study(search, store)
     for value in (1.0, 2.0, 3.0):
-        number, asked = optuna_sweeper._ask(asking, {"rate": override(RATE)})
+        number, values = optuna_sweeper._ask(study, {"rate": override(RATE)})
         for epoch in (1, 2, 3):
-            trial(jobs, asked).report(value / epoch, epoch)
-        optuna_sweeper._tell(asking, number, Job(asked, value / 3, {}, "a"), chosen)
-    number, asked = optuna_sweeper._ask(asking, {"rate": override(RATE)})
-    running = trial(jobs, {"model": "lstm", **asked})
-    assert trial(jobs, {"rate": "another"}) is None
+            reporter(store, values).report(value / epoch, epoch)
+        optuna_sweeper._tell(study, number, JobResult(values, value / 3, {}, "a"), search)
+    number, values = optuna_sweeper._ask(study, {"rate": override(RATE)})
+    running = reporter(store, {"model": "lstm", **values})
+    assert reporter(store, {"rate": "another"}) is None
     running.report(9.0, 1)  # in the warm-up
     with pytest.raises(PrunedError, match=r"after epoch 2: val_loss was 1.1, behind"):
         running.report(1.1, 2)  # the median of the others is 1.0
-    again = trial(jobs, asked)  # of a job that goes on
-    assert again.told == {1, 2}
-    optuna_sweeper._tell(asking, number, Job(asked, None, {}, None, pruned="Given up"), chosen)
-    assert asking.trials[number].state.name == "PRUNED"
+    resumed = reporter(store, values)
+    assert resumed.reported_epochs == {1, 2}
+    optuna_sweeper._tell(study, number, JobResult(values, None, {}, None, pruned="Pruned"), search)
+    assert study.trials[number].state.name == "PRUNED"
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -199,15 +199,15 @@ def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
 
 @pytest.mark.parametrize("recipe", config.options("model"))
 def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
-    asked = config.check(["-m", f"sweep={recipe}"])
-    assert asked.search.n_trials == 20
-    assert {job.model.name for job in asked.jobs} == {recipe}
-    assert len(asked.jobs) > 4
-    assert len({job.optimizer.learning_rate for job in asked.jobs}) == 2
+    parsed = config.check(["-m", f"sweep={recipe}"])
+    assert parsed.search.n_trials == 20
+    assert {job.model.name for job in parsed.jobs} == {recipe}
+    assert len(parsed.jobs) > 4
+    assert len({job.optimizer.learning_rate for job in parsed.jobs}) == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["hydra/sweeper=optuna"], "has nothing to vary; type sweep=<recipe>, or a range"),
         (
@@ -236,9 +236,9 @@ def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
         (["hydra/launcher=submitit"], "There is no hydra/launcher=submitit"),
     ],
 )
-def test_a_mistake_is_answered_before_the_first_job(words, sentence):
+def test_a_mistake_is_answered_before_the_first_job(overrides, sentence):
     with pytest.raises(UserError) as error:
-        config.check(["-m", *words])
+        config.check(["-m", *overrides])
     assert sentence in str(error.value)
 
 
@@ -257,12 +257,12 @@ SHORT = {  # a training that takes seconds, in which the recipe's own learning r
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", SHORT)
 def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, here, command):
-    words = (*SHORT[recipe], "tracking.log_model=false")
-    done = command(*words)
+    overrides = (*SHORT[recipe], "tracking.log_model=false")
+    done = command(*overrides)
     assert done.returncode == 0, done.stderr
     (default,) = Left(here).runs
     ranged = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
-    done = command("-m", *words, "hydra/sweeper=optuna", ranged, "hydra.sweeper.n_trials=16")
+    done = command("-m", *overrides, "hydra/sweeper=optuna", ranged, "hydra.sweeper.n_trials=16")
     assert done.returncode == 0, done.stderr
 
     left = Left(here)
@@ -277,7 +277,7 @@ def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, her
     assert saved >= 0.3
     killed = [run for run in left.children if run.info.status == "KILLED"]
     assert {run.info.status for run in left.children} == {"KILLED", "FINISHED"}
-    assert all(run.data.tags["failure"].startswith("Given up after epoch") for run in killed)
+    assert all(run.data.tags["failure"].startswith("Pruned after epoch") for run in killed)
     assert all(run.data.metrics["seconds"] > 0 for run in killed)
     assert sweep.data.metrics["jobs/pruned"] == len(killed)
     rows = list(csv.DictReader(io.StringIO(left.text(sweep, "results.csv"))))
@@ -289,15 +289,20 @@ def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, her
 
 @pytest.mark.slow
 def test_killed_it_goes_on_as_the_same_search(tmp_path):
-    words = (*TINY, "hydra/sweeper=optuna", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.n_trials=6")
+    overrides = (
+        *TINY,
+        "hydra/sweeper=optuna",
+        "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
+        "hydra.sweeper.n_trials=6",
+    )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    said, _ = start(whole, *words).communicate()
-    assert "The sweep in MLflow" in said
-    killed_after(cut, 3, 9, *words)
-    said, _ = start(cut, *words).communicate()
-    assert "This sweep was cut short; it goes on" in said
+    output, _ = start(whole, *overrides).communicate()
+    assert "The sweep in MLflow" in output
+    killed_after(cut, 3, 9, *overrides)
+    output, _ = start(cut, *overrides).communicate()
+    assert "This sweep was interrupted; it resumes" in output
     left = Left(cut)
     (sweep,) = left.parents
     assert (sweep.info.status, len(left.children)) == ("FINISHED", 6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.sweeps import report
-from src.sweeps.job_store import Job, Jobs
+from src.sweeps.job_store import JobResult, JobStore
 from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
 
 
@@ -27,7 +27,7 @@ def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
     best = min(rows, key=lambda row: float(row["objective"]))
     assert sweep.data.tags["best.run_id"] == best["run_id"]
     assert sweep.data.metrics["best/objective"] == float(best["objective"])
-    names = {found.path for found in left.client.list_artifacts(sweep.info.run_id, "figures")}
+    names = {file.path for file in left.client.list_artifacts(sweep.info.run_id, "figures")}
     assert names == {"figures/effects.png", "figures/parallel_coordinates.png"}
     table = done.stdout[done.stdout.rindex("seed  ") :].splitlines()
     assert [line.split()[2] for line in table[1:5]] == sorted(line.split()[2] for line in table[1:5])
@@ -36,35 +36,35 @@ def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
 
 @pytest.mark.slow
 def test_killed_twice_it_ends_as_one_that_was_not(tmp_path):
-    words = [*TINY, "seed=0,1,2,3", "optimizer.learning_rate=1e-3,3e-3,1e-2"]
+    overrides = [*TINY, "seed=0,1,2,3", "optimizer.learning_rate=1e-3,3e-3,1e-2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    process = start(whole, *words)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
+    process = start(whole, *overrides)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
 
-    killed_after(cut, 3, signal.SIGKILL, *words)
-    said = killed_after(cut, 4, signal.SIGTERM, *words)
-    assert "This sweep was cut short; it goes on" in said
+    killed_after(cut, 3, signal.SIGKILL, *overrides)
+    output = killed_after(cut, 4, signal.SIGTERM, *overrides)
+    assert "This sweep was interrupted; it resumes" in output
     (sweep,) = Left(cut).parents
     assert sweep.info.status == "KILLED"
-    process = start(cut, *words)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    assert said.count("Has finished before") >= 6
+    process = start(cut, *overrides)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count("Has finished before") >= 6
     left = Left(cut)
-    (again,) = left.parents
-    assert (again.info.run_id, again.info.status) == (sweep.info.run_id, "FINISHED")
+    (resumed,) = left.parents
+    assert (resumed.info.run_id, resumed.info.status) == (sweep.info.run_id, "FINISHED")
     assert {run.info.status for run in left.children} == {"FINISHED"}
     assert len(left.children) == 12
     assert left.metrics() == Left(whole).metrics()
-    assert left.text(again, "results.csv").count("\n") == 13
+    assert left.text(resumed, "results.csv").count("\n") == 13
 
 
 def test_a_job_that_fails_does_not_stop_the_others_unless_that_is_asked_for(here, command):
-    words = ["-m", *TINY, "optimizer.learning_rate=1e-3,1e30,2e-3"]
-    done = command(*words)
+    overrides = ["-m", *TINY, "optimizer.learning_rate=1e-3,1e30,2e-3"]
+    done = command(*overrides)
     assert done.returncode == 2
     assert "1 of 3 jobs failed; the first: UserError: " in done.stderr
     left = Left(here)
@@ -74,11 +74,11 @@ def test_a_job_that_fails_does_not_stop_the_others_unless_that_is_asked_for(here
     failures = [row["failure"] for row in csv.DictReader(io.StringIO(left.text(sweep, "results.csv")))]
     assert [failure.partition(":")[0] for failure in failures] == ["", "UserError", ""]
 
-    done = command(*words, "sweep.fail_fast=true", "resume=never")
+    done = command(*overrides, "sweep.fail_fast=true", "resume=never")
     assert done.returncode == 2
     left = Left(here)
     assert len(left.parents) == 2
-    assert len(left.children) == 5  # the third has not begun
+    assert len(left.children) == 5  # the third has not started
 
 
 def test_what_is_fixed_may_belong_to_a_group_that_is_swept(here, command):
@@ -99,27 +99,30 @@ def test_the_command_typed_again_after_its_end_is_a_new_sweep(here, command):
 
 def test_what_has_ended_outlives_the_process(tmp_path, monkeypatch):
     monkeypatch.delenv("SWEEP_FOLDER", raising=False)
-    assert Jobs.current() is None
-    jobs = Jobs(tmp_path / "jobs")
+    assert JobStore.current() is None
+    store = JobStore(tmp_path / "jobs")
     monkeypatch.setenv("SWEEP_FOLDER", "restored afterwards")
     monkeypatch.setenv("SWEEP_COMMAND", "restored afterwards")
-    jobs.begin("python -m src.run -m seed=0,1")
-    good, bad = Job({"seed": "0"}, 0.5, {"test/mae": 1.0}, "a"), Job({"seed": "1"}, None, {}, None, "ValueError: no")
-    jobs.ended("good", good)
-    jobs.ended("bad", bad)
-    again = Jobs.current()
-    assert list(again.all()) == [good, bad]
-    assert again.finished("good") == good
-    assert again.finished("bad") is None
-    assert again.failed() == [bad]
-    again.begin("python -m src.run -m seed=0,1")
-    assert list(again.all()) == [good]
+    store.start("python -m src.run -m seed=0,1")
+    good, bad = (
+        JobResult({"seed": "0"}, 0.5, {"test/mae": 1.0}, "a"),
+        JobResult({"seed": "1"}, None, {}, None, "ValueError: no"),
+    )
+    store.save("good", good)
+    store.save("bad", bad)
+    current = JobStore.current()
+    assert list(current.all()) == [good, bad]
+    assert current.finished("good") == good
+    assert current.finished("bad") is None
+    assert current.failed() == [bad]
+    current.start("python -m src.run -m seed=0,1")
+    assert list(current.all()) == [good]
 
 
 @pytest.mark.parametrize(("objective", "best"), [("val_loss", "0"), ("val_accuracy", "2")])
 def test_the_best_job_is_that_of_the_objective(objective, best):
-    jobs = [Job({"seed": str(seed), "model": "cnn"}, 0.1 * seed, {}, "a") for seed in range(3)]
-    jobs.append(Job({"seed": "3", "model": "cnn"}, None, {}, None, "ValueError: no"))
+    jobs = [JobResult({"seed": str(seed), "model": "cnn"}, 0.1 * seed, {}, "a") for seed in range(3)]
+    jobs.append(JobResult({"seed": "3", "model": "cnn"}, None, {}, None, "ValueError: no"))
     assert report.ranked(jobs, objective)[0].overrides["seed"] == best
     assert report.parameters(jobs) == ["seed"]
     lines = report.table(jobs, [objective]).splitlines()
@@ -130,18 +133,18 @@ def test_the_best_job_is_that_of_the_objective(objective, best):
 
 def test_figures_show_each_parameter_where_it_lies():
     jobs = [
-        Job({"rate": rate, "model": model}, objective, {}, "a")
+        JobResult({"rate": rate, "model": model}, objective, {}, "a")
         for rate, model, objective in (("1e-4", "cnn", 1.0), ("1e-2", "cnn", 2.0), ("1e-4", "rnn", 3.0), ("1e-2", "rnn", 5.0))
     ]
-    found = report.figures(jobs, ["val_loss"])
-    rate, model = found["effects.png"].axes
+    figures = report.figures(jobs, ["val_loss"])
+    rate, model = figures["effects.png"].axes
     assert rate.get_xscale() == "log"
     points, means = rate.lines
     np.testing.assert_allclose(points.get_xdata(), [1e-4, 1e-2, 1e-4, 1e-2])
     np.testing.assert_allclose(means.get_ydata(), [2.0, 3.5])
     assert [text.get_text() for text in model.get_xticklabels()] == ["cnn", "rnn"]
     np.testing.assert_allclose(model.lines[1].get_ydata(), [1.5, 4.0])
-    (parallel,) = found["parallel_coordinates.png"].axes
+    (parallel,) = figures["parallel_coordinates.png"].axes
     assert len([line for line in parallel.lines if len(line.get_xdata()) == 3]) == 4
     assert set(report.figures(jobs[:2], ["val_loss"])) == {"effects.png"}
     assert report.figures(jobs[:1], ["val_loss"]) == {}

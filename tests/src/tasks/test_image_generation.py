@@ -44,7 +44,7 @@ def data():
 @pytest.fixture
 def task(data):
     return registry.create(
-        schema.ImageGeneration(name="image_generation", judge="cnn", samples=80),
+        schema.ImageGeneration(name="image_generation", reference_classifier="cnn", samples=80),
         data,
         reference_classifier=FakeReferenceClassifier(),
     )
@@ -158,7 +158,7 @@ def test_pixels_become_tokens_and_images_again():
 
 
 def test_pixel_by_pixel_the_first_token_is_the_class(data):
-    run_settings = schema.PixelGeneration(name="pixel_generation", judge="cnn", samples=80, levels=16)
+    run_settings = schema.PixelGeneration(name="pixel_generation", reference_classifier="cnn", samples=80, levels=16)
     task = registry.create(run_settings, data, reference_classifier=FakeReferenceClassifier())
     assert task.train.inputs.shape == task.train.targets.shape == (300, 16)
     np.testing.assert_array_equal(task.train.inputs[:, 1:], task.train.targets[:, :-1])
@@ -191,4 +191,4 @@ def test_only_images_are_accepted(data):
         name="texts", source="", description="", train=texts, validation=texts, test=texts, classes=("a", "b")
     )
     with pytest.raises(UserError, match="dataset=texts: image_generation needs images"):
-        registry.create(schema.ImageGeneration(name="image_generation", judge="cnn", samples=80), other)
+        registry.create(schema.ImageGeneration(name="image_generation", reference_classifier="cnn", samples=80), other)

@@ -25,7 +25,7 @@ LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=s
 PASSWORD = "open sesame, please"
 DISK_FULL = """  # src.run on a disk that fills up after the third epoch, except for the reserved space
 import errno, pathlib
-from src import run
+from src import cli, run
 from src.tracking import outbox
 
 write, full = pathlib.Path.write_text, False
@@ -38,7 +38,7 @@ def write_text(path, text, *args, **kwargs):
     return write(path, text, *args, **kwargs)
 
 pathlib.Path.write_text = write_text
-run.main()
+cli.run_command(run.main)
 """
 
 
