@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recipes.kinds import Count, Positive
+from recipes.specs import Count, Positive
 from src import config, startup
 from src.errors import UserError
 from src.settings import Section

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from recipes.specs import LearningRates
 from src import settings, strategies
 
 
@@ -80,7 +81,7 @@ def _or_none(healthy: tf.Tensor, gradient: tf.Tensor | tf.IndexedSlices) -> tf.T
 class ScalesLearningRates(keras.optimizers.Optimizer):
     """Makes an optimizer multiply the learning rate of some weights.
 
-    A layer, or a model within a model, asks for that by its attribute `learning_rate_factor`; see `factors`.
+    A model declares that as `recipes.specs.LearningRates`; see `factors`.
     """
 
     factors: dict[int, float] = {}  # {id of a variable: factor}
@@ -92,9 +93,10 @@ class ScalesLearningRates(keras.optimizers.Optimizer):
 
 
 def factors(model: keras.Model) -> dict[int, float]:
-    """{id of a variable: factor of its learning rate}, of those whose layers ask for one."""
-    asking = [layer for layer in model._flatten_layers() if hasattr(layer, "learning_rate_factor")]
-    return {id(variable): layer.learning_rate_factor for layer in asking for variable in layer.trainable_variables}
+    """{id of a variable: factor of its learning rate}, of the layers for which the model, or a model in it, declares one."""
+    declared = [layer for layer in model._flatten_layers() if isinstance(layer, LearningRates)]
+    pairs = [pair for each in declared for pair in each.learning_rate_factors()]
+    return {id(variable): factor for layer, factor in pairs for variable in layer.trainable_variables}
 
 
 class MeasuresGradient(keras.optimizers.Optimizer):

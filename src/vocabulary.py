@@ -7,13 +7,13 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from recipes.kinds import END, PADDING, START, UNKNOWN
+from recipes.specs import END, PADDING, START, UNKNOWN
 
-SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their numbers in `recipes.kinds`
+SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their numbers in `recipes.specs`
 
 
 class Vocabulary:
-    """Tokens and their numbers; 0 to 3 are those of `recipes.kinds`.
+    """Tokens and their numbers; 0 to 3 are those of `recipes.specs`.
 
     Args:
         inner: what splits and joins texts.

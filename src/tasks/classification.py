@@ -9,7 +9,7 @@ from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 from scipy.special import log_softmax
 
-from recipes.kinds import Classes
+from recipes.specs import AttentionLayer, Classes
 from src.datasets import Data, Part
 from src.errors import UserError
 from src.serving import Answer
@@ -129,17 +129,14 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
 def attention_weights(network: keras.Model, inputs: np.ndarray, real: np.ndarray | None = None) -> np.ndarray | None:
     """How much a network looks at each position of its inputs: (examples, positions), each row with sum 1.
 
-    A layer that attends gives its answer and its weights (…, queries, positions), and has a name that ends in `attention`.
-    What the last of them weighs is shown, the mean over heads and queries. None if there is no such layer.
+    The weights are those of the last `recipes.specs.AttentionLayer`, averaged over heads and queries. None if there is none.
 
     Args:
         network: as a recipe builds it.
         inputs: what it takes.
         real: (examples, positions), false where a position is padding, which asks nothing; None: all are real.
     """
-    attending = [
-        layer for layer in network.layers if layer.name.endswith("attention") and isinstance(layer.output, (list, tuple))
-    ]
+    attending: list[Any] = [layer for layer in network.layers if isinstance(layer, AttentionLayer)]
     if not attending:
         return None
     weights = keras.Model(network.input, attending[-1].output[1]).predict(inputs, verbose=0)

@@ -1,6 +1,7 @@
 """Image classification: which of a few classes is in the picture?"""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.patches import Rectangle
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from recipes.kinds import Image
+from recipes.specs import GlimpseLayer, Image, PatchLayer
 from src import settings
 from src.datasets import Data, Part
 from src.errors import UserError
@@ -91,8 +92,8 @@ class ImageClassification(Classification):
         if weights is None:
             return {}
         height, width = images.shape[1:3]
-        patches = [layer.output.shape for layer in network.layers if layer.name == "cut"]  # (batch, down, patch, across, …)
-        down, patch, across = patches[0][1:4] if patches else (height, None, 1)
+        patch = next((layer.patch for layer in network.layers if isinstance(layer, PatchLayer)), None)
+        down, across = (-(-height // patch), -(-width // patch)) if patch else (height, 1)
         right, bottom = (across * patch, down * patch) if patch else (width, height)
         figure = Figure(figsize=(8, 8.6), layout="constrained")
         figure.suptitle(f"What it looked at, {'patch by patch' if patch else 'row by row'}: the redder, the more")
@@ -107,7 +108,10 @@ class ImageClassification(Classification):
 
     def _glimpses(self, network: keras.Model) -> dict[str, Figure]:
         """Where a recipe that looks at one place after the other looked."""
-        layer, images = network.get_layer("glimpses"), self.test.raw[:SHOWN]
+        images = self.test.raw[:SHOWN]
+        layer: Any = next((layer for layer in network.layers if isinstance(layer, GlimpseLayer)), None)
+        if layer is None:
+            return {}
         paths = keras.Model(network.input, layer.output[1])
         places = paths.predict(self.encode(images.astype(np.float32) / 255), verbose=0)  # (images, glimpses, 2), −1..1
         height, width = images.shape[1:3]

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
-from recipes.kinds import LabelledImage, Samples
+from recipes.specs import GeneratedImages, LabelledImage
 from src import settings
 from src.datasets import Data, Part
 from src.errors import UserError
@@ -45,7 +45,7 @@ class Painter:
 
     def __init__(self, model: keras.Model, classes: tuple[str, ...]):
         self.model, self.classes = model, classes
-        self.how = dict(model.how)
+        self.how = dict(model.sampling_defaults)
         self.conditional = model.conditional
         self._compiled: dict[tuple, tuple[keras.random.SeedGenerator, Callable]] = {}
 
@@ -275,7 +275,7 @@ class ImageGeneration(Generation):
         return Part({"image": pixels, "label": labels}, labels, source=labels, reference=raw.array)
 
     def around(self, network: keras.Model) -> keras.Model:
-        self.terms = network.terms
+        self.terms = network.loss_names
         return network
 
     def painter(self, model: keras.Model) -> Painter:
@@ -299,10 +299,10 @@ class ImageGeneration(Generation):
         return Painter(model, classes)
 
 
-def kinds(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, Samples]:
+def kinds(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, GeneratedImages]:
     """What a recipe is asked to take and to give, of images of a shape (H, W, C)."""
     height, width, channels = shape
-    return LabelledImage(height, width, channels, len(classes)), Samples(height, width, channels)
+    return LabelledImage(height, width, channels, len(classes)), GeneratedImages(height, width, channels)
 
 
 class SumOfTerms(keras.losses.Loss):

@@ -28,8 +28,8 @@ class Judge:
     def __init__(self, model: keras.Model, run_id: str, accuracy: float):
         self.run_id, self.accuracy = run_id, accuracy
         network = next(layer for layer in model.layers if isinstance(layer, keras.Model))  # what the recipe built
-        logits = network.get_layer("logits")
-        self.eye = keras.Model(network.input, [logits.input, logits.output])
+        last = next(layer for layer in network.layers if layer.output is network.output)  # its input is the features
+        self.eye = keras.Model(network.input, [last.input, network.output])
 
     @classmethod
     def restored(cls, chosen: settings.Settings, data: Data, weights: str, run_id: str, accuracy: float) -> Self:

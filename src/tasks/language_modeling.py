@@ -11,7 +11,7 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from recipes import decoding
-from recipes.kinds import END, PADDING, START, UNKNOWN, Continuation, Tokens
+from recipes.specs import END, PADDING, START, UNKNOWN, NextTokenLogits, Tokens
 from src import settings
 from src.datasets import Data, Part, pipeline
 from src.errors import UserError
@@ -48,7 +48,7 @@ class LanguageModeling(Task):
         self.train = windows(streams["train"], chosen.context, every=max(chosen.context // 2, 1))
         self.validation, self.test = (windows(streams[name], chosen.context) for name in ("validation", "test"))
         self.inputs = Tokens(chosen.context, len(self.vocabulary))
-        self.outputs = Continuation(chosen.context, len(self.vocabulary))
+        self.outputs = NextTokenLogits(chosen.context, len(self.vocabulary))
 
     def around(self, network: keras.Model) -> keras.Model:
         return network
@@ -132,7 +132,7 @@ class LanguageModeling(Task):
         known = Vocabulary.from_json(vocabulary)
         context = chosen.task_as(settings.LanguageModeling).context
         recipe = hydra.utils.get_method(chosen.model.target)
-        model = recipe(Tokens(context, len(known)), Continuation(context, len(known)), **chosen.model.hyperparameters)
+        model = recipe(Tokens(context, len(known)), NextTokenLogits(context, len(known)), **chosen.model.hyperparameters)
         model(np.zeros((1, context), np.int32))
         model.load_weights(weights)
         return Writer(model, known, context)
@@ -147,7 +147,7 @@ class Writer:
         context: tokens that it sees.
     """
 
-    how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    how = dict(decoding.SAMPLING_DEFAULTS)
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, context: int):
         self.model, self.vocabulary, self.context = model, vocabulary, context

@@ -9,7 +9,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from recipes import decoding
-from recipes.kinds import END, START, Continuation, Tokens
+from recipes.specs import END, START, NextTokenLogits, Tokens
 from src import settings
 from src.datasets import Data, Part
 from src.tasks.image_generation import IMAGES_FILE, Generation, Painter
@@ -71,10 +71,10 @@ class Pixels:
     def __init__(self, shape: tuple[int, ...], classes: tuple[str, ...], levels: int):
         self.shape, self.classes, self.levels = shape, classes, levels
 
-    def kinds(self) -> tuple[Tokens, Continuation]:
+    def kinds(self) -> tuple[Tokens, NextTokenLogits]:
         """What a recipe is asked to take and to give."""
         length, vocabulary = int(np.prod(self.shape)), FIRST + self.levels + len(self.classes)
-        return Tokens(length, vocabulary), Continuation(length, vocabulary)
+        return Tokens(length, vocabulary), NextTokenLogits(length, vocabulary)
 
     def tokens(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Images uint8 (n, H, W, C) and labels (n,) to int32 (n, 1 + H W C)."""
@@ -102,7 +102,7 @@ class PixelPainter(Painter):
     def __init__(self, model: keras.Model, pixels: Pixels):
         self.model, self.pixels, self.classes = model, pixels, pixels.classes
         self.conditional = bool(pixels.classes)
-        self.how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+        self.how = dict(decoding.SAMPLING_DEFAULTS)
         self._compiled = {}
 
     def images(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **how: Any) -> KerasTensor:

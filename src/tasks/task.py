@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from recipes.specs import Ablatable
 from src.datasets import Part, pipeline
 from src.serving import Answer
 from src.vocabulary import Encoder
@@ -22,7 +23,7 @@ class Task(ABC):
     series in its own unit) and nothing has to be known about the training data to use it.
 
     Attributes:
-        inputs, outputs: what the recipe is asked to take and to give (`recipes.kinds`).
+        inputs, outputs: what the recipe is asked to take and to give (`recipes.specs`).
         train, validation, test: the examples.
         units: {metric: unit} of the metrics that have one.
         encoder: turns what a user has into what the model takes, where TensorFlow cannot.
@@ -68,14 +69,13 @@ class Task(ABC):
     def ablations(self, model: keras.Model, batch_size: int) -> dict[str, Metrics]:
         """{name: metrics on the test part} of the model with a learned part replaced by something simple.
 
-        A layer that can do that has names for its `ablations`, and a variable `ablation` that is the number of one, or 0.
+        The replacements are those that a `recipes.specs.Ablatable` layer declares.
         """
         found = {}
         for layer in model._flatten_layers():
-            for number, name in enumerate(getattr(layer, "ablations", ()), 1):
-                layer.ablation.assign(number)
-                found[name] = self.metrics(self.test, self.predict(model, self.test, batch_size))
-                layer.ablation.assign(0)
+            for name, replacement in (layer.ablations() if isinstance(layer, Ablatable) else {}).items():
+                ablated = _with_layer(model, layer, replacement)
+                found[name] = self.metrics(self.test, self.predict(ablated, self.test, batch_size))
         return found
 
     @abstractmethod
@@ -99,3 +99,15 @@ class Task(ABC):
     def artifacts(self) -> dict[str, str]:
         """{file name: text} of what, besides its weights and settings, a model cannot be used without."""
         return {}
+
+
+def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer) -> keras.Model:
+    """A copy of a functional model with the same weights and random numbers, and one layer replaced."""
+
+    def copy(each: keras.Layer) -> keras.Layer:
+        return replacement if each is layer else each.__class__.from_config(each.get_config())
+
+    other = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    for mine, theirs in zip(other.variables, model.variables):
+        mine.assign(keras.ops.convert_to_numpy(theirs))
+    return other

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from recipes.kinds import END, PADDING, START
+from recipes.specs import END, PADDING, START
 from src.vocabulary import Vocabulary
 
 # Written without spaces between words: each character is a word of its own.
@@ -22,7 +22,7 @@ Unit = str  # "word" or "character"
 class Tokenizer:
     """A vocabulary, and what turns texts into its numbers and back.
 
-    The numbers 0 to 3 are those of `recipes.kinds`: padding, unknown, start, end. The others are the tokens of the texts that
+    The numbers 0 to 3 are those of `recipes.specs`: padding, unknown, start, end. The others are the tokens of the texts that
     it was made from, the most frequent first.
 
     Args:

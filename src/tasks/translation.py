@@ -11,7 +11,7 @@ from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
 from recipes import decoding
-from recipes.kinds import PADDING, NextTokens, SourceTarget
+from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
 from src import settings
 from src.datasets import Data, Part, pipeline
 from src.serving import Answer
@@ -55,7 +55,7 @@ class Translation(Task):
             )
         self.train, self.validation, self.test = map(self._encoded, (data.train, data.validation, data.test))
         self.inputs = SourceTarget(chosen.source_length, len(self.source), self.target.length, len(self.target))
-        self.outputs = NextTokens(self.target.length, len(self.target))
+        self.outputs = TargetTokenLogits(self.target.length, len(self.target))
         self.mean_length = float((self.train.targets != PADDING).sum(axis=1).mean())
 
     def _encoded(self, part: Part) -> Part:

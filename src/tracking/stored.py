@@ -1,5 +1,8 @@
 """What earlier runs have left in MLflow."""
 
+import os
+import tempfile
+
 import mlflow
 import pydantic
 import yaml
@@ -7,6 +10,7 @@ import yaml
 from src import config
 from src.errors import UserError
 from src.settings import Settings
+from src.tracking import migration
 from src.tracking.origin import SURROUNDINGS
 from src.tracking.server import WEIGHTS, asking, connected
 
@@ -43,7 +47,9 @@ class Stored:
             with asking():
                 self.client = connected()
                 self.recorded = yaml.safe_load(self.text("config.yaml"))
-                self.weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
+                self._folder = tempfile.TemporaryDirectory()  # removed with this object
+                weights = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{WEIGHTS}")
+                self.weights = migration.migrate_weights(weights, os.path.join(self._folder.name, WEIGHTS))
         except (mlflow.MlflowException, OSError):
             raise UserError(
                 f"{self.name} names no finished run; its id stands at the end of its log and in the MLflow UI."

@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 
 from recipes import cnn
-from recipes.kinds import Classes, Image
+from recipes.specs import Classes, Image
 from src.tasks.judge import Judge, frechet_distance, kernel_distance, nearest, precision_and_recall
 
 

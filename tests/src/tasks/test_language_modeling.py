@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recipes import gpt, lstm
-from recipes.kinds import PADDING, Continuation, Tokens
+from recipes.specs import PADDING, NextTokenLogits, Tokens
 from src import serving, tasks
 from src.datasets import Data, Part
 from src.errors import UserError
@@ -127,4 +127,4 @@ def test_the_served_model_tells_what_follows_the_last_token(create, tmp_path):
 
 def test_a_network_that_reads_backwards_tells_nothing_next():
     with pytest.raises(ValueError, match="must not read backwards"):
-        lstm.build(Tokens(4, 9), Continuation(4, 9), bidirectional=True)
+        lstm.build(Tokens(4, 9), NextTokenLogits(4, 9), bidirectional=True)

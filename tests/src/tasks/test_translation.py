@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 
 from recipes import attention, transformer
-from recipes.kinds import END, PADDING, START
+from recipes.specs import END, PADDING, START
 from src import serving, tasks
 from src.datasets import Data, Part
 from src.tasks.translation import TokenAccuracy, TokenCrossentropy
