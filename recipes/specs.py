@@ -5,7 +5,6 @@ can learn from and what it can predict; the annotations of the hyperparameters s
 checked against them without importing Keras, so this module must not import it either.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -128,7 +127,8 @@ NotNegative = Annotated[float, Ge(0)]
 
 # --- what a recipe declares besides `build` -------------------------------------------------------------------------
 #
-# A model or a layer declares one of these by inheriting from it. What declares nothing is trained and measured all the same.
+# A model or a layer declares one of these by inheriting from it and defining its methods. A model that declares nothing is
+# trained and measured all the same. (They are no abstract base classes: Keras cannot instantiate a functional model of one.)
 
 
 class AttentionLayer:
@@ -159,26 +159,25 @@ class GlimpseLayer:
     size: int
 
 
-class Ablatable(ABC):
+class Ablatable:
     """A layer whose learned part can be replaced by something simple, to measure what was gained by learning it."""
 
-    @abstractmethod
     def ablations(self) -> Mapping[str, Self]:
         """{name: a layer that takes the same inputs and has the same weights in the same order}."""
+        raise NotImplementedError
 
 
-class LearningRates(ABC):
+class LearningRates:
     """A model of which some layers are trained with another learning rate than the optimizer's."""
 
-    @abstractmethod
     def learning_rate_factors(self) -> list[tuple[Any, float]]:
         """[(layer, factor of the learning rate)]; all layers that are not listed have the factor 1."""
+        raise NotImplementedError
 
 
-class StepwiseDecoder(ABC):
+class StepwiseDecoder:
     """A model that predicts a sequence token by token, and keeps what it has computed for the earlier tokens in a cache."""
 
-    @abstractmethod
     def init_cache(self, context: Any, length: int) -> Any:
         """The cache before the first token: tensors in any nesting, with the batch as first axis.
 
@@ -186,8 +185,8 @@ class StepwiseDecoder(ABC):
             context: the source (batch, source_length), or, for a language model, which has none, the batch size.
             length: the largest number of tokens.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def decode_step(self, token: Any, index: Any, cache: Any) -> tuple[Any, Any]:
         """The logits of the next token (batch, vocabulary), and the new cache.
 
@@ -196,17 +195,18 @@ class StepwiseDecoder(ABC):
             index: its position, counted from 0.
             cache: of the positions before it.
         """
+        raise NotImplementedError
 
 
 class Translator(StepwiseDecoder):
     """A model from `SourceTarget` to `TargetTokenLogits`."""
 
-    @abstractmethod
     def alignments(self, inputs: dict[str, Any]) -> Any:
         """Attention of each target position to the source positions, to be drawn: (batch, target_length, source_length)."""
+        raise NotImplementedError
 
 
-class ImageGenerator(ABC):
+class ImageGenerator:
     """A model from `LabelledImage` to `GeneratedImages`.
 
     Its call returns the terms of each image's loss (batch, terms), in the order of `loss_names`; their sum is minimised.
@@ -223,7 +223,6 @@ class ImageGenerator(ABC):
     timesteps: int = 1
     conditional: bool
 
-    @abstractmethod
     def generate(self, labels: Any, seed: Any, *args: Any, **options: Any) -> Any:
         """Images (batch, height, width, channels), 0..1.
 
@@ -236,3 +235,4 @@ class ImageGenerator(ABC):
         Raises:
             ValueError: an option is outside its range.
         """
+        raise NotImplementedError

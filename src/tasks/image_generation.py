@@ -39,7 +39,7 @@ class Painter:
     """A generator with what is known of its images.
 
     Args:
-        model: that has `generate`.
+        model: a `recipes.specs.ImageGenerator`.
         classes: their names; empty if there are none.
     """
 

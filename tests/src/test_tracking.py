@@ -197,7 +197,7 @@ def test_a_classifier_begins_with_the_weights_and_the_tokens_of_a_language_model
     task = tasks.create(chosen.task, datasets.load(chosen.dataset), pretrained=writer)
     model = training.build(chosen, task, strategies.create(chosen.strategy))
     training.transfer(writer.model, model)
-    for one, two in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
+    for one, two in zip(model.get_layer("backbone").get_weights(), writer.model.backbone.get_weights()):
         np.testing.assert_array_equal(one, two)
 
     with pytest.raises(UserError, match=r"has another size; type model.dimension=16 model.heads=2 model.blocks=1\.$"):

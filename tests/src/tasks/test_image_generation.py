@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from recipes.specs import ImageGenerator, StepwiseDecoder
 from src import datasets, settings, tasks
 from src.errors import UserError
 from src.tasks.image_generation import ANY, Painter, SumOfTerms, Term, grid, to_bytes
@@ -71,10 +72,10 @@ def test_what_the_judge_takes_the_images_for_is_counted(task):
     assert found["confident"] == 0  # 0.82 is less than 0.9
 
 
-class Made:
+class Made(ImageGenerator):
     """A model whose images are of given labels, as the judge sees them."""
 
-    terms, how = ("loss",), {}
+    loss_names, sampling_defaults = ("loss",), {}
 
     def __init__(self, conditional=True, levels=41):
         self.conditional, self.levels = conditional, levels
@@ -161,16 +162,16 @@ def test_pixel_by_pixel_the_first_token_is_the_class(data):
 
 
 def test_only_levels_are_painted_and_any_class_is_one_of_them():
-    class Likes:
+    class Likes(StepwiseDecoder):
         """Always thinks that padding, an end, or a class is likeliest, and then the level 2."""
 
-        def begin(self, batch, length):
+        def init_cache(self, batch, length):
             return keras.ops.zeros((batch,))
 
-        def step(self, token, index, state):
+        def decode_step(self, token, index, cache):
             seen.append(token)
             logits = np.array([9, 9, 9, 9, 0, 0, 8, 0, 9, 9, 9], np.float32)
-            return keras.ops.tile(logits[None], (keras.ops.shape(token)[0], 1)), state
+            return keras.ops.tile(logits[None], (keras.ops.shape(token)[0], 1)), cache
 
     seen = []
     painter = PixelPainter(Likes(), Pixels((2, 2, 1), ("a", "b", "c"), 4))
