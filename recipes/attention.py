@@ -1,23 +1,23 @@
 """Attention, soft and hard.
 
-Idea. A network that has read a long input into one vector has to have kept everything that might be asked for. With attention
-it keeps what it found at each position, and decides when it answers where to look.
+Idea. A network that encodes a long input in one vector must keep everything in it that may be needed later. With attention it
+keeps a feature vector for each position, and decides when it predicts which positions to use.
 
-Soft attention looks everywhere at once, here more and there less, and its weights can be differentiated. Equations, for a query
-q and features h_1 … h_S, one for each position:
+Soft attention uses all positions at once with different weights, and can be trained by backpropagation. Equations, for a
+query q and features h_1 … h_S, one for each position:
 
     additive        e_s = vᵀ tanh(W q + U h_s)                (Bahdanau et al. 2015)
     multiplicative  e_s = qᵀ W h_s                            ("general", Luong et al. 2015)
     weights         α_s = exp(e_s) / Σ_r exp(e_r)             over the positions that are not padding
     context         c   = Σ_s α_s h_s
 
-Classification and forecasting: h_s are the states of an LSTM that reads the input in both directions, q its last
-states, and the output layer is given [c; q].
+Classification and forecasting: h_s are the outputs of an LSTM that reads the input in both directions, q is its last outputs,
+and the output layer takes [c; q].
 
-Translation: an LSTM reads the source in both directions; a second one reads what has been written of the target, its state d_t
-asks, and the next token is told from tanh(W [c_t; d_t]). As in Luong et al. attention comes after the decoder's
-recurrence, and c_t is not handed on to the next step, so that training computes all steps at once. (In Bahdanau et al. the
-state before it asks, and c_t enters the recurrence.)
+Translation: an LSTM reads the source in both directions; a second one, the decoder, reads the target so far, its output d_t is
+the query, and the next token is predicted from the attentional state h̃_t = tanh(W [c_t; d_t]). As in Luong et al. attention
+comes after the decoder's recurrence, and c_t is not passed to the next step, so that training computes all steps at once. (In
+Bahdanau et al. the previous state is the query, and c_t enters the recurrence.)
 
 Hard attention (`kind=hard`, images alone) looks at one place at a time and learns by trial where: recipes/hard_attention.py.
 
@@ -44,14 +44,27 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes import hard_attention
-from recipes.adapters import answer, as_sequence, entry
-from recipes.kinds import PADDING, Classes, Count, Forecast, Image, NextTokens, Positive, Rate, Series, SourceTarget, Tokens
+from recipes.shared_layers import input_layer, output_head, to_sequence
+from recipes.specs import (
+    PADDING,
+    AttentionLayer,
+    Classes,
+    Count,
+    Forecast,
+    Image,
+    Positive,
+    Rate,
+    Series,
+    SourceTarget,
+    TargetTokenLogits,
+    Tokens,
+    Translator,
+)
 
 
 def build(
     inputs: Image | Tokens | Series | SourceTarget,
-    outputs: Classes | Forecast | NextTokens,
+    outputs: Classes | Forecast | TargetTokenLogits,
     *,
     kind: Literal["soft", "hard"] = "soft",
     score: Literal["additive", "multiplicative"] = "additive",
@@ -65,31 +78,35 @@ def build(
     deviation: Positive = 0.15,
     policy: Literal["learned", "random", "center"] = "learned",
 ) -> keras.Model:
-    """A recurrent network that attends to what it has read, or to where it chooses to look.
+    """Build a recurrent network with soft attention to its input, or with hard attention to an image.
 
     Args:
-        inputs: an image (H, W, C), read as H rows, tokens (T,), a series (T, F), or a source and the target so far.
-        outputs: classes (logits) or a forecast; for source and target, the next tokens.
-        kind: soft, everywhere at once; or hard, one place of an image after the other.
+        inputs: an image (H, W, C), read as H rows; tokens (T,); a series (T, F); or a source and the target so far.
+        outputs: classes (logits) or a forecast; for source and target, the logits of the target's next tokens.
+        kind: soft: all positions at once; hard: one place of an image after another.
         score: how a query and a position are compared (soft).
-        units: of the encoder in each direction, and of v; a decoder has twice as many. Hard: of the core, four times as many.
+        units: of the encoder in each direction, and entries of v; a decoder has twice as many. Hard: the core has four times as
+            many.
         embedding: entries of a token's vector (soft).
-        token_dropout: fraction of the tokens of a text that are hidden in training; not of a source and a target (soft).
-        dropout: fraction of the embeddings and of what goes to the output layer set to zero in training (soft).
-        glimpses: places that are looked at (hard).
-        glimpse_size: height and width of a glimpse in pixels (hard).
-        scales: patches of a glimpse, each twice the extent of the one before (hard).
-        deviation: σ of the places in training, half the image's height being 1 (hard).
-        policy: who chooses the places: learned, or, to compare with, random or center (hard).
+        token_dropout: fraction of a text's tokens whose whole vector is set to zero in training; not of a source and a target
+            (soft).
+        dropout: fraction of the embeddings and of the input of the output layer set to zero in training (soft).
+        glimpses: number of glimpses (hard).
+        glimpse_size: height and width of a glimpse, in pixels (hard).
+        scales: patches of a glimpse, each of twice the extent of the one before (hard).
+        deviation: σ of the locations in training, where half the image's height is 1 (hard).
+        policy: how locations are chosen: learned, or, for comparison, random or always the center (hard).
 
     Raises:
-        ValueError: hard attention is to look at what is no image, or at more than all of it.
+        ValueError: hard attention with other inputs than images, or with glimpses larger than the image.
     """
     if kind == "hard":
         if not isinstance(inputs, Image) or not isinstance(outputs, Classes):
             raise ValueError(
-                "kind=hard looks at images and tells classes; type model.kind=soft, or choose a data set of images"
+                "kind=hard takes images and predicts classes; type model.kind=soft, or choose a data set of images"
             )
+        from recipes import hard_attention  # here, so that this file can be used without that one
+
         return hard_attention.network(
             inputs, outputs, glimpses=glimpses, glimpse_size=glimpse_size, scales=scales, units=4 * units,
             deviation=deviation, policy=policy,
@@ -99,20 +116,35 @@ def build(
             inputs.source_vocabulary, inputs.target_vocabulary,
             score=score, units=units, embedding=embedding, dropout=dropout,
         )  # fmt: skip
-    source = entry(inputs)
-    real = ops.not_equal(source, PADDING) if isinstance(inputs, Tokens) else None  # (batch, S)
-    x = layers.Dropout(dropout, name="input_dropout")(as_sequence(source, inputs, embedding, token_dropout))
-    reader = layers.Bidirectional(layers.LSTM(units, return_sequences=True, return_state=True), name="encoder")
-    features, *states = reader(x, mask=real)  # (batch, S, 2 · units)
-    query = layers.Concatenate(name="query")([states[0], states[2]])  # the last outputs of both directions
-    context, _ = SoftAttention(score, units, name="attention")(query[:, None], features, real=real)
-    found = layers.Concatenate(name="found")([context[:, 0], query])  # (batch, 4 · units)
-    found = layers.Dropout(dropout, name="dropout")(found)
-    return keras.Model(source, answer(found, outputs), name="attention")
+
+    source = input_layer(inputs)
+    input_dropout = layers.Dropout(dropout, name="input_dropout")
+    match inputs:
+        case Tokens():  # embedded; padding is neither read nor attended to
+            x = to_sequence(source, inputs, embedding, token_dropout)  # (batch, S, embedding)
+            padding_mask = ops.not_equal(source, PADDING)  # (batch, S)
+        case _:  # the rows of an image, the steps of a series
+            x = to_sequence(source, inputs, embedding)  # (batch, S, F)
+            padding_mask = None
+    features = encode_and_attend(input_dropout(x), padding_mask, score, units)  # (batch, 4 · units)
+    features = layers.Dropout(dropout, name="dropout")(features)
+    return keras.Model(source, output_head(features, outputs), name="attention")
+
+
+def encode_and_attend(x: KerasTensor, padding_mask: KerasTensor | None, score: str, units: int) -> KerasTensor:
+    """Read a sequence (batch, S, F) in both directions and summarise it: [c; q] (batch, 4 · units)."""
+    encoder = layers.Bidirectional(layers.LSTM(units, return_sequences=True, return_state=True), name="encoder")
+    h, *states = encoder(x, mask=padding_mask)  # h: (batch, S, 2 · units); states: h and c forwards, h and c backwards
+    q = layers.Concatenate(name="query")([states[0], states[2]])  # (batch, 2 · units), the last outputs of both directions
+    c, _ = SoftAttention(score, units, name="attention")(q[:, None], h, padding_mask=padding_mask)  # (batch, 1, 2 · units)
+    return layers.Concatenate(name="context_and_query")([c[:, 0], q])
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
 
 
 @keras.saving.register_keras_serializable("recipes.attention")
-class SoftAttention(layers.Layer):
+class SoftAttention(layers.Layer, AttentionLayer):
     """Contexts (batch, T, d) and weights (batch, T, S) of queries (batch, T, …) over features (batch, S, d).
 
     Args:
@@ -126,35 +158,38 @@ class SoftAttention(layers.Layer):
         self.supports_masking = True
 
     def build(self, queries_shape: tuple[int | None, ...], features_shape: tuple[int | None, ...]) -> None:
-        asked, d = queries_shape[-1], features_shape[-1]
+        query_size, d = queries_shape[-1], features_shape[-1]
         if self.score == "additive":
-            self.w = self.add_weight(shape=(asked, self.units), name="w")
-            self.u = self.add_weight(shape=(d, self.units), name="u")
+            self.W = self.add_weight(shape=(query_size, self.units), name="W")
+            self.U = self.add_weight(shape=(d, self.units), name="U")
             self.v = self.add_weight(shape=(self.units,), initializer="random_uniform", name="v")
         else:
-            self.w = self.add_weight(shape=(asked, d), name="w")
+            self.W = self.add_weight(shape=(query_size, d), name="W")
 
     def call(
-        self, queries: KerasTensor, features: KerasTensor, real: KerasTensor | None = None
+        self, queries: KerasTensor, features: KerasTensor, padding_mask: KerasTensor | None = None
     ) -> tuple[KerasTensor, KerasTensor]:
-        """`real` (batch, S) is false where features are padding."""
-        if self.score == "additive":
-            hidden = ops.matmul(queries, self.w)[:, :, None] + ops.matmul(features, self.u)[:, None]  # (batch, T, S, units)
-            scores = ops.einsum("btsu,u->bts", ops.tanh(hidden), ops.cast(self.v, hidden.dtype))
-        else:
-            scores = ops.einsum("btd,bsd->bts", ops.matmul(queries, self.w), features)
-        scores = ops.cast(scores, "float32")  # a softmax over many positions in 16 bits loses too much
-        if real is not None:
-            scores = ops.where(real[:, None], scores, -1e9)
-        weights = ops.softmax(scores, axis=-1)
-        return ops.einsum("bts,bsd->btd", ops.cast(weights, features.dtype), features), weights
+        """`padding_mask` (batch, S) is false where features are padding."""
+        if self.score == "additive":  # e_s = vᵀ tanh(W q + U h_s)
+            Wq, Uh = ops.matmul(queries, self.W), ops.matmul(features, self.U)  # (batch, T, units), (batch, S, units)
+            hidden = Wq[:, :, None] + Uh[:, None]  # (batch, T, S, units)
+            scores = ops.einsum("btsu,u->bts", ops.tanh(hidden), ops.cast(self.v, hidden.dtype))  # (batch, T, S)
+        else:  # e_s = qᵀ W h_s
+            scores = ops.einsum("btd,bsd->bts", ops.matmul(queries, self.W), features)  # (batch, T, S)
+        scores = ops.cast(scores, "float32")  # a softmax over many positions loses too much in 16 bits
+        if padding_mask is not None:
+            scores = ops.where(padding_mask[:, None], scores, -1e9)
+        # α_s = exp(e_s) / Σ_r exp(e_r)
+        weights = ops.softmax(scores, axis=-1)  # (batch, T, S)
+        # c = Σ_s α_s h_s
+        return ops.einsum("bts,bsd->btd", ops.cast(weights, features.dtype), features), weights  # (batch, T, d)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "score": self.score, "units": self.units}
 
 
 @keras.saving.register_keras_serializable("recipes.attention")
-class EncoderDecoder(keras.Model):
+class EncoderDecoder(keras.Model, Translator):
     """{"source": (batch, S), "target": (batch, T)} to the logits of the target's next tokens (batch, T, target_vocabulary).
 
     Args:
@@ -181,46 +216,50 @@ class EncoderDecoder(keras.Model):
         self.dropout = layers.Dropout(dropout)
 
     def call(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> KerasTensor:
-        return self.read(inputs, training)[0]
+        return self.logits_and_weights(inputs, training)[0]
 
     def alignments(self, inputs: dict[str, KerasTensor]) -> KerasTensor:
-        """How much each target position looks at each of the source: (batch, T, S)."""
-        return self.read(inputs, training=False)[1]
+        """The attention weights of each target position over the source positions: (batch, T, S)."""
+        return self.logits_and_weights(inputs, training=False)[1]
 
-    def read(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> tuple[KerasTensor, KerasTensor]:
-        """The logits (batch, T, target_vocabulary) and the weights (batch, T, S)."""
-        real = ops.not_equal(inputs["source"], PADDING)
-        features, state = self.encode(inputs["source"], real, training)
-        x = self.dropout(self.target_embedding(inputs["target"]), training=training)
+    def logits_and_weights(
+        self, inputs: dict[str, KerasTensor], training: bool | None = None
+    ) -> tuple[KerasTensor, KerasTensor]:
+        """The logits (batch, T, target_vocabulary) and the attention weights (batch, T, S), all target steps at once."""
+        padding_mask = ops.not_equal(inputs["source"], PADDING)  # (batch, S)
+        features, state = self.encode(inputs["source"], padding_mask, training)
+        x = self.dropout(self.target_embedding(inputs["target"]), training=training)  # (batch, T, embedding)
         d = self.decoder(x, initial_state=state, training=training)  # (batch, T, 2 · units)
-        return self._tell(d, features, real, training)
+        return self._attend_and_predict(d, features, padding_mask, training)
 
     def encode(
-        self, source: KerasTensor, real: KerasTensor, training: bool | None = None
+        self, source: KerasTensor, padding_mask: KerasTensor, training: bool | None = None
     ) -> tuple[KerasTensor, list[KerasTensor]]:
-        """Source (batch, S) to features (batch, S, 2 · units), and the state [output, cell] that the decoder starts from."""
-        x = self.dropout(self.source_embedding(source), training=training)
-        features, *states = self.encoder(x, mask=real, training=training)  # forward output and cell, backward output and cell
+        """Source (batch, S) to features (batch, S, 2 · units) and the decoder's initial state [h, c] (batch, 2 · units)."""
+        x = self.dropout(self.source_embedding(source), training=training)  # (batch, S, embedding)
+        features, *states = self.encoder(x, mask=padding_mask, training=training)  # states: h, c forwards, h, c backwards
         return features, [ops.concatenate(states[0::2], axis=-1), ops.concatenate(states[1::2], axis=-1)]
 
-    def _tell(
-        self, d: KerasTensor, features: KerasTensor, real: KerasTensor, training: bool | None = None
+    def _attend_and_predict(
+        self, d: KerasTensor, features: KerasTensor, padding_mask: KerasTensor, training: bool | None = None
     ) -> tuple[KerasTensor, KerasTensor]:
-        context, weights = self.attention(d, features, real=real)
-        joined = self.joined(ops.concatenate([context, d], axis=-1))
-        return self.logits(self.dropout(joined, training=training)), weights
+        """Decoder outputs d_t (batch, T, 2 · units) to logits (batch, T, target_vocabulary) and weights (batch, T, S)."""
+        c, weights = self.attention(d, features, padding_mask=padding_mask)  # (batch, T, 2 · units)
+        # h̃_t = tanh(W [c_t; d_t])
+        attentional = self.joined(ops.concatenate([c, d], axis=-1))  # (batch, T, 2 · units)
+        return self.logits(self.dropout(attentional, training=training)), weights
 
-    def begin(self, source: KerasTensor, length: int) -> dict[str, Any]:
-        """What writing begins with: source (batch, S) to the state that `step` takes."""
-        real = ops.not_equal(source, PADDING)
-        features, state = self.encode(source, real)
-        return {"real": real, "features": features, "decoder": state}
+    def init_cache(self, context: KerasTensor, length: int) -> dict[str, Any]:
+        """Encode the source (batch, S); decoding continues from the features and the state of the decoder."""
+        padding_mask = ops.not_equal(context, PADDING)
+        features, state = self.encode(context, padding_mask)
+        return {"padding_mask": padding_mask, "features": features, "state": state}
 
-    def step(self, token: KerasTensor, index: KerasTensor, state: dict[str, Any]) -> tuple[KerasTensor, dict[str, Any]]:
-        """The token (batch,) written last to the logits (batch, target_vocabulary) of the next one, and the state."""
-        d, decoder = self.decoder.cell(self.target_embedding(token), state["decoder"])
-        logits, _ = self._tell(d[:, None], state["features"], state["real"])
-        return logits[:, 0], {**state, "decoder": decoder}
+    def decode_step(self, token: KerasTensor, index: KerasTensor, cache: dict[str, Any]) -> tuple[KerasTensor, dict[str, Any]]:
+        """The last target token (batch,) to the logits of the next one (batch, target_vocabulary), and the new cache."""
+        d, state = self.decoder.cell(self.target_embedding(token), cache["state"])  # (batch, 2 · units)
+        logits, _ = self._attend_and_predict(d[:, None], cache["features"], cache["padding_mask"])
+        return logits[:, 0], {**cache, "state": state}
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}

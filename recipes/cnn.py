@@ -1,8 +1,8 @@
 """Convolutional neural network (CNN).
 
-Idea. A pattern worth finding in one place is worth finding in every place. A convolution therefore slides one small set
-of weights over the whole input, a pooling layer keeps the strongest (or mean) response of each neighbourhood, and after
-a few rounds of both, fully connected layers decide from what was found.
+Idea. A pattern that is useful in one place is useful in every place. A convolution therefore slides one small set of weights
+over the whole input, a pooling layer keeps the strongest (or mean) response of each neighbourhood, and after a few rounds of
+both, fully connected layers classify the resulting features.
 
 Equations, for an image x with C channels and a K × K kernel w (LeCun et al. 1998; as in all deep-learning libraries it is
 a cross-correlation, the kernel is not flipped):
@@ -13,11 +13,11 @@ a cross-correlation, the kernel is not flipped):
     pooling        p[i, j, f] = max (or mean) of h[2i + u, 2j + v, f]  over u, v ∈ {0, 1}
     output         z = W g + b                                         g: the last features, flattened or averaged
 
-Order here, for each entry of `filters`: `convolutions` times [convolution → normalisation → activation], then pooling; after
+Architecture, for each entry of `filters`: `convolutions` times [convolution → normalisation → activation], then pooling; after
 that global average pooling (Lin et al. 2014) or flattening, a fully connected layer with dropout, and the output layer. A
-series is convolved along time alone. So are tokens, which are embedded first, with two differences that a text wants: layer
-instead of batch normalisation (Ba et al. 2016), since padding has no place in the statistics of a batch, and the largest
-instead of the mean response over all positions (Kim 2014), since one telling phrase is enough. Padding changes no answer.
+series is convolved along time alone. So are tokens, which are embedded first, with two differences: layer instead of batch
+normalisation (Ba et al. 2016), since padding must not enter the statistics of a batch, and the largest instead of the mean
+response over all positions (Kim 2014), since one telling phrase is enough. Padding does not change the output.
 
 References:
     LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE 86(11), 1998.
@@ -38,21 +38,20 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of
     cnn_trec           accuracy 87.27 ± 1.81 % (bag of words 91.20 %), 1,090,694 parameters, 19 s
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
-from recipes.adapters import answer, as_sequence, entry
-from recipes.images import augment, batch_normalization
-from recipes.kinds import PADDING, Classes, Count, Forecast, Fraction, Image, Pixels, Rate, Series, Tokens
+from recipes.shared_layers import augment, batch_normalization, input_layer, output_head, to_sequence
+from recipes.specs import PADDING, Classes, Count, Forecast, Fraction, Image, Pixels, Rate, Series, Tokens
 
 
 def build(
     inputs: Image | Tokens | Series,
     outputs: Classes | Forecast,
     *,
-    filters: list[Count] = (32, 64, 128),  # type: ignore[assignment]  # a tuple, since a default must not change
+    filters: list[Count] = (32, 64, 128),  # type: ignore[assignment]  # a tuple, since a default must not be mutable
     kernel_size: Count = 3,
     convolutions: Count = 1,
     normalization: bool = True,
@@ -66,55 +65,89 @@ def build(
     embedding: Count = 64,
     token_dropout: Rate = 0.0,
 ) -> keras.Model:
-    """A convolutional network from `inputs` to `outputs`.
+    """Build a convolutional network from `inputs` to `outputs`.
 
     Args:
         inputs: an image (H, W, C), tokens (T,) or a series (T, F).
         outputs: classes (logits) or a forecast.
-        filters: filters of each block; every block halves the input's extent.
+        filters: number of filters of each block; every block halves the extent of its input.
         kernel_size: extent of the kernels, the same in every direction.
         convolutions: convolutions in each block.
         normalization: batch normalisation (for tokens, layer normalisation) after each convolution.
-        pooling: what a pooling layer keeps of its neighbourhood.
-        global_pooling: one number for each filter before the fully connected layer, instead of one for each position.
+        pooling: what a pooling layer keeps of each neighbourhood.
+        global_pooling: one number per filter before the fully connected layer, instead of one per filter and position.
         dense_units: units of the fully connected layer.
         dropout: fraction of the fully connected layer's output set to zero in training.
-        augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
-        flip: mirror images at random in training, left for right: for things, not for what is written.
-        shift: move images by up to so many whole pixels in training.
+        augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
+        flip: mirror images at random in training, left to right: for objects, not for handwriting.
+        shift: largest random shift of images in training, in whole pixels.
         embedding: entries of a token's vector.
-        token_dropout: fraction of the tokens of a text that are hidden in training.
+        token_dropout: fraction of a text's tokens whose whole vector is set to zero in training.
     """
-    x = source = entry(inputs)
-    real = None  # (batch, T, 1): 1 for a token, 0 for padding
+    source = input_layer(inputs)
+    sizes: dict[str, Any] = {
+        "filters": filters, "kernel_size": kernel_size, "convolutions": convolutions, "normalization": normalization,
+        "pooling": pooling, "global_pooling": global_pooling,
+    }  # fmt: skip
     match inputs:
+        case Tokens():
+            x = to_sequence(source, inputs, embedding, token_dropout, mask_padding=False)  # (batch, T, embedding)
+            features = text_features(x, ops.not_equal(source, PADDING), **sizes)
         case Image():
-            Convolution, GlobalPooling, Normalization = layers.Conv2D, layers.GlobalAveragePooling2D, batch_normalization
-            Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
-            x = augment(x, augmentation, flip=flip, shift=shift)
-        case _:
-            Convolution, GlobalPooling, Normalization = layers.Conv1D, layers.GlobalAveragePooling1D, batch_normalization
-            Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
-    if isinstance(inputs, Tokens):
-        x = as_sequence(x, inputs, embedding, token_dropout, masked=False)
-        real = ops.cast(ops.expand_dims(ops.not_equal(source, PADDING), -1), x.dtype)
-        x = x * real
-        GlobalPooling, Normalization = layers.GlobalMaxPooling1D, layers.LayerNormalization
+            features = grid_features(augment(source, augmentation, flip=flip, shift=shift), **sizes)
+        case Series():
+            features = grid_features(source, **sizes)
+    x = layers.Dense(dense_units, activation="relu", name="fully_connected")(features)  # (batch, dense_units)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(source, output_head(x, outputs), name="cnn")
 
-    for block, count in enumerate(filters, 1):  # x: (batch, H, W, filters), or (batch, T, filters)
+
+def grid_features(
+    x: KerasTensor, filters: list[int], kernel_size: int, convolutions: int, normalization: bool, pooling: str,
+    global_pooling: bool,
+) -> KerasTensor:  # fmt: skip
+    """Convolve an image (batch, H, W, C) or a series (batch, T, F) to features (batch, d)."""
+    if len(x.shape) == 4:
+        Convolution, GlobalPooling = layers.Conv2D, layers.GlobalAveragePooling2D
+        Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
+    else:
+        Convolution, GlobalPooling = layers.Conv1D, layers.GlobalAveragePooling1D
+        Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
+    for block, count in enumerate(filters, 1):
         for part in range(1, convolutions + 1):
             name = f"block{block}_{part}"
+            # a[i, j, f] = b[f] + Σ_u Σ_v Σ_c  w[u, v, c, f] · x[i + u, j + v, c]
             x = Convolution(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
-            x = Normalization(name=f"{name}_normalization")(x) if normalization else x
+            # â = γ · (a − mean(a)) / sqrt(var(a) + ε) + β
+            x = batch_normalization(name=f"{name}_normalization")(x) if normalization else x
+            # h = max(0, â)
             x = layers.ReLU(name=f"{name}_activation")(x)
-            x = x if real is None else x * real  # where there is no text, nothing is found
-        x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # "same": an extent of 1 stays 1
-        if real is not None:
-            share = layers.AveragePooling1D(2, padding="same", name=f"block{block}_share")(real)
-            x = x / ops.maximum(share, 0.5) if pooling == "average" else x  # the mean is that of the tokens alone
-            real = ops.ceil(share)
+        # p[i, j, f] = max (or mean) of h[2i + u, 2j + v, f]; "same": an extent of 1 stays 1
+        x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # (batch, ⌈H / 2⌉, ⌈W / 2⌉, count)
+    return GlobalPooling(name="global_pooling")(x) if global_pooling else layers.Flatten(name="flatten")(x)
 
-    x = GlobalPooling(name="global_pooling")(x) if global_pooling else layers.Flatten(name="flatten")(x)
-    x = layers.Dense(dense_units, activation="relu", name="fully_connected")(x)  # (batch, dense_units)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(source, answer(x, outputs), name="cnn")
+
+def text_features(
+    x: KerasTensor, padding_mask: KerasTensor, filters: list[int], kernel_size: int, convolutions: int, normalization: bool,
+    pooling: str, global_pooling: bool,
+) -> KerasTensor:  # fmt: skip
+    """Convolve token vectors (batch, T, embedding) to features (batch, d) that do not depend on padding.
+
+    Padding is set to zero before and after each convolution, so that it adds nothing to its neighbours. `padding_mask` (batch,
+    T) is false where a token is padding; the other arguments are those of `build`.
+    """
+    Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
+    mask = ops.cast(ops.expand_dims(padding_mask, -1), x.dtype)  # (batch, T, 1), 1 for a token, 0 for padding
+    x = x * mask
+    for block, count in enumerate(filters, 1):
+        for part in range(1, convolutions + 1):
+            name = f"block{block}_{part}"
+            x = layers.Conv1D(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
+            x = layers.LayerNormalization(name=f"{name}_normalization")(x) if normalization else x
+            x = layers.ReLU(name=f"{name}_activation")(x) * mask
+        x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # (batch, ⌈T / 2⌉, count)
+        tokens = layers.AveragePooling1D(2, padding="same", name=f"block{block}_tokens")(mask)  # fraction of tokens: 0, ½ or 1
+        if pooling == "average":
+            x = x / ops.maximum(tokens, 0.5)  # the mean over tokens alone, without padding
+        mask = ops.ceil(tokens)  # (batch, ⌈T / 2⌉, 1)
+    return layers.GlobalMaxPooling1D(name="global_pooling")(x) if global_pooling else layers.Flatten(name="flatten")(x)

@@ -1,8 +1,10 @@
-"""Writing a sequence with a model that gives the logits of the next token: greedily, by beam search, or by drawing.
+"""Decoding: generate a sequence with a model of the next token, by greedy search, beam search or sampling.
 
-The model has two methods. `begin(source, length)` reads what is to be answered and gives a state, tensors in any nesting with
-the batch as first axis; a language model, which answers nothing, has `begin(batch, length)`. `step(token, index, state)` takes
-the tokens (batch,) at position `index` and gives the logits (batch, vocabulary) of those that follow, and the new state.
+The model is a `recipes.specs.StepwiseDecoder`, which predicts one token at a time and caches what it has computed.
+
+References:
+    Wu et al.: Google's neural machine translation system. arXiv:1609.08144, 2016. Length penalty of beam search.
+    Holtzman, Buys, Du, Forbes, Choi: The curious case of neural text degeneration. ICLR 2020. Sampling with top_p.
 """
 
 from typing import Any
@@ -10,183 +12,190 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from recipes.kinds import END, PADDING, START
+from recipes.specs import END, PADDING, START, StepwiseDecoder
 
-LENGTH_PENALTY = 0.6  # α of Wu et al. 2016: 0 prefers short answers, 1 compares log-probabilities per token
-NEVER = -1e9
+LENGTH_PENALTY = 0.6  # α of Wu et al.: 0 prefers short sequences, 1 compares log-probabilities per token
+MINUS_INFINITY = -1e9  # logit of what must not follow
+
+SAMPLING_DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_k": None, "top_p": 1.0}  # options of `sample`
 
 
-def greedy(model: keras.Model, source: KerasTensor, length: int) -> KerasTensor:
-    """The likeliest token at each step.
+def greedy(model: StepwiseDecoder, source: KerasTensor, length: int) -> KerasTensor:
+    """Generate the likeliest token at each step.
 
     Args:
-        model: with `begin` and `step`.
+        model: of the target, given a source.
         source: (batch, S).
-        length: tokens at most, `END` included.
+        length: maximum number of tokens, `END` included.
 
     Returns:
-        int32 (batch, length): `END` closes an answer, padding follows.
+        int32 (batch, length): the target, `END`, and padding.
     """
     batch = ops.shape(source)[0]
 
-    def unfinished(
-        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any
-    ) -> KerasTensor:
+    def cond(index: KerasTensor, last: KerasTensor, finished: KerasTensor, tokens: KerasTensor, cache: Any) -> KerasTensor:
         return ops.logical_and(index < length, ops.logical_not(ops.all(finished)))
 
-    def write(
-        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any
+    def body(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, tokens: KerasTensor, cache: Any
     ) -> tuple[KerasTensor, ...]:
-        logits, state = model.step(last, index, state)
-        token = ops.where(finished, PADDING, ops.cast(ops.argmax(_allowed(logits), axis=-1), "int32"))
-        written = ops.where(ops.arange(length)[None] == index, token[:, None], written)
-        return index + 1, token, ops.logical_or(finished, token == END), written, state
+        logits, cache = model.decode_step(last, index, cache)  # (batch, vocabulary)
+        token = ops.where(finished, PADDING, ops.cast(ops.argmax(_filter_logits(logits), axis=-1), "int32"))  # (batch,)
+        tokens = ops.where(ops.arange(length)[None] == index, token[:, None], tokens)  # (batch, length)
+        return index + 1, token, ops.logical_or(finished, token == END), tokens, cache
 
     start = ops.full((batch,), START, dtype="int32")
     empty = ops.full((batch, length), PADDING, dtype="int32")
-    first = (ops.convert_to_tensor(0, "int32"), start, start == END, empty, model.begin(source, length))
-    return ops.while_loop(unfinished, write, first)[3]
+    initial = (ops.convert_to_tensor(0, "int32"), start, start == END, empty, model.init_cache(source, length))
+    return ops.while_loop(cond, body, initial)[3]
 
 
-def beam_search(model: keras.Model, source: KerasTensor, length: int, beams: int) -> KerasTensor:
-    """The likeliest of the answers that `beams` partial answers, kept at each step, lead to.
+def beam_search(model: StepwiseDecoder, source: KerasTensor, length: int, beams: int) -> KerasTensor:
+    """Generate the likeliest sequence among those that `beams` prefixes, kept at each step, lead to.
 
-    An answer's log-probability is divided by ((5 + tokens) / 6)^α, so that long ones are not at a disadvantage (Wu et al.:
-    Google's neural machine translation system, arXiv:1609.08144, 2016, equation 14).
+    The log-probability of a sequence is divided by ((5 + tokens) / 6)^α, so that long ones are not at a disadvantage (Wu et
+    al., equation 14).
 
     Args:
-        model: with `begin` and `step`.
+        model: of the target, given a source.
         source: (batch, S).
-        length: tokens at most, `END` included.
-        beams: answers kept; 1 is greedy.
+        length: maximum number of tokens, `END` included.
+        beams: number of prefixes kept; 1 is greedy search.
 
     Returns:
-        int32 (batch, length): `END` closes an answer, padding follows.
+        int32 (batch, length): the target, `END`, and padding.
     """
     batch = ops.shape(source)[0]
-    state = keras.tree.map_structure(lambda x: ops.repeat(x, beams, axis=0), model.begin(source, length))
+    # Every example `beams` times, one after the other: (batch · beams, …)
+    cache = keras.tree.map_structure(lambda x: ops.repeat(x, beams, axis=0), model.init_cache(source, length))
 
-    def unfinished(
-        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, scores: KerasTensor, state: Any
+    def cond(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, tokens: KerasTensor, scores: KerasTensor, cache: Any
     ) -> KerasTensor:
         return ops.logical_and(index < length, ops.logical_not(ops.all(finished)))
 
-    def write(
-        index: KerasTensor, last: KerasTensor, finished: KerasTensor, written: KerasTensor, scores: KerasTensor, state: Any
+    def body(
+        index: KerasTensor, last: KerasTensor, finished: KerasTensor, tokens: KerasTensor, scores: KerasTensor, cache: Any
     ) -> tuple[KerasTensor, ...]:
-        logits, state = model.step(ops.reshape(last, (-1,)), index, state)
+        logits, cache = model.decode_step(ops.reshape(last, (-1,)), index, cache)  # (batch · beams, vocabulary)
         vocabulary = logits.shape[-1]
-        logs = ops.reshape(ops.log_softmax(_allowed(ops.cast(logits, "float32")), axis=-1), (-1, beams, vocabulary))
-        nothing = ops.where(ops.arange(vocabulary) == PADDING, 0.0, NEVER)  # all that can follow an end
-        logs = ops.where(finished[:, :, None], nothing, logs)
-        total = ops.reshape(scores[:, :, None] + logs, (-1, beams * vocabulary))
-        scores, chosen = ops.top_k(total, beams)  # (batch, beams)
-        beam, token = chosen // vocabulary, ops.cast(chosen % vocabulary, "int32")
-        rows = ops.reshape(ops.arange(batch)[:, None] * beams + ops.cast(beam, "int32"), (-1,))
-        state = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), state)
-        written = ops.reshape(ops.take(ops.reshape(written, (-1, length)), rows, axis=0), (-1, beams, length))
-        written = ops.where(ops.arange(length) == index, token[:, :, None], written)
-        finished = ops.reshape(ops.take(ops.reshape(finished, (-1,)), rows, axis=0), (-1, beams))
-        return index + 1, token, ops.logical_or(finished, token == END), written, scores, state
+        logs = ops.log_softmax(_filter_logits(ops.cast(logits, "float32")), axis=-1)
+        logs = ops.reshape(logs, (-1, beams, vocabulary))  # (batch, beams, vocabulary)
+        padding = ops.where(ops.arange(vocabulary) == PADDING, 0.0, MINUS_INFINITY)  # nothing else follows `END`
+        logs = ops.where(finished[:, :, None], padding, logs)
+        # The best `beams` of all continuations of all beams
+        total = ops.reshape(scores[:, :, None] + logs, (-1, beams * vocabulary))  # (batch, beams · vocabulary)
+        scores, best = ops.top_k(total, beams)  # (batch, beams)
+        beam, token = best // vocabulary, ops.cast(best % vocabulary, "int32")  # (batch, beams)
+        # Reorder all state by the beams that were continued
+        rows = ops.reshape(ops.arange(batch)[:, None] * beams + ops.cast(beam, "int32"), (-1,))  # (batch · beams,)
+        cache = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), cache)
+        tokens = ops.take(ops.reshape(tokens, (-1, length)), rows, axis=0)  # (batch · beams, length)
+        tokens = ops.reshape(tokens, (-1, beams, length))  # (batch, beams, length)
+        tokens = ops.where(ops.arange(length) == index, token[:, :, None], tokens)
+        finished = ops.take(ops.reshape(finished, (-1,)), rows, axis=0)  # (batch · beams,)
+        finished = ops.reshape(finished, (-1, beams))  # (batch, beams)
+        return index + 1, token, ops.logical_or(finished, token == END), tokens, scores, cache
 
     start = ops.full((batch, beams), START, dtype="int32")
     empty = ops.full((batch, beams, length), PADDING, dtype="int32")
-    scores = ops.tile(ops.where(ops.arange(beams) == 0, 0.0, NEVER)[None], (batch, 1))  # all beams are alike at first
-    first = (ops.convert_to_tensor(0, "int32"), start, start == END, empty, scores, state)
-    _, _, _, written, scores, _ = ops.while_loop(unfinished, write, first)
-    tokens = ops.cast(ops.sum(ops.cast(written != PADDING, "int32"), axis=-1), "float32")
-    best = ops.argmax(scores / ((5 + tokens) / 6) ** LENGTH_PENALTY, axis=-1)
-    return ops.take_along_axis(written, best[:, None, None], axis=1)[:, 0]
+    # All beams are alike at first: only the first one counts.
+    scores = ops.tile(ops.where(ops.arange(beams) == 0, 0.0, MINUS_INFINITY)[None], (batch, 1))  # (batch, beams)
+    initial = (ops.convert_to_tensor(0, "int32"), start, start == END, empty, scores, cache)
+    _, _, _, tokens, scores, _ = ops.while_loop(cond, body, initial)
+    count = ops.cast(ops.sum(ops.cast(tokens != PADDING, "int32"), axis=-1), "float32")  # (batch, beams)
+    best = ops.argmax(scores / ((5 + count) / 6) ** LENGTH_PENALTY, axis=-1)  # (batch,)
+    return ops.take_along_axis(tokens, best[:, None, None], axis=1)[:, 0]
 
 
 def sample(
     model: keras.Model, prompt: KerasTensor, length: int, *, seed: keras.random.SeedGenerator | int,
     temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0, allowed: tuple[int, int | None] = (END, None),
 ) -> KerasTensor:  # fmt: skip
-    """Goes on from a prompt, each token drawn from what the model thinks comes next.
+    """Continue a prompt, sampling each token from the predicted distribution.
 
     Args:
-        model: a language model, with `begin` and `step` (a cache) or without.
+        model: a language model: a `StepwiseDecoder`, or any from tokens (batch, T) to the logits of the next tokens.
         prompt: int32 (batch, P), 1 ≤ P ≤ length, without padding.
-        length: tokens at most, the prompt and `END` included.
-        seed: of the draws.
-        temperature: logits are divided by it; 0 takes the likeliest token.
-        top_k: draws from so many likeliest tokens alone.
-        top_p: draws from the fewest likeliest tokens that together have this probability (Holtzman et al.: The curious case of
-            neural text degeneration. ICLR 2020).
-        allowed: the first token that may be drawn, and the first one after it that may not. No text holds padding, an unknown
-            word, or a second start.
+        length: maximum number of tokens, the prompt and `END` included.
+        seed: of the random numbers.
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: sample among the `top_k` likeliest tokens.
+        top_p: sample among the fewest likeliest tokens that together have this probability (Holtzman et al.).
+        allowed: the first token id that may be sampled, and the first id after those that may (None: the last may). The default
+            excludes padding, unknown words and a second start.
 
     Returns:
-        int32 (batch, length): the prompt, what follows, `END` if it came, and padding.
+        int32 (batch, length): the prompt, its continuation, `END` if it was sampled, and padding.
     """
     seed = keras.random.SeedGenerator(seed) if isinstance(seed, int) else seed
-    model = model if hasattr(model, "step") else Rereading(model)
-    batch, given = ops.shape(prompt)
+    decoder = model if isinstance(model, StepwiseDecoder) else UncachedDecoder(model)
+    batch, prompt_length = ops.shape(prompt)
     prompt = ops.cast(prompt, "int32")
 
-    def unfinished(index: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any) -> KerasTensor:
+    def cond(index: KerasTensor, finished: KerasTensor, tokens: KerasTensor, cache: Any) -> KerasTensor:
         return ops.logical_and(index < length - 1, ops.logical_not(ops.all(finished)))
 
-    def write(index: KerasTensor, finished: KerasTensor, written: KerasTensor, state: Any) -> tuple[KerasTensor, ...]:
-        logits, state = model.step(ops.take(written, index, axis=1), index, state)
-        token = draw(_allowed(ops.cast(logits, "float32"), *allowed), seed, temperature, top_k, top_p)
+    def body(index: KerasTensor, finished: KerasTensor, tokens: KerasTensor, cache: Any) -> tuple[KerasTensor, ...]:
+        logits, cache = decoder.decode_step(ops.take(tokens, index, axis=1), index, cache)  # (batch, vocabulary)
+        token = sample_token(_filter_logits(ops.cast(logits, "float32"), *allowed), seed, temperature, top_k, top_p)  # (batch,)
         token = ops.where(finished, PADDING, token)
-        there = ops.logical_and(ops.arange(length)[None] == index + 1, index + 1 >= given)
-        written = ops.where(there, token[:, None], written)
-        ended = ops.logical_and(token == END, index + 1 >= given)
-        return index + 1, ops.logical_or(finished, ended), written, state
+        after_prompt = index + 1 >= prompt_length  # before, the token is given
+        tokens = ops.where(ops.logical_and(ops.arange(length)[None] == index + 1, after_prompt), token[:, None], tokens)
+        ended = ops.logical_and(token == END, after_prompt)
+        return index + 1, ops.logical_or(finished, ended), tokens, cache
 
-    written = ops.concatenate([prompt, ops.full((batch, length - given), PADDING, dtype="int32")], axis=1)
-    first = (ops.convert_to_tensor(0, "int32"), ops.zeros((batch,), "bool"), written, model.begin(batch, length))
-    return ops.while_loop(unfinished, write, first)[2]
+    tokens = ops.concatenate([prompt, ops.full((batch, length - prompt_length), PADDING, dtype="int32")], axis=1)
+    initial = (ops.convert_to_tensor(0, "int32"), ops.zeros((batch,), "bool"), tokens, decoder.init_cache(batch, length))
+    return ops.while_loop(cond, body, initial)[2]
 
 
-class Rereading:
-    """A language model without `begin` and `step`, made to write: for each token it reads all that came before again.
+class UncachedDecoder(StepwiseDecoder):
+    """Decode with a language model that has no cache: for each token, it reads all tokens before it again.
 
     Args:
-        model: tokens (batch, T) to the logits of what follows each of them (batch, T, vocabulary).
+        model: tokens (batch, T) to the logits of the token after each of them (batch, T, vocabulary).
     """
 
     def __init__(self, model: keras.Model):
         self.model = model
 
-    def begin(self, batch: int | KerasTensor, length: int) -> KerasTensor:
-        """Nothing is written yet."""
-        return ops.full((batch, length), PADDING, dtype="int32")
+    def init_cache(self, context: int | KerasTensor, length: int) -> KerasTensor:
+        """The tokens so far, for a batch of `context` sequences: none."""
+        return ops.full((context, length), PADDING, dtype="int32")
 
-    def step(self, token: KerasTensor, index: KerasTensor, state: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
-        """The token (batch,) at position `index` to the next one's logits, and all tokens up to now."""
-        state = ops.where(ops.arange(state.shape[1])[None] == index, token[:, None], state)
-        return ops.take(self.model(state, training=False), index, axis=1), state
+    def decode_step(self, token: KerasTensor, index: KerasTensor, cache: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+        """The token (batch,) at position `index` to the logits of the next one (batch, vocabulary), and the tokens so far."""
+        tokens = ops.where(ops.arange(cache.shape[1])[None] == index, token[:, None], cache)  # (batch, length)
+        return ops.take(self.model(tokens, training=False), index, axis=1), tokens
 
 
-def draw(
+def sample_token(
     logits: KerasTensor,
     seed: keras.random.SeedGenerator | int,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
 ) -> KerasTensor:
-    """Tokens int32 (batch,) drawn from logits (batch, vocabulary); arguments as in `sample`."""
+    """Sample tokens int32 (batch,) from logits (batch, vocabulary); arguments as in `sample`."""
     if temperature == 0:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
-        least = ops.top_k(logits, top_k)[0][:, -1:]
-        logits = ops.where(logits < least, NEVER, logits)
+        smallest = ops.top_k(logits, top_k)[0][:, -1:]  # (batch, 1), the smallest logit that is kept
+        logits = ops.where(logits < smallest, MINUS_INFINITY, logits)
     if top_p < 1:
-        falling = ops.flip(ops.sort(logits, axis=-1), axis=-1)
-        before = ops.cumsum(ops.softmax(falling, axis=-1), axis=-1) - ops.softmax(falling, axis=-1)
-        kept = ops.sum(ops.cast(before < top_p, "int32"), axis=-1, keepdims=True)  # at least one
-        least = ops.take_along_axis(falling, kept - 1, axis=-1)
-        logits = ops.where(logits < least, NEVER, logits)
+        descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+        p = ops.softmax(descending, axis=-1)
+        before = ops.cumsum(p, axis=-1) - p  # probability of all likelier tokens
+        count = ops.sum(ops.cast(before < top_p, "int32"), axis=-1, keepdims=True)  # (batch, 1), at least 1
+        smallest = ops.take_along_axis(descending, count - 1, axis=-1)  # (batch, 1)
+        logits = ops.where(logits < smallest, MINUS_INFINITY, logits)
     return ops.cast(keras.random.categorical(logits, 1, seed=seed)[:, 0], "int32")
 
 
-def _allowed(logits: KerasTensor, first: int = END, end: int | None = None) -> KerasTensor:
-    """Logits that rule out all tokens but those from `first` up to `end`: with none given, what no answer holds."""
+def _filter_logits(logits: KerasTensor, first: int = END, end: int | None = None) -> KerasTensor:
+    """Logits (batch, vocabulary) in which only the tokens from `first` up to `end` (exclusive; None: all) can follow."""
     ids = ops.arange(logits.shape[-1])
     outside = ops.logical_or(ids < first, ids >= (logits.shape[-1] if end is None else end))
-    return ops.where(outside, ops.cast(NEVER, logits.dtype), logits)
+    return ops.where(outside, ops.cast(MINUS_INFINITY, logits.dtype), logits)

@@ -1,8 +1,8 @@
-"""Diffusion: a network learns to take noise out of an image, and so to make one out of nothing but noise.
+"""Diffusion: a network learns to remove noise from an image, and thereby to generate images from noise.
 
-Idea. Adding noise to an image, a little at a time, ends in pure noise, and is easy. Going back one small step is a question of
-regression: which noise is in this image? A network that answers it at every strength of the noise can walk all the way back,
-from noise that nobody made to an image that nobody took.
+Idea. Adding a little noise to an image again and again ends in pure noise, and is easy. Going back one small step is a
+regression problem: which noise is in this image? A network that predicts it at every noise level can go all the way back,
+from random noise to a new image.
 
 Equations (Ho et al. 2020), for an image x_0 of −1..1, times t = 1 … T, variances β_t, α_t = 1 − β_t, ᾱ_t = α_1 · … · α_t:
 
@@ -10,23 +10,27 @@ Equations (Ho et al. 2020), for an image x_0 of −1..1, times t = 1 … T, vari
     schedules          linear: β_t from 10⁻⁴ to 0.02 at T = 1000
                        cosine: ᾱ_t = f(t) / f(0),  f(t) = cos²((t/T + 0.008) / 1.008 · π/2)
     loss               E ‖ε − ε_θ(x_t, t)‖²,   or of v = √ᾱ_t ε − √(1 − ᾱ_t) x_0    (Salimans & Ho 2022), per pixel
-    what it implies    x̂_0 = (x_t − √(1 − ᾱ_t) ε̂) / √ᾱ_t                    x̂_0 = √ᾱ_t x_t − √(1 − ᾱ_t) v̂
+    predicted image    x̂_0 = (x_t − √(1 − ᾱ_t) ε̂) / √ᾱ_t,   or   x̂_0 = √ᾱ_t x_t − √(1 − ᾱ_t) v̂;   clipped to −1..1
 
     DDPM step          x_{t−1} ~ N(μ, β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t) I)
                        μ = √ᾱ_{t−1} β_t / (1 − ᾱ_t) · x̂_0 + √α_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t) · x_t
     DDIM step          x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z,   z ~ N(0, I),   from t to any earlier s     (Song et al. 2021)
                        σ = η √((1 − ᾱ_s) / (1 − ᾱ_t)) √(1 − ᾱ_t / ᾱ_s)
+    guidance           ε̂ = ε(x_t) + w (ε(x_t, label) − ε(x_t)),   v̂ likewise                            (Ho & Salimans 2022)
 
-DDIM with η = 1 and s = t − 1 is the step of DDPM; with η = 0 nothing is drawn on the way, and few steps go far. So one sampler
-is both: `steps` and `eta` choose. x̂_0 is kept within −1..1.
+In the code: ᾱ `alpha_cumprod`, x_0 `x0`, x_t `x`, t − 1 `index`, η `eta`, w `guidance`.
 
-With classes the network is told the label, but not always: where it was left out (one image in ten) it learns images of any
-class. Then guidance w moves each step away from those (Ho & Salimans 2022): ε̂ = ε(x_t) + w (ε(x_t, label) − ε(x_t)). w = 1 is
-the plain conditional network, 0 the unconditional one; above 1 images are more typical, and less various.
+Sampling. DDIM with η = 1 and s = t − 1 is the step of DDPM; with η = 0 it is deterministic, and few steps suffice. So one
+sampler does both, depending on `steps` and `eta`.
 
-The network is a U-Net (Ronneberger et al. 2015): residual blocks down to a quarter of the extent and up again, each level
-joined to its counterpart; t comes in as sines, to every block; in the middle, positions attend to each other. Weights averaged
-over their past (`training.ema`) make better images.
+Conditioning. A conditional network takes the label as a second input, but one label in ten is dropped in training, so that it
+learns the unconditional distribution too. Guidance w moves the prediction away from the unconditional one: w = 1 is the plain
+conditional network, 0 the unconditional one; above 1 images are more typical of their class, and less diverse.
+
+Architecture: a U-Net (Ronneberger et al. 2015): residual blocks at `levels` extents, each half of the one before (two by
+default, so down to half the extent of the image), and up again, each level connected to its counterpart; the embedding of t
+enters every block; in the middle, all positions attend to each other. Weights averaged over training steps (`training.ema`)
+generate better images.
 
 References:
     Sohl-Dickstein, Weiss, Maheswaranathan, Ganguli: Deep unsupervised learning using nonequilibrium thermodynamics. ICML 2015.
@@ -52,17 +56,17 @@ from typing import Any, Literal, Self
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes.kinds import Count, LabelledImage, NotNegative, Rate, Samples
+from recipes.specs import Count, GeneratedImages, ImageGenerator, LabelledImage, NotNegative, Rate
 
-STEPS = 25  # of the sampler, if nothing else is asked for
-GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, but for their whole part
-UNTRAINED = 0  # seed of the noise that the loss is validated with, the same every time
-SMALL = 1e-2  # of the first weights that write into a sum, so that every block begins by changing little
+DEFAULT_STEPS = 25  # of the sampler
+GOLDEN_RATIO = 0.5 * (5**0.5 - 1)  # the fractional parts of its multiples are spread evenly
+VALIDATION_SEED = 0  # of the noise of the validation loss, which is the same every time
+SMALL = 1e-2  # scale of the initial weights of each block's last layer, so that at first a block changes little
 
 
 def build(
     inputs: LabelledImage,
-    outputs: Samples,
+    outputs: GeneratedImages,
     *,
     width: Count = 32,
     levels: Count = 2,
@@ -73,195 +77,217 @@ def build(
     schedule: Literal["linear", "cosine"] = "cosine",
     prediction: Literal["noise", "velocity"] = "velocity",
     conditional: bool = True,
-    unlabelled: Rate = 0.1,
+    label_dropout: Rate = 0.1,
     guidance: NotNegative = 1.0,
 ) -> keras.Model:
-    """A U-Net, and the process that it learns to walk back.
+    """Build a U-Net with the diffusion process that it learns to reverse.
 
     Args:
         inputs: images (H, W, C) with labels.
-        outputs: samples of them.
+        outputs: images like them.
         width: channels at full extent; twice as many at all others.
-        levels: extents, each half of the one before.
-        blocks: residual blocks at each level, on the way down; one more on the way up.
-        heads: of the attention in the middle.
+        levels: number of extents, each half of the one before.
+        blocks: residual blocks at each level on the way down; one more on the way up.
+        heads: number of attention heads in the middle; must divide 2 · width.
         dropout: fraction of a block's features set to zero in training.
         timesteps: T.
         schedule: of the noise.
         prediction: ε or v.
-        conditional: the network is told the class.
-        unlabelled: fraction of the images whose class it is not told in training.
-        guidance: w of the samples, where nothing else is asked for.
+        conditional: the network takes the label as an input.
+        label_dropout: fraction of the labels dropped in training.
+        guidance: default w of sampling.
 
     Raises:
-        ValueError: the heads cannot share the channels, the image is to have a class where the data have none, or guidance is
-            to move away from what was not learned.
+        ValueError: `heads` does not divide the channels, a conditional network for data without labels, or guidance by an
+            unconditional prediction that is not learned.
     """
     match inputs:
         case LabelledImage(height, width_, channels, classes):
             shape = (height, width_, channels)
         case _:
-            raise TypeError(f"{inputs!r} is not a kind of input that diffusion learns from: use LabelledImage")
-    if not isinstance(outputs, Samples):
-        raise TypeError(f"{outputs!r} is not a kind of output that diffusion gives: use Samples")
+            raise TypeError(f"{inputs!r} is not a kind of input that diffusion takes: use LabelledImage")
+    if not isinstance(outputs, GeneratedImages):
+        raise TypeError(f"{outputs!r} is not a kind of output that diffusion gives: use GeneratedImages")
     if conditional and not classes:
         raise ValueError("conditional=true needs labels, and the data set has none")
-    if conditional and not unlabelled and guidance != 1:
-        raise ValueError("guidance moves away from images of any class, and unlabelled=0 shows none; type model.guidance=1")
+    if conditional and not label_dropout and guidance != 1:
+        raise ValueError(
+            "guidance needs an unconditional prediction, which label_dropout=0 does not train; type model.guidance=1"
+        )
     if 2 * width % heads:
         raise ValueError(f"{heads} heads cannot share {2 * width} channels; 2 · width must be a multiple of heads")
-    network = unet(shape, width, levels, blocks, heads, dropout, classes if conditional else 0)
+    classes = classes if conditional else 0
     return Diffusion(
-        network, timesteps=timesteps, schedule=schedule, prediction=prediction, unlabelled=unlabelled, guidance=guidance
-    )
+        unet(shape, width, levels, blocks, heads, dropout, classes), classes,
+        timesteps=timesteps, schedule=schedule, prediction=prediction, label_dropout=label_dropout, guidance=guidance,
+    )  # fmt: skip
 
 
-# --- the process ----------------------------------------------------------------------------------------------------
+# --- the process: mathematics that knows no network and no labels ---------------------------------------------------
 
 
-def alpha_bars(schedule: str, timesteps: int) -> list[float]:
-    """ᾱ_1 … ᾱ_T. A linear schedule of other than 1000 times has betas in proportion, so that it ends where that one ends."""
+def alphas_cumprod(schedule: str, timesteps: int) -> list[float]:
+    """ᾱ_1 … ᾱ_T.
+
+    A linear schedule with other than 1000 times has its β scaled in proportion, so that ᾱ_T stays the same.
+    """
     if schedule == "linear":
         scale = 1000 / timesteps
         betas = [scale * (1e-4 + (0.02 - 1e-4) * n / max(timesteps - 1, 1)) for n in range(timesteps)]
-    else:
-        squares = [math.cos((n / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for n in range(timesteps + 1)]
-        betas = [1 - later / earlier for earlier, later in itertools.pairwise(squares)]
-    bars, bar = [], 1.0
+    else:  # f(t) = cos²((t/T + 0.008) / 1.008 · π/2),  β_t = 1 − f(t) / f(t − 1)
+        f = [math.cos((n / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for n in range(timesteps + 1)]
+        betas = [1 - after / before for before, after in itertools.pairwise(f)]
+    cumprod, product = [], 1.0
     for beta in betas:
-        bar *= 1 - min(beta, 0.999)
-        bars.append(bar)
-    return bars
+        product *= 1 - min(beta, 0.999)
+        cumprod.append(product)
+    return cumprod
 
 
-def noised(image: KerasTensor, noise: KerasTensor, alpha_bar: KerasTensor) -> KerasTensor:
-    """x_t of x_0 and ε; all three of one shape, or such that they broadcast."""
-    return ops.sqrt(alpha_bar) * image + ops.sqrt(1 - alpha_bar) * noise
+def q_sample(x0: KerasTensor, noise: KerasTensor, alpha_cumprod: KerasTensor) -> KerasTensor:
+    """x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, a sample of q(x_t | x_0); the arguments have the same shape, or broadcast to it."""
+    return ops.sqrt(alpha_cumprod) * x0 + ops.sqrt(1 - alpha_cumprod) * noise
 
 
-def velocity(image: KerasTensor, noise: KerasTensor, alpha_bar: KerasTensor) -> KerasTensor:
-    """What v is, of x_0 and ε."""
-    return ops.sqrt(alpha_bar) * noise - ops.sqrt(1 - alpha_bar) * image
+def velocity(x0: KerasTensor, noise: KerasTensor, alpha_cumprod: KerasTensor) -> KerasTensor:
+    """V = √ᾱ_t ε − √(1 − ᾱ_t) x_0."""
+    return ops.sqrt(alpha_cumprod) * noise - ops.sqrt(1 - alpha_cumprod) * x0
 
 
-def implied(x: KerasTensor, predicted: KerasTensor, alpha_bar: KerasTensor, prediction: str) -> tuple[KerasTensor, KerasTensor]:
-    """x̂_0, kept within −1..1, and the ε̂ that x_t then holds, from what the network says of x_t."""
-    if prediction == "noise":
-        image = (x - ops.sqrt(1 - alpha_bar) * predicted) / ops.sqrt(alpha_bar)
-    else:
-        image = ops.sqrt(alpha_bar) * x - ops.sqrt(1 - alpha_bar) * predicted
-    image = ops.clip(image, -1.0, 1.0)
-    return image, (x - ops.sqrt(alpha_bar) * image) / ops.sqrt(1 - alpha_bar)
+def predict_x0_and_noise(
+    x: KerasTensor, predicted: KerasTensor, alpha_cumprod: KerasTensor, prediction: str
+) -> tuple[KerasTensor, KerasTensor]:
+    """x̂_0, clipped to −1..1, and the ε̂ that goes with it, given x_t and the network's prediction ε̂ or v̂."""
+    if prediction == "noise":  # x̂_0 = (x_t − √(1 − ᾱ_t) ε̂) / √ᾱ_t
+        x0 = (x - ops.sqrt(1 - alpha_cumprod) * predicted) / ops.sqrt(alpha_cumprod)
+    else:  # x̂_0 = √ᾱ_t x_t − √(1 − ᾱ_t) v̂
+        x0 = ops.sqrt(alpha_cumprod) * x - ops.sqrt(1 - alpha_cumprod) * predicted
+    x0 = ops.clip(x0, -1.0, 1.0)
+    return x0, (x - ops.sqrt(alpha_cumprod) * x0) / ops.sqrt(1 - alpha_cumprod)
 
 
-def earlier(
-    image: KerasTensor, noise: KerasTensor, alpha_bar: KerasTensor, alpha_bar_then: KerasTensor, eta: float, drawn: KerasTensor
+def ddim_step(
+    x0: KerasTensor, noise: KerasTensor, alpha_cumprod: KerasTensor, alpha_cumprod_s: KerasTensor, eta: float, z: KerasTensor
 ) -> KerasTensor:
-    """The DDIM step: x_s of x̂_0 and ε̂.
+    """x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z.
 
     Args:
-        image: x̂_0 at time t.
+        x0: x̂_0 at time t.
         noise: ε̂ at time t.
-        alpha_bar: ᾱ_t.
-        alpha_bar_then: ᾱ_s; 1 at the end.
+        alpha_cumprod: ᾱ_t.
+        alpha_cumprod_s: ᾱ_s of the next, earlier time s; 1 at the end.
         eta: η.
-        drawn: z.
+        z: standard normal noise.
     """
-    variance = eta**2 * (1 - alpha_bar_then) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_then)
-    straight = ops.sqrt(ops.maximum(1 - alpha_bar_then - variance, 0.0))
-    return ops.sqrt(alpha_bar_then) * image + straight * noise + ops.sqrt(variance) * drawn
+    # σ² = η² (1 − ᾱ_s) / (1 − ᾱ_t) (1 − ᾱ_t / ᾱ_s)
+    variance = eta**2 * (1 - alpha_cumprod_s) / (1 - alpha_cumprod) * (1 - alpha_cumprod / alpha_cumprod_s)
+    direction = ops.sqrt(ops.maximum(1 - alpha_cumprod_s - variance, 0.0))  # √(1 − ᾱ_s − σ²)
+    return ops.sqrt(alpha_cumprod_s) * x0 + direction * noise + ops.sqrt(variance) * z
 
 
-# --- the network ----------------------------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------------------------------
 
 
 def unet(
     shape: tuple[int, int, int], width: int, levels: int, blocks: int, heads: int, dropout: float, classes: int
 ) -> keras.Model:
-    """x_t (batch, H, W, C), t (batch,) and, if there are classes, a label (batch,), to what is predicted (batch, H, W, C).
+    """x_t (batch, H, W, C), t − 1 (batch,) and, with classes, a label (batch,), to the prediction (batch, H, W, C).
 
-    The label `classes` is none. An image whose extent cannot be halved so often has a border added, and taken away again.
+    The label `classes` stands for no label. An image whose extent cannot be halved `levels` − 1 times is padded, and the output
+    cropped.
     """
     height, width_, channels = shape
     image = keras.Input(shape, name="image")
-    time = keras.Input((), dtype="int32", name="time")
+    index = keras.Input((), dtype="int32", name="time")
     label = keras.Input((), dtype="int32", name="label")
-    told = layers.Dense(4 * width, activation="silu", name="time_first")(Sines(width, name="sines")(time))
-    told = layers.Dense(4 * width, name="time_second")(told)
+    embedding = TimestepEmbedding(width, name="time_embedding")
+    conditioning = layers.Dense(4 * width, activation="silu", name="time_first")(embedding(index))  # (batch, 4 · width)
+    conditioning = layers.Dense(4 * width, name="time_second")(conditioning)
     if classes:
-        told = layers.Add(name="time_and_class")([told, layers.Embedding(classes + 1, 4 * width, name="class")(label)])
-    told = layers.Activation("silu", name="told")(told)  # (batch, 4 width)
+        class_embedding = layers.Embedding(classes + 1, 4 * width, name="class")
+        conditioning = layers.Add(name="time_and_class")([conditioning, class_embedding(label)])
+    conditioning = layers.Activation("silu", name="conditioning")(conditioning)
 
-    step = 2 ** (levels - 1)
-    border = ((0, -height % step), (0, -width_ % step))
-    x = layers.ZeroPadding2D(border, name="border")(image) if height % step or width_ % step else image
+    multiple = 2 ** (levels - 1)
+    border = ((0, -height % multiple), (0, -width_ % multiple))
+    padded = any(size % multiple for size in (height, width_))
+    x = layers.ZeroPadding2D(border, name="border")(image) if padded else image
     x = layers.Conv2D(width, 3, padding="same", name="first")(x)
-    passed = [x]
-    for level in range(levels):
+    skips = [x]
+    for level in range(levels):  # down: (batch, H / 2^level, W / 2^level, filters)
         filters = width if level == 0 else 2 * width
         if level:
-            x = layers.Conv2D(filters, 3, 2, padding="same", name=f"down{level}_halved")(x)
-            passed.append(x)
+            x = layers.Conv2D(filters, 3, 2, padding="same", name=f"down{level}_downsampling")(x)
+            skips.append(x)
         for block in range(1, blocks + 1):
-            x = residual(x, told, filters, dropout, f"down{level}_{block}")
-            passed.append(x)
-    x = residual(x, told, filters, dropout, "middle_1")
-    x = attend(x, heads, "middle")
-    x = residual(x, told, filters, dropout, "middle_2")
-    for level in reversed(range(levels)):
+            x = residual_block(x, conditioning, filters, dropout, f"down{level}_{block}")
+            skips.append(x)
+    x = residual_block(x, conditioning, filters, dropout, "middle_1")
+    x = attention_block(x, heads, "middle")
+    x = residual_block(x, conditioning, filters, dropout, "middle_2")
+    for level in reversed(range(levels)):  # up
         filters = width if level == 0 else 2 * width
         for block in range(1, blocks + 2):
-            x = layers.Concatenate(name=f"up{level}_{block}_joined")([x, passed.pop()])
-            x = residual(x, told, filters, dropout, f"up{level}_{block}")
+            x = layers.Concatenate(name=f"up{level}_{block}_skip")([x, skips.pop()])
+            x = residual_block(x, conditioning, filters, dropout, f"up{level}_{block}")
         if level:
-            x = layers.UpSampling2D(2, name=f"up{level}_doubled")(x)
+            x = layers.UpSampling2D(2, name=f"up{level}_upsampling")(x)
             x = layers.Conv2D(filters, 3, padding="same", name=f"up{level}_convolution")(x)
-    x = layers.Activation("silu", name="last_activation")(normalized(x, "last"))
+    x = layers.Activation("silu", name="last_activation")(normalize(x, "last"))
     x = layers.Conv2D(channels, 3, padding="same", kernel_initializer=small(), dtype="float32", name="predicted")(x)
-    x = layers.Cropping2D(border, name="no_border")(x) if height % step or width_ % step else x
-    return keras.Model([image, time, label] if classes else [image, time], x, name="unet")
+    x = layers.Cropping2D(border, name="no_border")(x) if padded else x  # (batch, H, W, C)
+    return keras.Model([image, index, label] if classes else [image, index], x, name="unet")
 
 
-def residual(x: KerasTensor, told: KerasTensor, filters: int, dropout: float, name: str) -> KerasTensor:
-    """What is x + f(x, told): two convolutions after normalisation and activation; `told` (batch, d) is added in between."""
-    y = layers.Activation("silu", name=f"{name}_activation1")(normalized(x, f"{name}_1"))
-    y = layers.Conv2D(filters, 3, padding="same", name=f"{name}_convolution1")(y)
-    shift = layers.Reshape((1, 1, filters), name=f"{name}_shift")(layers.Dense(filters, name=f"{name}_told")(told))
-    y = layers.Add(name=f"{name}_shifted")([y, shift])
-    y = layers.Activation("silu", name=f"{name}_activation2")(normalized(y, f"{name}_2"))
+def residual_block(x: KerasTensor, conditioning: KerasTensor, filters: int, dropout: float, name: str) -> KerasTensor:
+    """X + f(x, conditioning): two convolutions, each after normalisation and activation, and between them the conditioning.
+
+    Args:
+        x: (batch, H, W, …).
+        conditioning: (batch, d), projected to one number for each filter.
+        filters: of both convolutions.
+        dropout: fraction of the features set to zero in training.
+        name: prefix of the layers' names.
+    """
+    y = layers.Activation("silu", name=f"{name}_activation1")(normalize(x, f"{name}_1"))
+    y = layers.Conv2D(filters, 3, padding="same", name=f"{name}_convolution1")(y)  # (batch, H, W, filters)
+    reshape = layers.Reshape((1, 1, filters), name=f"{name}_shift")  # (batch, 1, 1, filters)
+    y = layers.Add(name=f"{name}_shifted")([y, reshape(layers.Dense(filters, name=f"{name}_conditioning")(conditioning))])
+    y = layers.Activation("silu", name=f"{name}_activation2")(normalize(y, f"{name}_2"))
     y = layers.Dropout(dropout, name=f"{name}_dropout")(y)
     y = layers.Conv2D(filters, 3, padding="same", kernel_initializer=small(), name=f"{name}_convolution2")(y)
     if x.shape[-1] != filters:
-        x = layers.Conv2D(filters, 1, name=f"{name}_fitted")(x)
+        x = layers.Conv2D(filters, 1, name=f"{name}_shortcut")(x)
     return layers.Add(name=name)([x, y])
 
 
-def attend(x: KerasTensor, heads: int, name: str) -> KerasTensor:
-    """What is x + attention of all positions to each other."""
+def attention_block(x: KerasTensor, heads: int, name: str) -> KerasTensor:
+    """X + self-attention of all positions of x (batch, H, W, C)."""
     _, height, width, filters = x.shape
-    y = layers.Reshape((height * width, filters), name=f"{name}_positions")(normalized(x, f"{name}_attention"))
+    sequence = layers.Reshape((height * width, filters), name=f"{name}_positions")  # (batch, H · W, C)
+    y = sequence(normalize(x, f"{name}_attention"))
     attention = layers.MultiHeadAttention(heads, filters // heads, kernel_initializer="glorot_uniform", name=f"{name}_heads")
-    y = layers.Reshape((height, width, filters), name=f"{name}_grid")(attention(y, y))
+    y = layers.Reshape((height, width, filters), name=f"{name}_grid")(attention(y, y))  # (batch, H, W, C)
     return layers.Add(name=f"{name}_attended")([x, y])
 
 
-def normalized(x: KerasTensor, name: str) -> KerasTensor:
-    """Normalised over groups of channels: of 4 or more, since normalised alone a channel forgets what was added to it."""
+def normalize(x: KerasTensor, name: str) -> KerasTensor:
+    """Normalise over groups of at least 4 channels: normalised by itself, a channel would lose the conditioning added to it."""
     groups = next((groups for groups in (8, 4, 2) if x.shape[-1] % groups == 0 and x.shape[-1] >= 4 * groups), 1)
     return layers.GroupNormalization(groups, name=f"{name}_normalization")(x)
 
 
 def small() -> keras.initializers.Initializer:
-    """First weights close to 0."""
+    """Initial weights close to 0."""
     return keras.initializers.VarianceScaling(SMALL, "fan_avg", "uniform")
 
 
 @keras.saving.register_keras_serializable("recipes.diffusion")
-class Sines(layers.Layer):
-    """Times (batch,) to sines and cosines of them (batch, features), from fast ones to slow ones (as in Vaswani et al. 2017).
+class TimestepEmbedding(layers.Layer):
+    """Times (batch,) to their sines and cosines (batch, features), of high to low frequency (as in Vaswani et al. 2017).
 
     Args:
-        features: how many, of both together; even.
+        features: number of sines and cosines together; even.
     """
 
     def __init__(self, features: int, **kwargs: Any):
@@ -270,8 +296,8 @@ class Sines(layers.Layer):
 
     def call(self, time: KerasTensor) -> KerasTensor:
         half = max(self.features // 2, 1)
-        rates = ops.exp(-math.log(10_000) / half * ops.arange(half, dtype="float32"))
-        angles = ops.cast(time, "float32")[:, None] * rates
+        frequencies = ops.exp(-math.log(10_000) / half * ops.arange(half, dtype="float32"))  # (features / 2,)
+        angles = ops.cast(time, "float32")[:, None] * frequencies  # (batch, features / 2)
         return ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=1), self.compute_dtype)
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -281,68 +307,53 @@ class Sines(layers.Layer):
         return {**super().get_config(), "features": self.features}
 
 
+# --- loss and generation --------------------------------------------------------------------------------------------
+
+
 @keras.saving.register_keras_serializable("recipes.diffusion")
-class Diffusion(keras.Model):
-    """Images with labels to the loss; noise to images.
+class Diffusion(keras.Model, ImageGenerator):
+    """Images with labels to their loss (batch, 1); noise to images.
 
     Args:
         network: `unet`.
-        timesteps, schedule, prediction, unlabelled, guidance: as in `build`.
+        classes: number of classes that the network is conditioned on; 0: it is unconditional.
+        timesteps, schedule, prediction, label_dropout, guidance: as in `build`.
     """
 
-    terms = ("error",)
+    loss_names = ("error",)
 
     def __init__(
-        self, network: keras.Model, *, timesteps: int, schedule: str, prediction: str, unlabelled: float, guidance: float,
-        name: str = "diffusion", **kwargs: Any,
+        self, network: keras.Model, classes: int, *,
+        timesteps: int, schedule: str, prediction: str, label_dropout: float, guidance: float, name: str = "diffusion",
+        **kwargs: Any,
     ):  # fmt: skip
         super().__init__(name=name, **kwargs)
         self.network, self.image_shape = network, network.inputs[0].shape[1:]
+        self.classes, self.conditional = classes, classes > 0
         self.config: dict[str, Any] = {
-            "timesteps": timesteps, "schedule": schedule, "prediction": prediction, "unlabelled": unlabelled,
-            "guidance": guidance,
+            "classes": classes, "timesteps": timesteps, "schedule": schedule, "prediction": prediction,
+            "label_dropout": label_dropout, "guidance": guidance,
         }  # fmt: skip
-        self.timesteps, self.alpha_bars = timesteps, alpha_bars(schedule, timesteps)
-        self.how: dict[str, Any] = {"steps": min(STEPS, timesteps), "eta": 0.0, "guidance": guidance}
-        self.classes = network.get_layer("class").input_dim - 1 if self.conditional else 0
+        self.timesteps, self.alphas_cumprod = timesteps, alphas_cumprod(schedule, timesteps)
+        self.sampling_defaults = {"steps": min(DEFAULT_STEPS, timesteps), "eta": 0.0, "guidance": guidance}
         self.seed = keras.random.SeedGenerator()
 
-    @property
-    def conditional(self) -> bool:
-        """Whether it is told the class."""
-        return len(self.network.inputs) == 3
-
     def call(self, inputs: dict[str, KerasTensor], training: bool | None = None) -> KerasTensor:
-        image, label = 2.0 * ops.cast(inputs["image"], "float32") - 1.0, ops.cast(inputs["label"], "int32")
-        number, timesteps = ops.shape(image)[0], self.timesteps
+        x0, label = 2.0 * ops.cast(inputs["image"], "float32") - 1.0, ops.cast(inputs["label"], "int32")
+        batch, timesteps = ops.shape(x0)[0], self.timesteps
         if training:
-            share = keras.random.uniform((number,), seed=self.seed)
-            noise = keras.random.normal(ops.shape(image), seed=self.seed)
-            hidden = keras.random.uniform((number,), seed=self.seed) < self.config["unlabelled"]
-            label = ops.where(hidden, -1, label)
-        else:  # the same noise whenever it is asked, at a time that follows from the image alone
-            share = ops.mod(GOLDEN * ops.sum(image, axis=(1, 2, 3)), 1.0)
-            noise = keras.random.normal(ops.shape(image), seed=UNTRAINED)
-        index = ops.minimum(ops.cast(share * timesteps, "int32"), timesteps - 1)  # t − 1
-        alpha_bar = ops.take(ops.convert_to_tensor(self.alpha_bars, "float32"), index)[:, None, None, None]
-        predicted = self._predict(noised(image, noise, alpha_bar), index, label, training)
-        wanted = noise if self.config["prediction"] == "noise" else velocity(image, noise, alpha_bar)
-        return ops.mean(ops.square(wanted - predicted), axis=(1, 2, 3))[:, None]  # (batch, 1)
-
-    def _predict(self, x: KerasTensor, index: KerasTensor, label: KerasTensor, training: bool | None = False) -> KerasTensor:
-        if not self.conditional:
-            return self.network([x, index], training=training)
-        return self.network([x, index, ops.where(label < 0, self.classes, label)], training=training)
-
-    def _guided(self, x: KerasTensor, index: KerasTensor, label: KerasTensor, guidance: float) -> KerasTensor:
-        """What the network says of x_t, moved away from what it says of images of any class."""
-        if guidance == 1 or not self.conditional:
-            return self._predict(x, index, label)
-        both = self._predict(
-            ops.tile(x, [2, 1, 1, 1]), ops.tile(index, [2]), ops.concatenate([label, ops.full_like(label, -1)])
-        )
-        told, untold = ops.split(both, 2, axis=0)
-        return untold + guidance * (told - untold)
+            fraction = keras.random.uniform((batch,), seed=self.seed)
+            noise = keras.random.normal(ops.shape(x0), seed=self.seed)
+            label = self._drop_labels(label)
+        else:  # the same noise every time, and a time that follows from the image alone
+            fraction = ops.mod(GOLDEN_RATIO * ops.sum(x0, axis=(1, 2, 3)), 1.0)
+            noise = keras.random.normal(ops.shape(x0), seed=VALIDATION_SEED)
+        index = ops.minimum(ops.cast(fraction * timesteps, "int32"), timesteps - 1)  # t − 1, (batch,)
+        alpha_cumprod = ops.take(ops.convert_to_tensor(self.alphas_cumprod, "float32"), index)[:, None, None, None]
+        # E ‖ε − ε_θ(x_t, t)‖², or of v, per pixel
+        predicted = self._predict(q_sample(x0, noise, alpha_cumprod), index, label, training)  # (batch, H, W, C)
+        target = noise if self.config["prediction"] == "noise" else velocity(x0, noise, alpha_cumprod)
+        return ops.mean(ops.square(target - predicted), axis=(1, 2, 3))[:, None]  # (batch, 1)
 
     def generate(
         self,
@@ -352,44 +363,68 @@ class Diffusion(keras.Model):
         eta: float = 0.0,
         guidance: float | None = None,
     ) -> KerasTensor:
-        """Images made of noise.
+        """Generate images from noise.
 
         Args:
-            labels: (batch,), of which -1 is any class.
-            seed: a SeedGenerator.
+            labels: (batch,), one class per image; -1 means any class.
+            seed: of the noise.
             steps: of the sampler, at most `timesteps`; None: 25.
-            eta: η: 0 draws nothing on the way; 1, with `timesteps` steps, is DDPM.
+            eta: η: 0 is deterministic; 1, with `timesteps` steps, is DDPM.
             guidance: w; None: as in `build`.
 
         Returns:
-            (batch, H, W, C) of 0..1.
+            (batch, H, W, C), 0..1.
 
         Raises:
-            ValueError: `steps` is more than there are times, or `eta` is not in 0..1.
+            ValueError: `steps` is not in 1..timesteps, or `eta` is not in 0..1.
         """
         timesteps = self.timesteps
-        steps = self.how["steps"] if steps is None else steps
-        guidance = self.how["guidance"] if guidance is None else guidance
+        steps = self.sampling_defaults["steps"] if steps is None else steps
+        guidance = self.sampling_defaults["guidance"] if guidance is None else guidance
         if not 1 <= steps <= timesteps:
             raise ValueError(f"steps={steps} must be 1 to {timesteps}, which is the number of times it was trained with")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta={eta} must be 0 to 1")
         labels = ops.cast(labels, "int32")
-        indices = [round((timesteps - 1) * (1 - n / max(steps - 1, 1))) for n in range(steps)]  # of times, the last one first
-        bars = [self.alpha_bars[index] for index in indices] + [1.0]
-        indices, bars = ops.convert_to_tensor(indices, "int32"), ops.convert_to_tensor(bars, "float32")
+        path = [round((timesteps - 1) * (1 - n / max(steps - 1, 1))) for n in range(steps)]  # t − 1, from T − 1 down to 0
+        cumprods = ops.convert_to_tensor([self.alphas_cumprod[index] for index in path] + [1.0], "float32")  # (steps + 1,)
+        indices = ops.convert_to_tensor(path, "int32")  # (steps,)
         shape = (ops.shape(labels)[0], *self.image_shape)
 
-        def walk(n: KerasTensor, x: KerasTensor) -> KerasTensor:
-            now, then = ops.take(bars, n), ops.take(bars, n + 1)
-            index = ops.broadcast_to(ops.take(indices, n), ops.shape(labels))
-            predicted = self._guided(x, index, labels, guidance)
-            image, noise = implied(x, predicted, now, self.config["prediction"])
-            drawn = keras.random.normal(shape, seed=seed) if eta else ops.zeros_like(x)
-            return earlier(image, noise, now, then, eta, drawn)
+        def step(n: KerasTensor, x: KerasTensor) -> KerasTensor:
+            """x_t (batch, H, W, C) to x_s."""
+            alpha_cumprod, alpha_cumprod_s = ops.take(cumprods, n), ops.take(cumprods, n + 1)
+            index = ops.broadcast_to(ops.take(indices, n), ops.shape(labels))  # (batch,)
+            predicted = self._classifier_free_guidance(x, index, labels, guidance)
+            x0, noise = predict_x0_and_noise(x, predicted, alpha_cumprod, self.config["prediction"])
+            z = keras.random.normal(shape, seed=seed) if eta else ops.zeros_like(x)
+            return ddim_step(x0, noise, alpha_cumprod, alpha_cumprod_s, eta, z)
 
-        x = ops.fori_loop(0, steps, walk, keras.random.normal(shape, seed=seed))
+        x = ops.fori_loop(0, steps, step, keras.random.normal(shape, seed=seed))
         return ops.clip(0.5 * (x + 1.0), 0.0, 1.0)
+
+    # --- conditioning: where the labels enter
+
+    def _drop_labels(self, label: KerasTensor) -> KerasTensor:
+        """Labels (batch,), a fraction of them at random replaced by -1, any class."""
+        dropped = keras.random.uniform(ops.shape(label), seed=self.seed) < self.config["label_dropout"]
+        return ops.where(dropped, -1, label)
+
+    def _predict(self, x: KerasTensor, index: KerasTensor, label: KerasTensor, training: bool | None = False) -> KerasTensor:
+        """The network's prediction for x_t, t − 1 and a label, of which -1 is any class."""
+        if not self.conditional:
+            return self.network([x, index], training=training)
+        return self.network([x, index, ops.where(label < 0, self.classes, label)], training=training)
+
+    def _classifier_free_guidance(self, x: KerasTensor, index: KerasTensor, label: KerasTensor, guidance: float) -> KerasTensor:
+        """ε(x_t) + w (ε(x_t, label) − ε(x_t)): both predictions in one batch of twice the size."""
+        if guidance == 1 or not self.conditional:
+            return self._predict(x, index, label)
+        both = self._predict(
+            ops.tile(x, [2, 1, 1, 1]), ops.tile(index, [2]), ops.concatenate([label, ops.full_like(label, -1)])
+        )  # (2 · batch, H, W, C)
+        conditional, unconditional = ops.split(both, 2, axis=0)
+        return unconditional + guidance * (conditional - unconditional)
 
     def get_config(self) -> dict[str, Any]:
         network = keras.saving.serialize_keras_object(self.network)

@@ -1,25 +1,27 @@
-"""GPT: a transformer decoder that has read much, and tells what comes next.
+"""GPT: a transformer decoder that is pre-trained to predict the next token.
 
-Idea. Whoever can tell the next token of any text has learned what texts are made of. So first learn that, from texts that
-nobody had to label (pre-training); then, with what was learned as a start, one task with few labels (fine-tuning). And since
-the next token can be appended and the question asked again, the same network writes.
+Idea. Whoever can predict the next token of any text has learned what texts are made of. So first learn that, from unlabelled
+texts (pre-training); then, starting from the same weights, one task with few labels (fine-tuning). And since the predicted
+token can be appended and the next one predicted, the same network generates text.
 
 Equations (Radford et al. 2018, 2019), for tokens u_1 … u_T:
 
-    h^0_t  = E[u_t] + p_t                                      E: a table, a row for each token; p: one for each place
-    h^l    = block(h^{l−1})                                    as in recipes/transformer.py, x ← x + M(N(x)); x ← x + F(N(x)),
-                                                               no position looks at a later one; F with GELU
-    z_t    = N(h^L_t) Eᵀ                                       the same table E reads and answers ("weight tying")
+    h^0_t  = E[u_t] + p_t                                      E: a table with a row for each token; p: one for each position
+    x      ← x + M(N(x));  x ← x + F(N(x))                     block l, from h^{l−1} to h^l; N: layer normalisation
+    M(x)   = [H_1 … H_h] W^O                                   H_i = softmax(Q_i K_iᵀ / sqrt(d)) V_i, where Q_i, K_i, V_i are
+                                                               x W_i^Q, x W_i^K, x W_i^V; no position attends to a later one
+    F(x)   = GELU(x W_1 + b_1) W_2 + b_2
+    z_t    = N(h^L_t) Eᵀ                                       the same table E embeds tokens and predicts them ("weight tying")
     p(u_{t+1} | u_1 … u_t) = softmax(z_t)
 
     pre-training loss   −Σ_t log p(u_{t+1} | u_1 … u_t)
     fine-tuning         class = softmax(W g),   g: the mean of N(h^L_t) over all tokens, or the last one's, as in the paper
 
-First weights (GPT-2): N(0, 0.02²); of the two matrices of a block that write into the sum x, of which there are 2 L one after
-the other, N(0, 0.02² / 2 L), so that x does not grow with the depth.
+Initial weights (GPT-2): N(0, 0.02²); of the two matrices of a block whose output is added to x, of which there are 2 L one
+after the other, N(0, 0.02² / 2 L), so that x does not grow with the depth.
 
-Writing. The next token is drawn from softmax(z / temperature), or from its most likely part: `top_k` tokens, or as few as
-together have the probability `top_p`. What earlier positions offer to attention is computed once and kept.
+Generation. The next token is sampled from softmax(z / temperature), or from its most likely part: `top_k` tokens, or as few as
+together have the probability `top_p`. The keys and values of earlier positions are computed once and cached.
 
 GPT-2 (vocabulary 50,257, 1,024 positions) has the blocks, dimension and heads 12, 768, 12 (small), 24, 1024, 16 (medium),
 36, 1280, 20 (large) and 48, 1600, 25 (xl).
@@ -47,15 +49,17 @@ from typing import Any, Literal, Self
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes.kinds import PADDING, Classes, Continuation, Count, Rate, Tokens
-from recipes.transformer import Block, Cache, Positions
+from recipes.shared_layers import apply_rotary
+from recipes.specs import PADDING, Classes, Count, NextTokenLogits, Rate, StepwiseDecoder, Tokens
 
-SPREAD = 0.02  # standard deviation of the first weights
+INITIAL_STDDEV = 0.02  # standard deviation of the initial weights
+
+Cache = dict[str, KerasTensor]  # keys and values of a block's earlier positions, (batch, length, heads, d) each
 
 
 def build(
     inputs: Tokens,
-    outputs: Continuation | Classes,
+    outputs: NextTokenLogits | Classes,
     *,
     dimension: Count = 128,
     heads: Count = 4,
@@ -64,23 +68,23 @@ def build(
     dropout: Rate = 0.0,
     pooling: Literal["mean", "last"] = "mean",
 ) -> keras.Model:
-    """A decoder-only transformer, from tokens to the next ones, or, fine-tuned, to classes.
+    """Build a decoder-only transformer, from tokens to the next ones, or, to be fine-tuned, to classes.
 
     Args:
         inputs: tokens (T,).
-        outputs: the next tokens, or classes (logits).
+        outputs: the logits of the next tokens, or classes (logits).
         dimension: entries of a position's vector; the feed-forward part has four times as many.
-        heads: attention heads; they share the dimension evenly.
+        heads: number of attention heads; 2 · heads must divide `dimension`.
         blocks: L.
-        positions: how order is told; rotary turns queries and keys and has no table.
-        dropout: fraction of the attention weights, of each part's answer and of the first vectors set to zero in training.
-        pooling: what a class is told from: the mean of the last vectors, or that of the last token, which after little
-            pre-training knows of the next token alone.
+        positions: how the order is given to the network: a table of learned vectors, or rotated queries and keys.
+        dropout: fraction of the attention weights, of each part's output and of the embedded tokens set to zero in training.
+        pooling: what a class is predicted from: the mean of the last block's vectors, or that of the last token, which after
+            little pre-training describes the next token alone.
 
     Raises:
-        ValueError: the heads cannot share the dimension.
+        ValueError: 2 · heads does not divide `dimension`.
     """
-    if dimension % heads or (dimension // heads) % 2:
+    if dimension % (2 * heads):
         raise ValueError(
             f"{heads} heads cannot share dimension={dimension} in even parts; it must be a multiple of {2 * heads}"
         )
@@ -88,36 +92,224 @@ def build(
         case Tokens(int(length), vocabulary):
             pass
         case _:
-            raise TypeError(f"{inputs!r} is not a kind of input that GPT reads: use Tokens")
-    trunk = Trunk(
-        vocabulary, length, dimension=dimension, heads=heads, blocks=blocks, positions=positions, dropout=dropout, name="trunk"
-    )
+            raise TypeError(f"{inputs!r} is not a kind of input that GPT takes: use Tokens")
+    backbone = Backbone(
+        vocabulary, length, dimension=dimension, heads=heads, blocks=blocks, positions=positions, dropout=dropout,
+        name="backbone",
+    )  # fmt: skip
     match outputs:
-        case Continuation():
-            return LanguageModel(trunk)
-        case Classes():
-            source = keras.Input((length,), dtype="int32", name="tokens")
-            real = ops.cast(ops.not_equal(source, PADDING), "int32")
-            x, count = trunk(source), ops.maximum(ops.sum(real, axis=1), 1)  # (batch, T, dimension), (batch,)
-            if pooling == "mean":
-                x = ops.sum(x * ops.cast(real, x.dtype)[:, :, None], axis=1) / ops.cast(count, x.dtype)[:, None]
-            else:
-                x = ops.take_along_axis(x, count[:, None, None] - 1, axis=1)[:, 0]
-            x = layers.Dropout(dropout, name="dropout")(x)
-            # What was pre-trained gives large features: a head of usual first weights would be sure of something wrong.
-            small = keras.initializers.RandomNormal(stddev=SPREAD)
-            logits = layers.Dense(outputs.count, kernel_initializer=small, dtype="float32", name="logits")(x)
-            return keras.Model(source, logits, name="gpt")
-    raise TypeError(f"{outputs!r} is not a kind of output that GPT gives: use Continuation or Classes")
+        case NextTokenLogits():
+            return LanguageModel(backbone)
+        case Classes(count):
+            return classifier(backbone, length, count, pooling, dropout)
+    raise TypeError(f"{outputs!r} is not a kind of output that GPT gives: use NextTokenLogits or Classes")
+
+
+def classifier(backbone: "Backbone", length: int, classes: int, pooling: str, dropout: float) -> keras.Model:
+    """Tokens (batch, T) to logits (batch, classes): W g."""
+    source = keras.Input((length,), dtype="int32", name="tokens")
+    padding_mask = ops.cast(ops.not_equal(source, PADDING), "int32")  # (batch, T)
+    x = backbone(source)  # (batch, T, dimension)
+    count = ops.maximum(ops.sum(padding_mask, axis=1), 1)  # (batch,), number of tokens
+    if pooling == "mean":
+        g = ops.sum(x * ops.cast(padding_mask, x.dtype)[:, :, None], axis=1) / ops.cast(count, x.dtype)[:, None]
+    else:
+        g = ops.take_along_axis(x, count[:, None, None] - 1, axis=1)[:, 0]
+    g = layers.Dropout(dropout, name="dropout")(g)  # (batch, dimension)
+    # The features of a pre-trained network are large: with an output layer initialised as usual, first predictions would be
+    # confident and wrong.
+    logits = layers.Dense(classes, kernel_initializer=normal(INITIAL_STDDEV), dtype="float32", name="logits")(g)
+    return keras.Model(source, logits, name="gpt")
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+def normal(stddev: float) -> keras.initializers.Initializer:
+    """Initial weights N(0, stddev²)."""
+    return keras.initializers.RandomNormal(stddev=stddev)
 
 
 @keras.saving.register_keras_serializable("recipes.gpt")
-class Trunk(layers.Layer):
+class LearnedPositions(layers.Layer):
+    """Add to each vector of a sequence (batch, T, dimension) a learned one of its position: x_t + p_t.
+
+    Args:
+        length: steps of the longest sequence.
+    """
+
+    def __init__(self, length: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.length = length
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(shape=(self.length, shape[-1]), initializer=normal(INITIAL_STDDEV), name="table")
+
+    def call(self, x: KerasTensor, position_offset: int | KerasTensor = 0) -> KerasTensor:
+        """x: (batch, T, dimension), whose first step has the position `position_offset`.
+
+        Raises:
+            ValueError: the sequence is longer than the learned positions.
+        """
+        _, steps, dimension = x.shape
+        if steps > self.length:
+            raise ValueError(
+                f"A sequence of {steps} steps is longer than the {self.length} positions that were learned; "
+                "shorten it, or use positions=rotary"
+            )
+        return x + ops.cast(ops.slice(self.table, (position_offset, 0), (steps, dimension)), x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "length": self.length}
+
+
+@keras.saving.register_keras_serializable("recipes.gpt")
+class CausalSelfAttention(layers.Layer):
+    """M(x): each position of (batch, T, dimension) attends to itself and to earlier ones.
+
+    Args:
+        dimension: entries of the vectors.
+        heads: number of heads; must divide `dimension`.
+        dropout: fraction of the weights set to zero in training.
+        rotary: rotate queries and keys by their positions.
+        output_stddev: standard deviation of the initial W^O.
+    """
+
+    def __init__(self, dimension: int, heads: int, dropout: float, rotary: bool, output_stddev: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config: dict[str, Any] = {
+            "dimension": dimension, "heads": heads, "dropout": dropout, "rotary": rotary, "output_stddev": output_stddev,
+        }  # fmt: skip
+        self.dimension, self.heads, self.rotary = dimension, heads, rotary
+        shared = {"dtype": self.dtype_policy}
+        self.query, self.key, self.value = (
+            layers.Dense(dimension, kernel_initializer=normal(INITIAL_STDDEV), name=name, **shared)
+            for name in ("query", "key", "value")
+        )
+        self.output_projection = layers.Dense(dimension, kernel_initializer=normal(output_stddev), name="output", **shared)
+        self.dropout = layers.Dropout(dropout, **shared)
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        for projection in (self.query, self.key, self.value, self.output_projection):
+            projection.build((None, None, self.dimension))
+
+    def call(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:
+        keys, values = self.project_keys_values(x)
+        steps = ops.arange(x.shape[1])
+        causal_mask = (steps[:, None] >= steps[None, :])[None, None]  # (1, 1, T, T)
+        return self.attend(x, keys, values, causal_mask, training=training)
+
+    def project_keys_values(self, x: KerasTensor, position_offset: int | KerasTensor = 0) -> tuple[KerasTensor, KerasTensor]:
+        """X W^K and x W^V, (batch, T, heads, d) each, of x (batch, T, dimension), which begins at `position_offset`."""
+        keys, values = self._split_heads(self.key(x)), self._split_heads(self.value(x))
+        return (apply_rotary(keys, position_offset) if self.rotary else keys), values
+
+    def attend(
+        self,
+        x: KerasTensor,
+        keys: KerasTensor,
+        values: KerasTensor,
+        mask: KerasTensor,
+        position_offset: int | KerasTensor = 0,
+        training: bool | None = None,
+    ) -> KerasTensor:
+        """The output (batch, T, dimension) for queries of x over keys and values (batch, S, heads, d).
+
+        Args:
+            x: (batch, T, dimension).
+            keys: as `project_keys_values` returns them.
+            values: as `project_keys_values` returns them.
+            mask: (1, 1, T, S), false where a query must not attend to a key.
+            position_offset: position of the first step of x.
+            training: apply dropout.
+        """
+        queries = self._split_heads(self.query(x))  # x W^Q, (batch, T, heads, d)
+        queries = apply_rotary(queries, position_offset) if self.rotary else queries
+        # H_i = softmax(Q_i K_iᵀ / sqrt(d)) V_i
+        scores = ops.einsum("bthd,bshd->bhts", queries, keys) / (self.dimension // self.heads) ** 0.5  # (batch, heads, T, S)
+        scores = ops.cast(scores, "float32")  # a softmax over many keys loses too much in 16 bits
+        weights = ops.softmax(ops.where(mask, scores, -1e9), axis=-1)  # (batch, heads, T, S)
+        weights = ops.cast(self.dropout(weights, training=training), values.dtype)
+        heads = ops.einsum("bhts,bshd->bthd", weights, values)  # (batch, T, heads, d)
+        # M(x) = [H_1 … H_h] W^O
+        return self.output_projection(ops.reshape(heads, (-1, heads.shape[1], self.dimension)))  # (batch, T, heads · d)
+
+    def _split_heads(self, x: KerasTensor) -> KerasTensor:
+        """(batch, T, dimension) to (batch, T, heads, d)."""
+        return ops.reshape(x, (-1, x.shape[1], self.heads, self.dimension // self.heads))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.config}
+
+
+@keras.saving.register_keras_serializable("recipes.gpt")
+class Block(layers.Layer):
+    """A block: (batch, T, dimension) to the same shape.
+
+    Args:
+        dimension, heads, dropout: as in `build`.
+        rotary: rotate queries and keys by their positions.
+        output_stddev: standard deviation of the two initial matrices whose output is added to x.
+    """
+
+    def __init__(self, dimension: int, heads: int, dropout: float, rotary: bool, output_stddev: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config: dict[str, Any] = {
+            "dimension": dimension, "heads": heads, "dropout": dropout, "rotary": rotary, "output_stddev": output_stddev,
+        }  # fmt: skip
+        self.dimension = dimension
+        shared = {"dtype": self.dtype_policy}
+        self.norms = [layers.LayerNormalization(name=f"norm{n}", **shared) for n in range(2)]
+        self.attention = CausalSelfAttention(dimension, heads, dropout, rotary, output_stddev, name="self_attention", **shared)
+        self.inner = layers.Dense(
+            4 * dimension, activation="gelu", kernel_initializer=normal(INITIAL_STDDEV), name="inner", **shared
+        )
+        self.outer = layers.Dense(dimension, kernel_initializer=normal(output_stddev), name="outer", **shared)
+        self.dropout = layers.Dropout(dropout, **shared)
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        vectors = (None, None, self.dimension)
+        for layer in (*self.norms, self.attention, self.inner):
+            layer.build(vectors)
+        self.outer.build((None, None, 4 * self.dimension))
+
+    def call(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:
+        # x ← x + M(N(x))
+        x = x + self.dropout(self.attention(self.norms[0](x), training=training), training=training)
+        # x ← x + F(N(x))
+        return self._feed_forward(x, training)
+
+    def _feed_forward(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:
+        # F(x) = GELU(x W_1 + b_1) W_2 + b_2
+        return x + self.dropout(self.outer(self.inner(self.norms[1](x))), training=training)
+
+    def init_cache(self, batch: int | KerasTensor, length: int) -> Cache:
+        """The cache before the first of at most `length` positions."""
+        heads = self.attention.heads
+        empty = ops.zeros((batch, length, heads, self.dimension // heads), self.compute_dtype)
+        return {"keys": empty, "values": empty}
+
+    def decode_step(self, x: KerasTensor, index: KerasTensor, cache: Cache) -> tuple[KerasTensor, Cache]:
+        """One position: x (batch, 1, dimension) at position `index` to the same shape, and the cache with its key and value."""
+        normalized = self.norms[0](x)
+        keys, values = self.attention.project_keys_values(normalized, index)  # (batch, 1, heads, d)
+        keys = ops.slice_update(cache["keys"], (0, index, 0, 0), keys)  # (batch, length, heads, d)
+        values = ops.slice_update(cache["values"], (0, index, 0, 0), values)
+        causal_mask = ops.arange(keys.shape[1])[None, None, None] <= index  # (1, 1, 1, length)
+        x = x + self.attention.attend(normalized, keys, values, causal_mask, index)
+        return self._feed_forward(x), {"keys": keys, "values": values}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.config}
+
+
+@keras.saving.register_keras_serializable("recipes.gpt")
+class Backbone(layers.Layer):
     """Tokens (batch, T) to the vectors N(h^L) (batch, T, dimension).
 
     Args:
         vocabulary: number of tokens.
-        length: the longest sequence.
+        length: tokens of the longest sequence.
         dimension, heads, blocks, positions, dropout: as in `build`.
     """
 
@@ -131,75 +323,80 @@ class Trunk(layers.Layer):
             "positions": positions, "dropout": dropout,
         }  # fmt: skip
         shared = {"dtype": self.dtype_policy}
-        spread = keras.initializers.RandomNormal(stddev=SPREAD)
-        self.embedding = layers.Embedding(vocabulary, dimension, spread, name="embedding", **shared)
-        self.positions = Positions(positions, length, spread=SPREAD, name="positions", **shared)
+        self.embedding = layers.Embedding(vocabulary, dimension, normal(INITIAL_STDDEV), name="embedding", **shared)  # E
+        self.positions = LearnedPositions(length, name="positions", **shared) if positions == "learned" else None  # p
         self.dropout = layers.Dropout(dropout, **shared)
+        output_stddev = INITIAL_STDDEV / (2 * blocks) ** 0.5
         self.blocks = [
-            Block(
-                dimension, heads, 4 * dimension, dropout, positions == "rotary", causal=True, activation="gelu",
-                start=(SPREAD, SPREAD / (2 * blocks) ** 0.5), name=f"block{n}", **shared,
-            )
+            Block(dimension, heads, dropout, positions == "rotary", output_stddev, name=f"block{n}", **shared)
             for n in range(1, blocks + 1)
-        ]  # fmt: skip
+        ]
         self.normalization = layers.LayerNormalization(name="normalization", **shared)
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         vectors = (None, self.config["length"], self.config["dimension"])
         self.embedding.build(shape)
-        for layer in (self.positions, *self.blocks, self.normalization):
+        if self.positions is not None:
+            self.positions.build(vectors)
+        for layer in (*self.blocks, self.normalization):
             layer.build(vectors)
 
+    def _embed(self, tokens: KerasTensor, position_offset: int | KerasTensor = 0) -> KerasTensor:
+        """h^0_t = E[u_t] + p_t, of tokens (batch, T) of which the first has the position `position_offset`."""
+        x = self.embedding(tokens)  # (batch, T, dimension)
+        return x if self.positions is None else self.positions(x, position_offset=position_offset)
+
     def call(self, tokens: KerasTensor, training: bool | None = None) -> KerasTensor:
-        x = self.dropout(self.positions(self.embedding(tokens)), training=training)
+        x = self.dropout(self._embed(tokens), training=training)
         for block in self.blocks:
-            x, _ = block(x, training=training)
+            x = block(x, training=training)
         return self.normalization(x)
 
-    def step(self, token: KerasTensor, index: KerasTensor, caches: list[Cache]) -> tuple[KerasTensor, list[Cache]]:
-        """The token (batch,) at position `index` to its vector (batch, dimension), and the caches with what it offers."""
-        x = self.positions(self.embedding(token[:, None]), first=index)
-        kept = []
+    def decode_step(self, token: KerasTensor, index: KerasTensor, caches: list[Cache]) -> tuple[KerasTensor, list[Cache]]:
+        """The token (batch,) at position `index` to its vector (batch, dimension), and the new caches of the blocks."""
+        x = self._embed(token[:, None], index)  # (batch, 1, dimension)
+        new_caches = []
         for block, cache in zip(self.blocks, caches):
-            x, cache = block.step(x, index, cache)
-            kept.append(cache)
-        return self.normalization(x)[:, 0], kept
+            x, cache = block.decode_step(x, index, cache)
+            new_caches.append(cache)
+        return self.normalization(x)[:, 0], new_caches
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
 
 
 @keras.saving.register_keras_serializable("recipes.gpt")
-class LanguageModel(keras.Model):
-    """Tokens (batch, T) to the logits of the tokens after each of them (batch, T, vocabulary).
+class LanguageModel(keras.Model, StepwiseDecoder):
+    """Tokens (batch, T) to the logits of the token after each of them (batch, T, vocabulary).
 
     Args:
-        trunk: what reads.
+        backbone: from tokens to vectors.
     """
 
-    def __init__(self, trunk: Trunk, name: str = "gpt", **kwargs: Any):
+    def __init__(self, backbone: Backbone, name: str = "gpt", **kwargs: Any):
         super().__init__(name=name, **kwargs)
-        self.trunk = trunk
+        self.backbone = backbone
 
     def call(self, tokens: KerasTensor, training: bool | None = None) -> KerasTensor:
-        return self._logits(self.trunk(tokens, training=training))
+        return self._logits(self.backbone(tokens, training=training))
 
     def _logits(self, x: KerasTensor) -> KerasTensor:
-        table = ops.cast(self.trunk.embedding.embeddings, "float32")  # a softmax over many tokens in 16 bits loses too much
-        return ops.matmul(ops.cast(x, "float32"), ops.transpose(table))
+        # z_t = N(h^L_t) Eᵀ, in float32: a softmax over many tokens loses too much in 16 bits
+        table = ops.cast(self.backbone.embedding.embeddings, "float32")  # (vocabulary, dimension)
+        return ops.matmul(ops.cast(x, "float32"), ops.transpose(table))  # (…, vocabulary)
 
-    def begin(self, batch: int | KerasTensor, length: int) -> list[Cache]:
-        """The state that `step` takes, for `batch` sequences of at most `length` tokens."""
-        return [block.empty_cache(batch, length) for block in self.trunk.blocks]
+    def init_cache(self, context: int | KerasTensor, length: int) -> list[Cache]:
+        """The caches of the blocks, for a batch of `context` sequences of at most `length` tokens."""
+        return [block.init_cache(context, length) for block in self.backbone.blocks]
 
-    def step(self, token: KerasTensor, index: KerasTensor, state: list[Cache]) -> tuple[KerasTensor, list[Cache]]:
-        """The token (batch,) at position `index` to the next one's logits (batch, vocabulary), and the state."""
-        x, state = self.trunk.step(token, index, state)
-        return self._logits(x), state
+    def decode_step(self, token: KerasTensor, index: KerasTensor, cache: list[Cache]) -> tuple[KerasTensor, list[Cache]]:
+        """The token (batch,) at position `index` to the logits of the next one (batch, vocabulary), and the new caches."""
+        x, cache = self.backbone.decode_step(token, index, cache)
+        return self._logits(x), cache
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "trunk": keras.saving.serialize_keras_object(self.trunk)}
+        return {**super().get_config(), "backbone": keras.saving.serialize_keras_object(self.backbone)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(keras.saving.deserialize_keras_object(config.pop("trunk")), **config)
+        return cls(keras.saving.deserialize_keras_object(config.pop("backbone")), **config)

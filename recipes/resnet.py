@@ -1,29 +1,29 @@
 """Residual network (ResNet).
 
-Idea. A deeper plain network can be worse than a shallow one even on its training data: it is hard for many layers to learn
-to pass on what they were given. A residual block is given that for free: it adds its layers' answer to its input, so that
-they only have to learn what should change.
+Idea. A deeper plain network can be worse than a shallow one even on its training data, because many layers find it hard to
+learn the identity. A residual block has it built in: it adds the output of its layers, the residual branch, to its input, so
+that they only have to learn what should change.
 
 Equations, for a block with input x and layers F:
 
     v1              y = max(0, F(x) + S(x))     F: convolution, normalisation, ReLU, convolution, normalisation
     pre-activation  y = F(x) + S(x)             F: normalisation, ReLU, convolution, normalisation, ReLU, convolution
-    plain           y = max(0, F(x))            `residual=false`: the network to compare with
+    plain           y = max(0, F(x))            `residual=false`: the network for comparison
 
 The shortcut S is the identity; where a stage begins with more channels or half the extent it is, with the CIFAR stem, x at
 every second pixel with channels of zeros appended (option A of the paper, no parameters), and with the ImageNet stem a 1 × 1
 convolution (option B). A bottleneck block has three convolutions instead of two: 1 × 1 to a quarter of its channels, 3 × 3,
 1 × 1 back. The stride is in a block's first convolution, as in the paper.
 
-Stages (He et al. 2016a). CIFAR: a 3 × 3 convolution to 16 channels, then three stages of 16, 32 and 64 channels, n blocks
+Architecture (He et al. 2016a). CIFAR: a 3 × 3 convolution to 16 channels, then three stages of 16, 32 and 64 channels, n blocks
 each: depth 6n + 2 of basic blocks (20, 32, 44, 56, 110), 9n + 2 of bottleneck blocks with four times the channels.
 ImageNet: a 7 × 7 convolution of stride 2 to 64 channels and a 3 × 3 max pooling of stride 2, then four stages of 64, 128,
 256 and 512 channels: depth 18 and 34 of basic blocks, 50, 101 and 152 of bottleneck blocks with four times the channels.
 After both, global average pooling and the output layer.
 
-Stochastic depth (Huang et al. 2016): in training a block's F is left out, for each example by itself, with a probability that
-rises in a straight line from 0 before the first block to `stochastic_depth` at the last; what is kept is scaled up, so that
-nothing has to change afterwards.
+Stochastic depth (Huang et al. 2016): in training the residual branch of a block is dropped, independently for each example,
+with a probability that grows linearly from 0 before the first block to `stochastic_depth` at the last; branches that are kept
+are scaled up, so that their expected output stays the same.
 
 References:
     He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR 2016 (a).
@@ -44,9 +44,8 @@ from typing import Literal
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes.adapters import answer, entry
-from recipes.images import augment, batch_normalization
-from recipes.kinds import Classes, Count, Fraction, Image, Pixels, Rate
+from recipes.shared_layers import augment, batch_normalization, input_layer, output_head
+from recipes.specs import Classes, Count, Fraction, Image, Pixels, Rate
 
 IMAGENET = {  # depth: kind of block, blocks of each stage
     18: ("basic", (2, 2, 2, 2)),
@@ -55,7 +54,7 @@ IMAGENET = {  # depth: kind of block, blocks of each stage
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-EXPANSION = 4  # channels of a bottleneck block over those of its 3 × 3 convolution
+EXPANSION = 4  # channels of a bottleneck block, as a multiple of those of its 3 × 3 convolution
 
 
 def build(
@@ -73,33 +72,33 @@ def build(
     flip: bool = False,
     shift: Pixels = 0,
 ) -> keras.Model:
-    """A residual network from images to classes.
+    """Build a residual network from images to classes.
 
     Args:
         inputs: an image (H, W, C).
         outputs: classes (logits).
-        depth: layers with weights, shortcuts not counted.
+        depth: number of layers with weights, not counting shortcuts.
         stem: `cifar` for small images, `imagenet` for those of a hundred pixels and more.
         block: kind of block with the CIFAR stem; with the ImageNet stem it follows from the depth.
         width: channels of the first stage: 16 in the CIFAR networks, 64 in the ImageNet networks.
         preactivation: normalise and activate before each convolution, not after it.
-        residual: false leaves out the shortcuts.
-        stochastic_depth: probability with which the last block is left out in training.
-        augmentation: strength of the random distortion of images in training (`recipes.images.augment`).
-        flip: mirror images at random in training, left for right: for things, not for what is written.
-        shift: move images by up to so many whole pixels in training.
+        residual: false removes the shortcuts.
+        stochastic_depth: probability with which the residual branch of the last block is dropped in training.
+        augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
+        flip: mirror images at random in training, left to right: for objects, not for handwriting.
+        shift: largest random shift of images in training, in whole pixels.
 
     Raises:
-        ValueError: there is no such network.
+        ValueError: there is no network of this depth.
     """
     kind, stages = _stages(depth, stem, block)
-    convolve = Convolutions(preactivation)
-    source = entry(inputs)
+    convolve = ConvBNReLU(preactivation)
+    source = input_layer(inputs)
     x = augment(source, augmentation, flip=flip, shift=shift)
     if stem == "cifar":
         x = convolve(x, width, 3, name="stem", first=True)  # (batch, H, W, width)
     else:
-        x = convolve(x, width, 7, strides=2, name="stem", first=True)
+        x = convolve(x, width, 7, strides=2, name="stem", first=True)  # (batch, H / 2, W / 2, width)
         x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pooling")(x)  # (batch, H / 4, W / 4, width)
 
     blocks, number = sum(stages), 0
@@ -109,21 +108,25 @@ def build(
             number += 1
             strides = 2 if stage > 1 and index == 1 else 1
             name = f"stage{stage}_block{index}"
-            change = convolve.block(x, kind, filters, strides, name)  # F(x)
+            f = convolve.residual_branch(x, kind, filters, strides, name)  # F(x)
             if residual:
-                if stochastic_depth:  # all of F(x) or none of it, drawn for each example
+                if stochastic_depth:  # all of F(x) or none of it, for each example
                     rate = stochastic_depth * number / blocks
-                    change = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_stochastic_depth")(change)
-                change = layers.Add(name=f"{name}_sum")([shortcut(x, change, strides, stem, name), change])
-            x = change if preactivation else layers.ReLU(name=f"{name}_activation")(change)
-    if preactivation:  # the last block has not been activated yet
+                    f = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_stochastic_depth")(f)
+                f = layers.Add(name=f"{name}_sum")([shortcut(x, f, strides, stem, name), f])  # F(x) + S(x)
+            x = f if preactivation else layers.ReLU(name=f"{name}_activation")(f)
+    if preactivation:  # the sum of the last block is not activated yet
         x = layers.ReLU(name="last_activation")(batch_normalization(name="last_normalization")(x))
     x = layers.GlobalAveragePooling2D(name="global_pooling")(x)  # (batch, channels)
-    return keras.Model(source, answer(x, outputs), name="resnet")
+    return keras.Model(source, output_head(x, outputs), name="resnet")
 
 
 def _stages(depth: int, stem: str, block: str) -> tuple[str, tuple[int, ...]]:
-    """Kind of block, and number of blocks in each stage."""
+    """The kind of block, and the number of blocks in each stage.
+
+    Raises:
+        ValueError: there is no network of this depth.
+    """
     if stem == "imagenet":
         if depth not in IMAGENET:
             raise ValueError(f"with stem=imagenet, depth is one of {', '.join(map(str, IMAGENET))}, not {depth}")
@@ -139,20 +142,24 @@ def _stages(depth: int, stem: str, block: str) -> tuple[str, tuple[int, ...]]:
     return block, (n, n, n)
 
 
-def shortcut(x: KerasTensor, change: KerasTensor, strides: int, stem: str, name: str) -> KerasTensor:
-    """S(x), in the shape of F(x)."""
-    channels, wanted = x.shape[-1], change.shape[-1]
-    if strides == 1 and channels == wanted:
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+def shortcut(x: KerasTensor, f: KerasTensor, strides: int, stem: str, name: str) -> KerasTensor:
+    """S(x), in the shape of F(x): (batch, H, W, C) to (batch, H / strides, W / strides, channels of `f`)."""
+    channels, filters = x.shape[-1], f.shape[-1]
+    if strides == 1 and channels == filters:
         return x
-    if stem == "cifar":
+    if stem == "cifar":  # option A: every second pixel, and channels of zeros
         x = x[:, ::strides, ::strides, :]
-        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, wanted - channels)))
-    x = layers.Conv2D(wanted, 1, strides=strides, use_bias=False, kernel_initializer="he_normal", name=f"{name}_shortcut")(x)
+        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, filters - channels)))
+    # option B: a 1 × 1 convolution
+    x = layers.Conv2D(filters, 1, strides=strides, use_bias=False, kernel_initializer="he_normal", name=f"{name}_shortcut")(x)
     return batch_normalization(name=f"{name}_shortcut_normalization")(x)
 
 
-class Convolutions:
-    """The order of convolution, normalisation and activation in a network.
+class ConvBNReLU:
+    """Convolution, batch normalisation and ReLU, in the order of the network.
 
     Args:
         preactivation: normalise and activate before a convolution, not after it.
@@ -161,7 +168,7 @@ class Convolutions:
     def __init__(self, preactivation: bool):
         self.preactivation = preactivation
 
-    def block(self, x: KerasTensor, kind: str, filters: int, strides: int, name: str) -> KerasTensor:
+    def residual_branch(self, x: KerasTensor, kind: str, filters: int, strides: int, name: str) -> KerasTensor:
         """F(x): two 3 × 3 convolutions (basic), or 1 × 1, 3 × 3, 1 × 1 (bottleneck)."""
         if kind == "basic":
             x = self(x, filters, 3, strides=strides, name=f"{name}_1")
@@ -181,16 +188,16 @@ class Convolutions:
         first: bool = False,
         last: bool = False,
     ) -> KerasTensor:
-        """A convolution with its normalisation and activation; (batch, H, W, C) to (batch, H / strides, W / strides, filters).
+        """A convolution with its normalisation and activation: (batch, H, W, C) to (batch, H / strides, W / strides, filters).
 
         Args:
             x: features.
-            filters: of the convolution.
-            size: of its kernel, in both directions.
-            strides: of the convolution, in both directions.
+            filters: number of filters.
+            size: extent of the kernel, in both directions.
+            strides: in both directions.
             name: of the convolution.
-            first: of the network: with pre-activation there is nothing to normalise before it.
-            last: of a block: without pre-activation, what is activated is the block's sum.
+            first: it is the first of the network: with pre-activation there is nothing to normalise before it.
+            last: it is the last of a block: without pre-activation, the block's sum is activated instead.
         """
         if self.preactivation and not first:
             x = batch_normalization(name=f"{name}_normalization")(x)

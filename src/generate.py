@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from recipes.kinds import Count
+from recipes.specs import Count
 from src import cli, config, terminal
 from src.config.schema import Section
 from src.errors import UserError

@@ -10,20 +10,20 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
 
-from recipes.kinds import (
+from recipes.specs import (
     Classes,
-    Continuation,
     Count,
     Forecast,
     Fraction,
+    GeneratedImages,
     Image,
     LabelledImage,
-    NextTokens,
+    NextTokenLogits,
     Positive,
     Rate,
-    Samples,
     Series,
     SourceTarget,
+    TargetTokenLogits,
     Tokens,
 )
 
@@ -144,11 +144,11 @@ TASKS = get_args(get_args(Task)[0])
 # What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
 KINDS = {
     "image_classification": (Image, Classes),
-    "image_generation": (LabelledImage, Samples),
-    "pixel_generation": (Tokens, Continuation),
+    "image_generation": (LabelledImage, GeneratedImages),
+    "pixel_generation": (Tokens, NextTokenLogits),
     "text_classification": (Tokens, Classes),
-    "language_modeling": (Tokens, Continuation),
-    "translation": (SourceTarget, NextTokens),
+    "language_modeling": (Tokens, NextTokenLogits),
+    "translation": (SourceTarget, TargetTokenLogits),
     "forecasting": (Series, Forecast),
 }
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pydantic
 
-from recipes import kinds
+from recipes import specs
 from src.errors import UserError
 
 # The names that annotations in a recipe's signature may use.
-VOCABULARY = {name: getattr(kinds, name) for name in dir(kinds) if not name.startswith("_")} | {
+VOCABULARY = {name: getattr(specs, name) for name in dir(specs) if not name.startswith("_")} | {
     name: getattr(typing, name) for name in ("Annotated", "Literal", "Any")
 }
 
@@ -31,7 +31,7 @@ def read(target: str) -> Signature:
     """The signature of the function that `target` ("package.module.function") names.
 
     Raises:
-        UserError: there is no such function, or its annotations use other words than `recipes.kinds` and `typing`.
+        UserError: there is no such function, or its annotations use other words than `recipes.specs` and `typing`.
     """
     source = _source(target)
     return _read(target, source, source.stat().st_mtime_ns)
@@ -45,7 +45,7 @@ def _read(target: str, source: Path, _changed: int) -> Signature:
     hints = {argument.arg: argument.annotation for argument in _arguments(definition) if argument.annotation is not None}
     for name in ("inputs", "outputs"):
         if name not in hints:
-            raise UserError(f"{target} must annotate its argument '{name}' with kinds from recipes/kinds.py.")
+            raise UserError(f"{target} must annotate its argument '{name}' with kinds from recipes/specs.py.")
     fields: dict[str, typing.Any] = {}
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         hint = _evaluate(argument.annotation, target, argument.arg) if argument.annotation else typing.Any
@@ -88,7 +88,7 @@ def _evaluate(annotation: ast.expr, target: str, argument: str) -> typing.Any:
         return eval(source, {}, VOCABULARY)  # a recipe is code that is about to be run anyway
     except NameError as error:
         raise UserError(
-            f"{target} annotates '{argument}' with {source}, but only recipes/kinds.py and typing are known here ({error})."
+            f"{target} annotates '{argument}' with {source}, but only recipes/specs.py and typing are known here ({error})."
         ) from None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from recipes.specs import Ablatable
 from src.datasets import Split, pipeline
 from src.tasks.tokenizers import Encoder
 
@@ -25,7 +26,7 @@ class Task(ABC):
     A task is complete once it is made: building or training a model does not change it.
 
     Attributes:
-        inputs, outputs: specification of the recipe's inputs and outputs (`recipes.kinds`).
+        inputs, outputs: specification of the recipe's inputs and outputs (`recipes.specs`).
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
         encoder: turns raw inputs into model inputs where TensorFlow operations cannot; None if they can.
@@ -88,14 +89,13 @@ class Task(ABC):
     def ablations(self, model: keras.Model, batch_size: int) -> dict[str, Metrics]:
         """{name: metrics on the test set} of the model with a learned component replaced by a trivial one.
 
-        A layer that supports this lists its `ablations` by name, and has a variable `ablation`: 0, or the number of one from 1.
+        The replacements are those that a `recipes.specs.Ablatable` layer declares.
         """
         results = {}
         for layer in _nested_layers(model):
-            for number, name in enumerate(getattr(layer, "ablations", ()), 1):
-                layer.ablation.assign(number)
-                results[name] = self.metrics(self.test, self.predict(model, self.test, batch_size))
-                layer.ablation.assign(0)
+            for name, replacement in (layer.ablations() if isinstance(layer, Ablatable) else {}).items():
+                ablated = _with_layer(model, layer, replacement)
+                results[name] = self.metrics(self.test, self.predict(ablated, self.test, batch_size))
         return results
 
     @abstractmethod
@@ -117,6 +117,18 @@ class Task(ABC):
     def artifacts(self) -> dict[str, str]:
         """{file name: text} of what is needed to use the model, besides its weights and settings."""
         return {}
+
+
+def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer) -> keras.Model:
+    """A copy of a functional model with the same weights and random state, and one layer replaced."""
+
+    def copy(each: keras.Layer) -> keras.Layer:
+        return replacement if each is layer else each.__class__.from_config(each.get_config())
+
+    other = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    for mine, theirs in zip(other.variables, model.variables):
+        mine.assign(keras.ops.convert_to_numpy(theirs))
+    return other
 
 
 def _nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -9,7 +9,7 @@ from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 from scipy.special import log_softmax
 
-from recipes.kinds import Classes
+from recipes.specs import AttentionLayer, Classes
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks.base import Metrics, ServingFunction, Task
@@ -137,17 +137,14 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
 def attention_weights(network: keras.Model, inputs: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray | None:
     """Mean attention that each position of the inputs gets: (examples, positions), each row with sum 1.
 
-    Attention layers are those whose name ends in `attention` and whose outputs are values and weights (…, queries, positions).
-    The weights of the last one are averaged over heads and queries. None if the network has no such layer.
+    The weights are those of the last `recipes.specs.AttentionLayer`, averaged over heads and queries. None if there is none.
 
     Args:
         network: as a recipe builds it.
         inputs: of the network.
         padding_mask: (examples, positions), false where a position is padding; None: there is no padding.
     """
-    attention_layers = [
-        layer for layer in network.layers if layer.name.endswith("attention") and isinstance(layer.output, (list, tuple))
-    ]
+    attention_layers: list[Any] = [layer for layer in network.layers if isinstance(layer, AttentionLayer)]
     if not attention_layers:
         return None
     weights = keras.Model(network.input, attention_layers[-1].output[1]).predict(inputs, verbose=0)

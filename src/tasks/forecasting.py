@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
-from recipes.kinds import Forecast, Series
+from recipes.specs import Forecast, Series
 from src.config import schema
 from src.datasets import Data, Split
 from src.errors import UserError

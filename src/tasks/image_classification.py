@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.patches import Rectangle
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from recipes.kinds import Image
+from recipes.specs import GlimpseLayer, Image, PatchLayer
 from src.config import schema
 from src.datasets import Data, Split
 from src.errors import UserError
@@ -91,11 +92,11 @@ class ImageClassification(Classification):
         if weights is None:
             return {}
         height, width = images.shape[1:3]
-        patches = [layer.output.shape for layer in network.layers if layer.name == "cut"]  # (batch, rows, size, columns, …)
-        rows, size, columns = patches[0][1:4] if patches else (height, None, 1)
-        right, bottom = (columns * size, rows * size) if size else (width, height)
+        patch = next((layer.patch for layer in network.layers if isinstance(layer, PatchLayer)), None)
+        rows, columns = (-(-height // patch), -(-width // patch)) if patch else (height, 1)
+        right, bottom = (columns * patch, rows * patch) if patch else (width, height)
         figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle(f"Attention weights of {'patches' if size else 'rows'}: the redder, the larger")
+        figure.suptitle(f"Attention weights of {'patches' if patch else 'rows'}: the redder, the larger")
         for axes, image, image_weights in zip(figure.subplots(4, 4).flat, images, weights):
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
             opacity = image_weights.reshape(rows, columns) / image_weights.max()
@@ -107,7 +108,10 @@ class ImageClassification(Classification):
 
     def _glimpses(self, model: keras.Model, network: keras.Model) -> dict[str, Figure]:
         """The sequence of glimpses of a network with hard attention."""
-        layer, images = network.get_layer("glimpses"), self.test.raw[:MAX_SHOWN]
+        images = self.test.raw[:MAX_SHOWN]
+        layer: Any = next((layer for layer in network.layers if isinstance(layer, GlimpseLayer)), None)
+        if layer is None:
+            return {}
         locations_model = keras.Model(network.input, layer.output[1])
         inputs = self.serving_inputs(model, images.astype(np.float32) / 255)
         locations = locations_model.predict(inputs, verbose=0)  # (images, glimpses, 2), −1..1

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
-from recipes.kinds import LabelledImage, Samples
+from recipes.specs import GeneratedImages, LabelledImage
 from src.config import schema
 from src.datasets import Data, Split
 from src.errors import UserError
@@ -39,7 +39,7 @@ class ImageSampler:
     """A generative model with the class names of its images.
 
     Args:
-        model: a model with `generate(labels, seed, **options)`, `conditional`, and `how`, its options and their defaults.
+        model: a `recipes.specs.ImageGenerator`, its options and their defaults.
         classes: class names; empty if there are none.
 
     Attributes:
@@ -49,7 +49,7 @@ class ImageSampler:
 
     def __init__(self, model: keras.Model, classes: tuple[str, ...]):
         self.model, self.classes = model, classes
-        self.defaults = dict(model.how)
+        self.defaults = dict(model.sampling_defaults)
         self.conditional = model.conditional
         self._compiled: dict[tuple, tuple[keras.random.SeedGenerator, Callable]] = {}
 
@@ -317,7 +317,7 @@ class ImageGeneration(GenerativeTask):
         return SumOfLossTerms()
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
-        names = model.terms
+        names = model.loss_names
         return [LossTerm(name, index) for index, name in enumerate(names)] if len(names) > 1 else []
 
     @classmethod
@@ -338,10 +338,10 @@ class ImageGeneration(GenerativeTask):
         return ImageSampler(model, classes)
 
 
-def specs(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, Samples]:
+def specs(shape: tuple[int, ...], classes: tuple[str, ...]) -> tuple[LabelledImage, GeneratedImages]:
     """Specification of a recipe's inputs and outputs, for images of a shape (H, W, C)."""
     height, width, channels = shape
-    return LabelledImage(height, width, channels, len(classes)), Samples(height, width, channels)
+    return LabelledImage(height, width, channels, len(classes)), GeneratedImages(height, width, channels)
 
 
 class SumOfLossTerms(keras.losses.Loss):

@@ -12,7 +12,7 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from recipes import decoding
-from recipes.kinds import END, PADDING, START, UNKNOWN, Continuation, Tokens
+from recipes.specs import END, PADDING, START, UNKNOWN, NextTokenLogits, Tokens
 from src.config import schema
 from src.datasets import Data, Split, pipeline
 from src.errors import UserError
@@ -49,7 +49,7 @@ class LanguageModeling(Task):
         self.train = windows(streams["train"], settings.context, stride=max(settings.context // 2, 1))
         self.validation, self.test = (windows(streams[name], settings.context) for name in ("validation", "test"))
         self.inputs = Tokens(settings.context, len(self.vocabulary))
-        self.outputs = Continuation(settings.context, len(self.vocabulary))
+        self.outputs = NextTokenLogits(settings.context, len(self.vocabulary))
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
@@ -141,7 +141,7 @@ class LanguageModeling(Task):
         restored = Vocabulary.from_json(vocabulary)
         context = settings.task_as(schema.LanguageModeling).context
         build = hydra.utils.get_method(settings.model.target)
-        inputs, outputs = Tokens(context, len(restored)), Continuation(context, len(restored))
+        inputs, outputs = Tokens(context, len(restored)), NextTokenLogits(context, len(restored))
         model = build(inputs, outputs, **settings.model.hyperparameters)
         model(np.zeros((1, context), np.int32))  # creates the weights
         load_weights(model)
@@ -160,7 +160,7 @@ class TextGenerator:
         defaults: {option: default} of sampling.
     """
 
-    defaults = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    defaults = dict(decoding.SAMPLING_DEFAULTS)
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, context: int):
         self.model, self.vocabulary, self.context = model, vocabulary, context

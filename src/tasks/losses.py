@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from recipes.kinds import PADDING
+from recipes.specs import PADDING
 
 
 class TokenCrossentropy(keras.losses.Loss):

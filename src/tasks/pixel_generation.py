@@ -10,7 +10,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from recipes import decoding
-from recipes.kinds import END, START, Continuation, Tokens
+from recipes.specs import END, START, NextTokenLogits, Tokens
 from src.config import schema
 from src.datasets import Data, Split
 from src.tasks.image_generation import IMAGES_FILE, GenerativeTask, ImageSampler
@@ -79,10 +79,10 @@ class PixelTokenizer:
     def __init__(self, shape: tuple[int, ...], classes: tuple[str, ...], levels: int):
         self.shape, self.classes, self.levels = shape, classes, levels
 
-    def specs(self) -> tuple[Tokens, Continuation]:
+    def specs(self) -> tuple[Tokens, NextTokenLogits]:
         """Specification of a recipe's inputs and outputs."""
         length, vocabulary = int(np.prod(self.shape)), FIRST_LEVEL + self.levels + len(self.classes)
-        return Tokens(length, vocabulary), Continuation(length, vocabulary)
+        return Tokens(length, vocabulary), NextTokenLogits(length, vocabulary)
 
     def encode(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Convert images uint8 (n, H, W, C) and labels (n,) to token ids int32 (n, 1 + H W C)."""
@@ -110,7 +110,7 @@ class PixelSampler(ImageSampler):
     def __init__(self, model: keras.Model, tokenizer: PixelTokenizer):
         self.model, self.tokenizer, self.classes = model, tokenizer, tokenizer.classes
         self.conditional = bool(tokenizer.classes)
-        self.defaults = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+        self.defaults = dict(decoding.SAMPLING_DEFAULTS)
         self._compiled = {}
 
     def sample_batch(self, labels: KerasTensor, seed: keras.random.SeedGenerator, **options: Any) -> KerasTensor:

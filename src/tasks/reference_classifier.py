@@ -26,8 +26,8 @@ class ReferenceClassifier:
     def __init__(self, model: keras.Model, run_id: str, accuracy: float):
         self.run_id, self.accuracy = run_id, accuracy
         network = next(layer for layer in model.layers if isinstance(layer, keras.Model))  # the recipe's
-        logits = network.get_layer("logits")
-        self.extractor = keras.Model(network.input, [logits.input, logits.output])
+        last = next(layer for layer in network.layers if layer.output is network.output)  # its input is the features
+        self.extractor = keras.Model(network.input, [last.input, network.output])
 
     @classmethod
     def from_run(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from recipes.kinds import PADDING, UNKNOWN, Tokens
+from recipes.specs import PADDING, UNKNOWN, Tokens
 from src.config import schema
 from src.datasets import Data, Split
 from src.errors import UserError

@@ -13,9 +13,9 @@ import tokenizers
 from keras import layers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from recipes.kinds import END, PADDING, START, UNKNOWN
+from recipes.specs import END, PADDING, START, UNKNOWN
 
-SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their ids in `recipes.kinds`
+SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their ids in `recipes.specs`
 # Scripts without spaces between words: each character is a word of its own.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
 # All but letters, digits, marks, spaces, and what occurs inside words: don't, full-time.
@@ -26,7 +26,7 @@ Unit = str  # "word" or "character"
 
 
 class Vocabulary:
-    """Tokens and their ids; ids 0 to 3 are those of `recipes.kinds`.
+    """Tokens and their ids; ids 0 to 3 are those of `recipes.specs`.
 
     Args:
         tokenizer: with the special tokens first.
@@ -156,7 +156,7 @@ BYTE_OF_LETTER = _byte_of_letter()
 class Tokenizer:
     """Tokenizer of words or characters, in TensorFlow operations.
 
-    Ids 0 to 3 are those of `recipes.kinds`: padding, unknown, start, end. The others are the tokens of `texts`, the most
+    Ids 0 to 3 are those of `recipes.specs`: padding, unknown, start, end. The others are the tokens of `texts`, the most
     frequent first.
 
     Args:

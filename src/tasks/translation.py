@@ -11,7 +11,7 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from recipes import decoding
-from recipes.kinds import PADDING, NextTokens, SourceTarget
+from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
 from src.config import schema
 from src.datasets import Data, Split, pipeline
 from src.tasks import html
@@ -54,7 +54,7 @@ class Translation(Task):
             )
         self.train, self.validation, self.test = map(self._encode_split, (data.train, data.validation, data.test))
         self.inputs = SourceTarget(settings.source_length, len(self.source), self.target.length, len(self.target))
-        self.outputs = NextTokens(self.target.length, len(self.target))
+        self.outputs = TargetTokenLogits(self.target.length, len(self.target))
         self.mean_length = float((self.train.targets != PADDING).sum(axis=1).mean())
 
     def _encode_split(self, split: Split) -> Split:

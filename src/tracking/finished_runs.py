@@ -5,6 +5,8 @@ Whether such a run exists is checked before TensorFlow loads, so what needs Tens
 """
 
 import functools
+import os
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from src import config
 from src.config import renamed, schema, signature
 from src.config.schema import Settings
 from src.errors import UserError
+from src.tracking import migration
 from src.tracking.client import WEIGHTS_FILE, create_client, require_mlflow
 from src.tracking.provenance import PROVENANCE_TAGS
 
@@ -97,7 +100,8 @@ class FinishedRun:
             UserError: the weights do not fit, since the recipe has changed.
         """
         try:
-            model.load_weights(self._weights)
+            with tempfile.TemporaryDirectory() as folder:
+                model.load_weights(migration.migrate_weights(self._weights, os.path.join(folder, WEIGHTS_FILE)))
         except ValueError as error:
             raise UserError(
                 f"The weights of {self.argument} do not fit its recipe, which has changed since; {advice}."

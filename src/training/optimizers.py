@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from recipes.specs import LearningRates
 from src.config import schema
 from src.training import keras_patches, strategies
 
@@ -105,9 +106,10 @@ class ScaleLearningRates(keras.optimizers.Optimizer):
 
 
 def learning_rate_factors(model: keras.Model) -> dict[int, float]:
-    """{id of a variable: factor of its learning rate}, for all layers with an attribute `learning_rate_factor`."""
-    layers = [layer for layer in keras_patches.all_layers(model) if hasattr(layer, "learning_rate_factor")]
-    return {id(variable): layer.learning_rate_factor for layer in layers for variable in layer.trainable_variables}
+    """{id of a variable: factor of its learning rate}, of a model and the models within it (`recipes.specs.LearningRates`)."""
+    declaring = [layer for layer in keras_patches.all_layers(model) if isinstance(layer, LearningRates)]
+    pairs = [pair for each in declaring for pair in each.learning_rate_factors()]
+    return {id(variable): factor for layer, factor in pairs for variable in layer.trainable_variables}
 
 
 class TrackGradientNorm(keras.optimizers.Optimizer):

@@ -6,7 +6,7 @@ import pytest
 
 from recipes import attention
 from recipes.attention import SoftAttention
-from recipes.kinds import START, Classes, NextTokens, SourceTarget, Tokens
+from recipes.specs import START, Classes, SourceTarget, TargetTokenLogits, Tokens
 
 array = keras.ops.convert_to_numpy
 
@@ -17,17 +17,17 @@ def test_soft_attention_computes_what_its_page_says(score):
     layer = SoftAttention(score, units=4)
     draw = np.random.default_rng(0)
     queries, features = draw.normal(size=(2, 3, 5)).astype(np.float32), draw.normal(size=(2, 6, 7)).astype(np.float32)
-    real = np.array([[1] * 6, [1, 1, 1, 1, 0, 0]], bool)
-    context, weights = map(array, layer(queries, features, real=real))
-    w = layer.w.numpy()
+    padding_mask = np.array([[1] * 6, [1, 1, 1, 1, 0, 0]], bool)
+    context, weights = map(array, layer(queries, features, padding_mask=padding_mask))
+    w = layer.W.numpy()
     for n in range(2):
         for t in range(3):
             q = queries[n, t]
             if score == "additive":
-                e = [layer.v.numpy() @ np.tanh(q @ w + h @ layer.u.numpy()) for h in features[n]]
+                e = [layer.v.numpy() @ np.tanh(q @ w + h @ layer.U.numpy()) for h in features[n]]
             else:
                 e = [q @ w @ h for h in features[n]]
-            a = np.where(real[n], np.exp(e), 0)
+            a = np.where(padding_mask[n], np.exp(e), 0)
             a /= a.sum()
             np.testing.assert_allclose(weights[n, t], a, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(context[n, t], a @ features[n], rtol=1e-4, atol=1e-5)
@@ -43,9 +43,9 @@ def test_padding_changes_nothing():
 
 
 @pytest.mark.parametrize("score", ["additive", "multiplicative"])
-def test_writing_step_by_step_agrees_with_teacher_forcing(score):
+def test_decoding_step_by_step_agrees_with_teacher_forcing(score):
     keras.utils.set_random_seed(0)
-    model = attention.build(SourceTarget(7, 30, 9, 40), NextTokens(9, 40), score=score, units=6, embedding=5)
+    model = attention.build(SourceTarget(7, 30, 9, 40), TargetTokenLogits(9, 40), score=score, units=6, embedding=5)
     draw = np.random.default_rng(0)
     source, target = draw.integers(4, 30, (3, 7)), draw.integers(4, 40, (3, 9))
     source[0, 5:], target[:, 0] = 0, START
@@ -53,7 +53,7 @@ def test_writing_step_by_step_agrees_with_teacher_forcing(score):
     logits, weights = array(model(inputs)), array(model.alignments(inputs))
     np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
     assert (weights[0, :, 5:] == 0).all()
-    state = model.begin(source, 9)
+    cache = model.init_cache(source, 9)
     for index in range(9):
-        found, state = model.step(keras.ops.convert_to_tensor(target[:, index]), index, state)
-        np.testing.assert_allclose(array(found), logits[:, index], atol=1e-5)
+        step, cache = model.decode_step(keras.ops.convert_to_tensor(target[:, index]), index, cache)
+        np.testing.assert_allclose(array(step), logits[:, index], atol=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recipes import cnn
-from recipes.kinds import Classes, Image, Series, Tokens
+from recipes.specs import Classes, Image, Series, Tokens
 
 
 def by_hand(model, image, pooling):
@@ -14,13 +14,13 @@ def by_hand(model, image, pooling):
     size = kernel.shape[0]
     padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     height, width, _ = image.shape
-    found = np.zeros((height, width, kernel.shape[3]))
+    responses = np.zeros((height, width, kernel.shape[3]))
     for i in range(height):
         for j in range(width):
             patch = padded[i : i + size, j : j + size]
-            found[i, j] = bias + np.einsum("uvc,uvcf->f", patch, kernel)
-    found = np.maximum(found, 0)
-    blocks = found.reshape(height // 2, 2, width // 2, 2, -1)
+            responses[i, j] = bias + np.einsum("uvc,uvcf->f", patch, kernel)
+    responses = np.maximum(responses, 0)
+    blocks = responses.reshape(height // 2, 2, width // 2, 2, -1)
     pooled = blocks.max(axis=(1, 3)) if pooling == "max" else blocks.mean(axis=(1, 3))
     features = pooled.mean(axis=(0, 1))
     for name, activation in (("fully_connected", lambda z: np.maximum(z, 0)), ("logits", lambda z: z)):

@@ -4,6 +4,8 @@ import ast
 import importlib
 import inspect
 import itertools
+import shutil
+import subprocess
 import sys
 
 import keras
@@ -11,33 +13,41 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from recipes.kinds import (
+from recipes.specs import (
+    Ablatable,
+    AttentionLayer,
     Classes,
-    Continuation,
     Forecast,
+    GeneratedImages,
+    GlimpseLayer,
     Image,
+    ImageGenerator,
     LabelledImage,
-    NextTokens,
-    Samples,
+    LearningRates,
+    NextTokenLogits,
+    PatchLayer,
     Series,
     SourceTarget,
+    StepwiseDecoder,
+    TargetTokenLogits,
     Tokens,
-)  # fmt: skip
+    Translator,
+)
 from src import config
 from src.config import signature
 
 CONFIGS = sorted((config.CONF / "model").glob("*.yaml"))
 RECIPES = sorted(path.stem for path in CONFIGS)
 INPUTS = [Image(8, 8, 1), Image(9, 7, 3), Tokens(12, 50), Series(20, 3), SourceTarget(7, 30, 9, 40), LabelledImage(8, 12, 3, 4)]
-OUTPUTS = [Classes(4), Forecast(5, 3), NextTokens(9, 40), Continuation(12, 50), Samples(8, 12, 3)]
+OUTPUTS = [Classes(4), Forecast(5, 3), TargetTokenLogits(9, 40), NextTokenLogits(12, 50), GeneratedImages(8, 12, 3)]
 SOURCES = sorted((config.CONF.parent / "recipes").glob("*.py"))
 
 
 def takes(recipe, inputs, outputs):
     accepted = signature.read(f"recipes.{recipe}.build")
-    meaningful = isinstance(inputs, SourceTarget) == isinstance(outputs, NextTokens)
-    meaningful = meaningful and isinstance(inputs, LabelledImage) == isinstance(outputs, Samples)
-    meaningful = meaningful and (isinstance(inputs, Tokens) or not isinstance(outputs, Continuation))
+    meaningful = isinstance(inputs, SourceTarget) == isinstance(outputs, TargetTokenLogits)
+    meaningful = meaningful and isinstance(inputs, LabelledImage) == isinstance(outputs, GeneratedImages)
+    meaningful = meaningful and (isinstance(inputs, Tokens) or not isinstance(outputs, NextTokenLogits))
     return meaningful and type(inputs) in accepted.inputs and type(outputs) in accepted.outputs
 
 
@@ -82,10 +92,10 @@ def test_answers_what_it_says_and_comes_back_from_disk(recipe, inputs, outputs, 
     shapes = {
         Classes: lambda: (outputs.count,),
         Forecast: lambda: (outputs.horizon, outputs.features),
-        Samples: lambda: (len(model.terms),),
+        GeneratedImages: lambda: (len(model.loss_names),),
     }
-    wanted = (3, *shapes.get(type(outputs), lambda: (outputs.length, outputs.vocabulary))())
-    assert answer.shape == wanted
+    expected = (3, *shapes.get(type(outputs), lambda: (outputs.length, outputs.vocabulary))())
+    assert answer.shape == expected
     assert answer.dtype == np.float32  # under every precision: losses are computed from it
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -136,3 +146,176 @@ def test_knows_keras_alone(path):
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.partition(".")[0])
     assert imported <= {"keras", "recipes", "annotated_types"} | sys.stdlib_module_names
+
+
+# --- what a recipe declares besides `build` -------------------------------------------------------------------------
+
+CONTRACTS = (
+    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, StepwiseDecoder, Translator,
+)  # fmt: skip
+TRANSLATOR = {AttentionLayer, StepwiseDecoder, Translator}
+DECLARED = {
+    ("attention", Image): {AttentionLayer},
+    ("attention", Tokens): {AttentionLayer},
+    ("attention", Series): {AttentionLayer},
+    ("attention", SourceTarget): TRANSLATOR,
+    ("diffusion", LabelledImage): {ImageGenerator},
+    ("gan", LabelledImage): {ImageGenerator, LearningRates},
+    ("transformer", Image): {AttentionLayer, PatchLayer},
+    ("transformer", Tokens): {AttentionLayer},
+    ("transformer", Series): {AttentionLayer},
+    ("transformer", SourceTarget): TRANSLATOR,
+}
+
+
+def parts(model, contract):
+    """The model, and the layers in it, that declare a contract."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, contract)]
+
+
+def check_attention(model, inputs):
+    for layer in parts(model, AttentionLayer):
+        weights = keras.Model(model.input, layer.output[1])(example(inputs))
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weights).sum(axis=-1), 1, rtol=1e-5)
+
+
+def check_translator(model, inputs, outputs):
+    examples = example(inputs)
+    weights = keras.ops.convert_to_numpy(model.alignments(examples))
+    assert weights.shape == (3, inputs.target_length, inputs.source_length)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+    check_decoder(model, keras.ops.convert_to_tensor(examples["source"]), outputs)
+
+
+def check_decoder(model, context, outputs):
+    cache = model.init_cache(context, outputs.length)
+    logits, after = model.decode_step(keras.ops.convert_to_tensor([1, 2, 3], "int32"), 0, cache)
+    assert logits.shape == (3, outputs.vocabulary)
+    keras.tree.assert_same_structure(cache, after)
+    assert all(tensor.shape[0] == 3 for tensor in keras.tree.flatten(cache))
+
+
+def check_generator(model, outputs):
+    assert len(set(model.loss_names)) == len(model.loss_names)
+    assert isinstance(model.conditional, bool)
+    options = dict(model.sampling_defaults)
+    if "steps" in options:
+        assert 1 <= options["steps"] <= model.timesteps
+        options["steps"] = 2
+    images = keras.ops.convert_to_numpy(model.generate(np.array([0, -1]), keras.random.SeedGenerator(0), **options))
+    assert images.shape == (2, outputs.height, outputs.width, outputs.channels)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def check_learning_rates(model):
+    inside = {id(variable) for variable in model.trainable_variables}
+    for layer, factor in model.learning_rate_factors():
+        assert factor > 0
+        assert layer.trainable_variables
+        assert {id(variable) for variable in layer.trainable_variables} < inside
+
+
+@pytest.mark.parametrize(("recipe", "inputs", "outputs"), TAKEN, ids=str)
+def test_declares_what_is_used_of_it_and_keeps_to_it(recipe, inputs, outputs):
+    keras.utils.set_random_seed(0)
+    model = build_of(recipe)(inputs, outputs)
+    model(example(inputs), training=False)
+    declared = {contract for contract in CONTRACTS if parts(model, contract)}
+    language_model = {StepwiseDecoder} if recipe == "gpt" and isinstance(outputs, NextTokenLogits) else set()
+    assert declared == DECLARED.get((recipe, type(inputs)), language_model)
+    if AttentionLayer in declared and not isinstance(model, Translator):
+        check_attention(model, inputs)
+    if isinstance(outputs, TargetTokenLogits):
+        check_translator(model, inputs, outputs)
+    elif StepwiseDecoder in declared:
+        check_decoder(model, 3, outputs)
+    if isinstance(outputs, GeneratedImages):
+        check_generator(model, outputs)
+    if isinstance(model, LearningRates):
+        check_learning_rates(model)
+    for layer in parts(model, PatchLayer):
+        assert layer.output.shape[1] == -(-inputs.height // layer.patch) * -(-inputs.width // layer.patch)
+
+
+def test_hard_attention_declares_its_glimpses_and_what_they_are_compared_with():
+    keras.utils.set_random_seed(0)
+    model = build_of("attention")(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=4)
+    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer}
+    (layer,) = parts(model, GlimpseLayer)
+    assert layer.size == 4
+    examples = {"image": example(Image(8, 8, 1)), "label": np.full(3, -1)}
+    locations = keras.ops.convert_to_numpy(keras.Model(model.input, layer.output[1])(examples))
+    assert locations.shape == (3, 6, 2)
+    assert np.abs(locations).max() <= 1
+    for other in layer.ablations().values():
+        other(examples["image"])
+        other.set_weights(layer.get_weights())
+
+
+def test_no_layer_is_used_by_its_name():
+    """What others use of a recipe's model, it declares."""
+    for path in (config.CONF.parent / "src").rglob("*.py"):
+        assert "get_layer(" not in path.read_text(encoding="utf-8"), path
+
+
+# --- one file can be copied elsewhere -------------------------------------------------------------------------------
+
+SHARED = ("specs.py", "shared_layers.py")
+TRAIN = """
+import keras
+import numpy as np
+from recipes import {recipe}
+from recipes.specs import *
+
+inputs, outputs = {inputs}, {outputs}
+model = {recipe}.build(inputs, outputs)
+examples, targets = {examples}, np.zeros({targets}, np.float32)
+model.compile(optimizer="adam", loss="mse")
+history = model.fit(examples, targets, epochs=1, verbose=0).history
+assert np.isfinite(history["loss"]).all()
+"""
+IMAGES, TEXTS = "np.zeros((4, 8, 8, 1), np.float32)", "np.ones((4, 12), np.int32)"
+COPIED = {
+    "cnn": ("Image(8, 8, 1)", "Classes(3)", IMAGES, (4, 3)),
+    "resnet": ("Image(8, 8, 1)", "Classes(3)", IMAGES, (4, 3)),
+    "lightweight": ("Image(8, 8, 1)", "Classes(3)", IMAGES, (4, 3)),
+    "rnn": ("Image(8, 8, 1)", "Classes(3)", IMAGES, (4, 3)),
+    "lstm": ("Image(8, 8, 1)", "Classes(3)", IMAGES, (4, 3)),
+    "attention": ("Tokens(12, 50)", "Classes(3)", TEXTS, (4, 3)),
+    "transformer": ("Image(8, 8, 1)", "Classes(3)", IMAGES, (4, 3)),
+    "gpt": ("Tokens(12, 50)", "NextTokenLogits(12, 50)", TEXTS, (4, 12, 50)),
+    "gan": (
+        "LabelledImage(8, 8, 1, 0)", "GeneratedImages(8, 8, 1)",
+        '{"image": np.zeros((4, 8, 8, 1), np.float32), "label": np.full(4, -1)}', (4, 3),
+    ),
+    "diffusion": (
+        "LabelledImage(8, 8, 1, 3)", "GeneratedImages(8, 8, 1)",
+        '{"image": np.zeros((4, 8, 8, 1), np.float32), "label": np.full(4, 1)}', (4, 1),
+    ),
+}  # fmt: skip
+
+
+def test_every_recipe_is_copied_here():
+    assert sorted(COPIED) == RECIPES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_imports_nothing_of_the_project_but_what_it_shares_with_all(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("recipes"):
+            assert node.module in ("recipes.specs", "recipes.shared_layers")
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(recipe, marks=[] if recipe in ("lstm", "gpt") else pytest.mark.slow) for recipe in RECIPES]
+)
+def test_one_file_copied_elsewhere_builds_and_trains(recipe, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    for name in (f"{recipe}.py", *SHARED):
+        shutil.copy(config.CONF.parent / "recipes" / name, tmp_path / "recipes")
+    inputs, outputs, examples, targets = COPIED[recipe]
+    (tmp_path / "train.py").write_text(
+        TRAIN.format(recipe=recipe, inputs=inputs, outputs=outputs, examples=examples, targets=targets)
+    )
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True, env={"PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"})

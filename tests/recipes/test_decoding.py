@@ -1,4 +1,4 @@
-"""Greedy and beam search on models whose best answer is known."""
+"""Greedy and beam search on models whose best sequence can be computed."""
 
 import itertools
 import math
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from recipes import decoding
-from recipes.kinds import END, PADDING, START
+from recipes.specs import END, PADDING, START, StepwiseDecoder
 
 A, B, C = 4, 5, 6
 
 
-class Table:
+class Table(StepwiseDecoder):
     """A model whose next token depends on the last one alone: {token: {next: probability}}, for each example."""
 
     def __init__(self, tables):
@@ -23,12 +23,12 @@ class Table:
                 for token, probability in following.items():
                     self.logs[n, last, token] = math.log(probability)
 
-    def begin(self, source, length):
+    def init_cache(self, source, length):
         return {"row": keras.ops.convert_to_tensor(source[:, 0])}
 
-    def step(self, token, index, state):
+    def decode_step(self, token, index, cache):
         rows = keras.ops.convert_to_tensor(self.logs.reshape(-1, 7))
-        return keras.ops.take(rows, keras.ops.cast(state["row"], "int32") * 7 + token, axis=0), state
+        return keras.ops.take(rows, keras.ops.cast(cache["row"], "int32") * 7 + token, axis=0), cache
 
     def log_probability(self, row, tokens):
         return sum(self.logs[row, last, token] for last, token in zip((START, *tokens), tokens))
@@ -45,9 +45,9 @@ MODEL, SOURCE = Table([TRAP, PLAIN]), np.array([[0], [1]])
 
 
 def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
-    found = keras.ops.convert_to_numpy(decoding.greedy(MODEL, SOURCE, 5))
-    assert found[1].tolist() == [A, B, END, PADDING, PADDING]
-    assert found[0, 0] == A
+    decoded = keras.ops.convert_to_numpy(decoding.greedy(MODEL, SOURCE, 5))
+    assert decoded[1].tolist() == [A, B, END, PADDING, PADDING]
+    assert decoded[0, 0] == A
 
 
 def test_one_beam_is_greedy():
@@ -55,8 +55,8 @@ def test_one_beam_is_greedy():
 
 
 def test_beams_find_what_greedy_misses():
-    found = keras.ops.convert_to_numpy(decoding.beam_search(MODEL, SOURCE, 5, 3))
-    assert found.tolist() == [[B, C, END, PADDING, PADDING], [A, B, END, PADDING, PADDING]]
+    decoded = keras.ops.convert_to_numpy(decoding.beam_search(MODEL, SOURCE, 5, 3))
+    assert decoded.tolist() == [[B, C, END, PADDING, PADDING], [A, B, END, PADDING, PADDING]]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -70,15 +70,15 @@ def test_enough_beams_find_the_best_of_all_answers(seed):
             full = (*tokens, END) if size < length else tokens
             answers.append((model.log_probability(0, full) / ((5 + len(full)) / 6) ** 0.6, full))
     best = max(answers)[1]
-    found = keras.ops.convert_to_numpy(decoding.beam_search(model, np.array([[0]]), length, 27))
-    assert tuple(token for token in found[0] if token != PADDING) == best
+    decoded = keras.ops.convert_to_numpy(decoding.beam_search(model, np.array([[0]]), length, 27))
+    assert tuple(token for token in decoded[0] if token != PADDING) == best
 
 
 def test_padding_start_and_unknown_words_are_never_written():
     class Wrong(Table):
-        def step(self, token, index, state):
-            logits, state = super().step(token, index, state)
-            return keras.ops.concatenate([keras.ops.ones_like(logits[:, :3]) * 50, logits[:, 3:]], axis=1), state
+        def decode_step(self, token, index, cache):
+            logits, cache = super().decode_step(token, index, cache)
+            return keras.ops.concatenate([keras.ops.ones_like(logits[:, :3]) * 50, logits[:, 3:]], axis=1), cache
 
     wrong = Wrong([TRAP, PLAIN])
     np.testing.assert_array_equal(decoding.greedy(wrong, SOURCE, 5), decoding.greedy(MODEL, SOURCE, 5))

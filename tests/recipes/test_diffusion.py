@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recipes import diffusion
-from recipes.kinds import LabelledImage, Samples
+from recipes.specs import GeneratedImages, LabelledImage
 
 array = keras.ops.convert_to_numpy
 SHAPE = (4, 6, 1)
@@ -14,7 +14,7 @@ SMALL = {"width": 8, "levels": 2, "timesteps": 50}
 
 def build(classes=3, shape=SHAPE, **hyperparameters):
     keras.utils.set_random_seed(0)
-    return diffusion.build(LabelledImage(*shape, classes), Samples(*shape), **{**SMALL, **hyperparameters})
+    return diffusion.build(LabelledImage(*shape, classes), GeneratedImages(*shape), **{**SMALL, **hyperparameters})
 
 
 def batch(number=6, shape=SHAPE):
@@ -23,13 +23,13 @@ def batch(number=6, shape=SHAPE):
 
 
 def test_the_linear_schedule_is_that_of_the_paper():
-    bars = np.array(diffusion.alpha_bars("linear", 1000))
+    bars = np.array(diffusion.alphas_cumprod("linear", 1000))
     betas = 1 - bars / np.concatenate([[1.0], bars[:-1]])
     np.testing.assert_allclose(betas, np.linspace(1e-4, 0.02, 1000), rtol=1e-6)
 
 
 def test_the_cosine_schedule_is_that_of_the_paper():
-    bars, time = np.array(diffusion.alpha_bars("cosine", 1000)), np.arange(1, 1001) / 1000
+    bars, time = np.array(diffusion.alphas_cumprod("cosine", 1000)), np.arange(1, 1001) / 1000
     wanted = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(bars[:990], wanted[:990], rtol=1e-6)  # at the end the paper clips β at 0.999
     assert 0 < bars[-1] < 1e-4
@@ -39,23 +39,23 @@ def test_the_cosine_schedule_is_that_of_the_paper():
 @pytest.mark.parametrize("time", [1, 20, 50])
 def test_the_forward_marginal_is_where_small_steps_lead(schedule, time):
     """Noise added step by step, x_t = √α_t x_{t−1} + √β_t ε, has the mean and the variance that one step to t has."""
-    bars = diffusion.alpha_bars(schedule, 50)
+    bars = diffusion.alphas_cumprod(schedule, 50)
     draw, x0 = np.random.default_rng(0), np.array([-1.0, -0.2, 0.7])
     x = np.tile(x0, (200_000, 1))
     for n in range(time):
         alpha = bars[n] / (bars[n - 1] if n else 1.0)
         x = np.sqrt(alpha) * x + np.sqrt(1 - alpha) * draw.normal(size=x.shape)
-    at_once = array(diffusion.noised(np.tile(x0, (200_000, 1)), draw.normal(size=x.shape), bars[time - 1]))
-    for found in (x, at_once):
-        np.testing.assert_allclose(found.mean(axis=0), np.sqrt(bars[time - 1]) * x0, atol=0.01)
-        np.testing.assert_allclose(found.var(axis=0), 1 - bars[time - 1], rtol=0.02)
+    at_once = array(diffusion.q_sample(np.tile(x0, (200_000, 1)), draw.normal(size=x.shape), bars[time - 1]))
+    for marginal in (x, at_once):
+        np.testing.assert_allclose(marginal.mean(axis=0), np.sqrt(bars[time - 1]) * x0, atol=0.01)
+        np.testing.assert_allclose(marginal.var(axis=0), 1 - bars[time - 1], rtol=0.02)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("time", [2, 17, 50])
 def test_with_eta_1_the_step_is_the_posterior_of_ddpm(schedule, time):
     """Mean and variance of q(x_{t−1} | x_t, x_0), equations 6 and 7 of Ho et al. 2020."""
-    bars = diffusion.alpha_bars(schedule, 50)
+    bars = diffusion.alphas_cumprod(schedule, 50)
     bar, before = bars[time - 1], bars[time - 2]
     alpha, beta = bar / before, 1 - bar / before
     draw = np.random.default_rng(0)
@@ -63,20 +63,20 @@ def test_with_eta_1_the_step_is_the_posterior_of_ddpm(schedule, time):
     x = np.sqrt(bar) * image + np.sqrt(1 - bar) * noise
     mean = np.sqrt(before) * beta / (1 - bar) * image + np.sqrt(alpha) * (1 - before) / (1 - bar) * x
     deviation = np.sqrt(beta * (1 - before) / (1 - bar))
-    stepped = array(diffusion.earlier(image, noise, bar, before, 1.0, drawn))
+    stepped = array(diffusion.ddim_step(image, noise, bar, before, 1.0, drawn))
     np.testing.assert_allclose(stepped, mean + deviation * drawn, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
-def test_who_knows_the_noise_knows_the_image(prediction):
+def test_the_noise_implies_the_image(prediction):
     draw = np.random.default_rng(0)
     image, noise = draw.uniform(-1, 1, (5, 4)).astype(np.float32), draw.normal(size=(5, 4)).astype(np.float32)
     bar = np.float32(0.3)
-    x = array(diffusion.noised(image, noise, bar))
+    x = array(diffusion.q_sample(image, noise, bar))
     right = noise if prediction == "noise" else array(diffusion.velocity(image, noise, bar))
-    found = diffusion.implied(x, right, bar, prediction)
-    np.testing.assert_allclose(array(found[0]), image, atol=1e-5)
-    np.testing.assert_allclose(array(found[1]), noise, atol=1e-5)
+    x0, predicted_noise = diffusion.predict_x0_and_noise(x, right, bar, prediction)
+    np.testing.assert_allclose(array(x0), image, atol=1e-5)
+    np.testing.assert_allclose(array(predicted_noise), noise, atol=1e-5)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
@@ -87,7 +87,7 @@ def test_a_perfect_predictor_leads_back_to_the_image(prediction, steps, eta):
     image = np.random.default_rng(1).uniform(-0.9, 0.9, SHAPE).astype(np.float32)
 
     def perfect(x, index, label, training=False):
-        bar = keras.ops.take(keras.ops.convert_to_tensor(model.alpha_bars, "float32"), index)[:, None, None, None]
+        bar = keras.ops.take(keras.ops.convert_to_tensor(model.alphas_cumprod, "float32"), index)[:, None, None, None]
         noise = (x - keras.ops.sqrt(bar) * image) / keras.ops.sqrt(1 - bar)
         return noise if prediction == "noise" else diffusion.velocity(image, noise, bar)
 
@@ -103,7 +103,7 @@ def test_the_samplers_reach_a_distribution_whose_best_predictor_is_known(steps, 
     mean, deviation = 0.2, 0.15
 
     def best(x, index, label, training=False):
-        bar = keras.ops.take(keras.ops.convert_to_tensor(model.alpha_bars, "float32"), index)[:, None, None, None]
+        bar = keras.ops.take(keras.ops.convert_to_tensor(model.alphas_cumprod, "float32"), index)[:, None, None, None]
         return keras.ops.sqrt(1 - bar) * (x - keras.ops.sqrt(bar) * mean) / (bar * deviation**2 + 1 - bar)
 
     model._predict = best
@@ -117,7 +117,7 @@ def test_the_loss_is_the_mean_square_of_what_is_predicted_wrongly():
     model = build(conditional=False)
     model._predict = lambda x, index, label, training=False: keras.ops.zeros_like(x)
     many = {"image": np.full((2000, *SHAPE), 0.5, np.float32), "label": np.zeros(2000, np.int32)}  # −1..1: 0
-    bars = np.array(model.alpha_bars)
+    bars = np.array(model.alphas_cumprod)
     assert array(model(many, training=True)).mean() == pytest.approx(bars.mean(), rel=0.05)  # v = √ᾱ ε, and E ε² = 1
     noise = build(conditional=False, prediction="noise")
     noise._predict = model._predict
@@ -131,9 +131,9 @@ def test_it_is_validated_with_the_same_noise_every_time():
 
 
 def test_samples_are_guided_as_the_recipe_says_if_nothing_else_is_asked_for():
-    def made(model, **how):
+    def made(model, **options):
         other.set_weights(some)
-        return array(model.generate(np.array([0, 1, 2]), keras.random.SeedGenerator(0), steps=3, **how))
+        return array(model.generate(np.array([0, 1, 2]), keras.random.SeedGenerator(0), steps=3, **options))
 
     some = [np.random.default_rng(0).normal(0, 0.1, weight.shape) for weight in build().get_weights()]
     other = build(guidance=2.5)
@@ -141,9 +141,9 @@ def test_samples_are_guided_as_the_recipe_says_if_nothing_else_is_asked_for():
     np.testing.assert_array_equal(guided, made(other, guidance=2.5))
     assert np.abs(guided - made(other, guidance=1.0)).max() > 1e-3
     with pytest.raises(ValueError, match=r"type model\.guidance=1"):
-        build(unlabelled=0.0, guidance=1.5)
-    build(unlabelled=0.0)
-    build(unlabelled=0.0, guidance=1.5, conditional=False)
+        build(label_dropout=0.0, guidance=1.5)
+    build(label_dropout=0.0)
+    build(label_dropout=0.0, guidance=1.5, conditional=False)
 
 
 def test_guidance_moves_away_from_what_is_true_of_any_class():
@@ -153,15 +153,15 @@ def test_guidance_moves_away_from_what_is_true_of_any_class():
             weight.assign(5 * np.random.default_rng(0).normal(size=weight.shape))
     x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(3, *SHAPE)), "float32")
     index, label, none = (keras.ops.convert_to_tensor(values, "int32") for values in ([7] * 3, [0, 1, 2], [-1] * 3))
-    told, untold = (array(model._predict(x, index, which)) for which in (label, none))
-    assert np.abs(told - untold).max() > 1e-4
+    conditional, unconditional = (array(model._predict(x, index, which)) for which in (label, none))
+    assert np.abs(conditional - unconditional).max() > 1e-4
     for guidance in (0.0, 1.0, 3.0):
-        found = array(model._guided(x, index, label, guidance))
-        np.testing.assert_allclose(found, untold + guidance * (told - untold), atol=1e-5)
+        guided = array(model._classifier_free_guidance(x, index, label, guidance))
+        np.testing.assert_allclose(guided, unconditional + guidance * (conditional - unconditional), atol=1e-5)
 
 
 def test_labels_are_left_out_as_often_as_asked():
-    model = build(unlabelled=0.3)
+    model = build(label_dropout=0.3)
     seen = []
     model._predict = lambda x, index, label, training=False: (seen.append(array(label)), keras.ops.zeros_like(x))[1]
     model({"image": np.zeros((5000, *SHAPE), np.float32), "label": np.ones(5000, np.int32)}, training=True)
@@ -198,6 +198,6 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="5 heads cannot share 16 channels"):
         build(heads=5)
     model = build()
-    for how, message in (({"steps": 51}, "steps=51 must be 1 to 50"), ({"eta": 1.5}, "eta=1.5 must be 0 to 1")):
+    for options, message in (({"steps": 51}, "steps=51 must be 1 to 50"), ({"eta": 1.5}, "eta=1.5 must be 0 to 1")):
         with pytest.raises(ValueError, match=message):
-            model.generate(np.zeros(1, np.int32), keras.random.SeedGenerator(0), **how)
+            model.generate(np.zeros(1, np.int32), keras.random.SeedGenerator(0), **options)

@@ -1,4 +1,4 @@
-"""GAN: the losses against the paper's, who learns from which, and the penalty where the gradient is known."""
+"""GAN: the losses against the paper's, which network learns from which, and the penalty where the gradient is known."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from recipes import gan
-from recipes.kinds import LabelledImage, Samples
+from recipes.specs import GeneratedImages, LabelledImage
 
 array = keras.ops.convert_to_numpy
 SHAPE = (4, 8, 1)
@@ -14,7 +14,7 @@ SHAPE = (4, 8, 1)
 
 def build(classes=3, shape=SHAPE, **hyperparameters):
     keras.utils.set_random_seed(0)
-    return gan.build(LabelledImage(*shape, classes), Samples(*shape), **{"width": 8, "latent": 6, **hyperparameters})
+    return gan.build(LabelledImage(*shape, classes), GeneratedImages(*shape), **{"width": 8, "latent": 6, **hyperparameters})
 
 
 def batch(number=6, shape=SHAPE):
@@ -31,21 +31,21 @@ def softplus(x):
 def test_the_losses_are_those_of_the_papers(loss, conditional):
     model = build(loss=loss, conditional=conditional)
     examples = {name: keras.ops.convert_to_tensor(values) for name, values in batch().items()}
-    found = array(model(examples, training=False))
-    noise = keras.random.normal((6, 6), seed=gan.UNTRAINED)
-    told = [noise, examples["label"]] if conditional else noise
-    fake = model.generator(told)
+    terms = array(model(examples, training=False))
+    noise = keras.random.normal((6, 6), seed=gan.VALIDATION_SEED)
+    with_label = [noise, examples["label"]] if conditional else noise
+    fake = model.generator(with_label)
 
-    def judged(images):
+    def discriminate(images):
         return array(model.discriminator([images, examples["label"]] if conditional else images))
 
-    real, forged = judged(2 * examples["image"] - 1), judged(fake)
+    real, generated = discriminate(2 * examples["image"] - 1), discriminate(fake)
     if loss == "hinge":
-        wanted = np.maximum(0, 1 - real) + np.maximum(0, 1 + forged), -forged
+        wanted = np.maximum(0, 1 - real) + np.maximum(0, 1 + generated), -generated
     else:
-        wanted = softplus(-real) + softplus(forged), softplus(-forged)
-    np.testing.assert_allclose(found[:, 0], wanted[0], atol=1e-5)
-    np.testing.assert_allclose(found[:, 1], wanted[1], atol=1e-5)
+        wanted = softplus(-real) + softplus(generated), softplus(-generated)
+    np.testing.assert_allclose(terms[:, 0], wanted[0], atol=1e-5)
+    np.testing.assert_allclose(terms[:, 1], wanted[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("spectral_normalization", [False, True])
@@ -74,8 +74,8 @@ def test_the_penalty_is_the_square_of_the_gradient_where_that_is_known():
     linear = keras.Model(image, keras.ops.sum(image * weights, axis=(1, 2, 3)))
     model.discriminator = linear
     many = {"image": np.random.default_rng(1).random((20_000, *SHAPE)).astype(np.float32), "label": np.zeros(20_000, int)}
-    found = array(model(many, training=True))[:, 2].mean()
-    assert found == pytest.approx(2.0 / 2 * np.square(weights).sum(), rel=0.05)
+    penalty = array(model(many, training=True))[:, 2].mean()
+    assert penalty == pytest.approx(2.0 / 2 * np.square(weights).sum(), rel=0.05)
 
 
 def test_the_penalty_is_the_square_of_the_gradient_of_the_network(monkeypatch):
@@ -106,8 +106,7 @@ def test_spectral_normalization_leaves_no_matrix_a_larger_singular_value_than_1(
 
 def test_the_discriminator_can_have_a_learning_rate_of_its_own():
     model = build(discriminator_rate=4.0)
-    assert model.discriminator.learning_rate_factor == 4.0
-    assert not hasattr(model.generator, "learning_rate_factor")
+    assert model.learning_rate_factors() == [(model.discriminator, 4.0)]
 
 
 def test_it_is_validated_with_the_same_noise_every_time():
@@ -131,7 +130,9 @@ def test_the_same_seed_makes_the_same_images_and_a_label_other_ones():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="halvings=3 needs an image whose height and width are multiples of 8, and it has 4×8"):
-        build(halvings=3)
+    with pytest.raises(
+        ValueError, match="downsamplings=3 needs an image whose height and width are multiples of 8, and it has 4×8"
+    ):
+        build(downsamplings=3)
     with pytest.raises(ValueError, match="conditional=true needs labels"):
         build(classes=0, conditional=True)

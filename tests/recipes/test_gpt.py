@@ -1,11 +1,11 @@
-"""GPT: sizes, first weights, causality, and writing with and without a cache."""
+"""GPT: sizes, first weights, causality, and generation with and without a cache."""
 
 import keras
 import numpy as np
 import pytest
 
 from recipes import decoding, gpt
-from recipes.kinds import END, PADDING, Classes, Continuation, Tokens
+from recipes.specs import END, PADDING, Classes, NextTokenLogits, StepwiseDecoder, Tokens
 
 array = keras.ops.convert_to_numpy
 SMALL = {"dimension": 32, "heads": 4, "blocks": 2}
@@ -13,7 +13,7 @@ SMALL = {"dimension": 32, "heads": 4, "blocks": 2}
 
 def language_model(vocabulary=50, length=12, **hyperparameters):
     keras.utils.set_random_seed(0)
-    model = gpt.build(Tokens(length, vocabulary), Continuation(length, vocabulary), **{**SMALL, **hyperparameters})
+    model = gpt.build(Tokens(length, vocabulary), NextTokenLogits(length, vocabulary), **{**SMALL, **hyperparameters})
     model(np.ones((1, length), np.int32))
     return model
 
@@ -28,16 +28,16 @@ def tokens(rows=3, length=12, vocabulary=50):
 )
 def test_the_sizes_are_those_of_gpt_2(settings, size, parameters):
     """As the released weights have them. A block is counted once, since all are alike."""
-    chosen = settings(f"experiment=gpt2_{size}")
-    hyperparameters, length, vocabulary = chosen.model.hyperparameters, chosen.task.context, chosen.task.bpe_vocabulary
+    config = settings(f"experiment=gpt2_{size}")
+    hyperparameters, length, vocabulary = config.model.hyperparameters, config.task.context, config.task.bpe_vocabulary
     blocks = hyperparameters.pop("blocks")
 
     def count(number):
-        model = gpt.build(Tokens(length, vocabulary), Continuation(length, vocabulary), blocks=number, **hyperparameters)
-        trunk = model.trunk
+        model = gpt.build(Tokens(length, vocabulary), NextTokenLogits(length, vocabulary), blocks=number, **hyperparameters)
+        backbone = model.backbone
         with keras.device("meta") if keras.config.backend() == "torch" else keras.StatelessScope():
-            trunk.build((None, 1024))
-        return sum(int(np.prod(weight.shape)) for weight in trunk.trainable_weights)
+            backbone.build((None, 1024))
+        return sum(int(np.prod(weight.shape)) for weight in backbone.trainable_weights)
 
     one, two = count(1), count(2)
     assert one + (blocks - 1) * (two - one) == parameters
@@ -46,10 +46,10 @@ def test_the_sizes_are_those_of_gpt_2(settings, size, parameters):
 def test_the_embedding_is_also_the_output_layer():
     model = language_model()
     (table,) = [weight for weight in model.trainable_weights if weight.shape == (50, 32)]
-    assert table is model.trunk.embedding.embeddings
+    assert table is model.backbone.embedding.embeddings
     before = array(model(tokens()))
     table.assign(2 * table)
-    x = model.trunk(tokens())
+    x = model.backbone(tokens())
     np.testing.assert_allclose(array(model(tokens())), array(x) @ array(table).T, rtol=1e-4, atol=1e-5)
     assert np.abs(array(model(tokens())) - before).max() > 1e-3
 
@@ -76,46 +76,50 @@ def test_a_future_token_changes_no_earlier_logit(positions):
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_step_by_step_with_a_cache_gives_the_logits_of_the_whole(positions):
     model = language_model(positions=positions)
-    whole, state = array(model(tokens())), model.begin(3, 12)
+    whole, cache = array(model(tokens())), model.init_cache(3, 12)
     for index in range(12):
-        logits, state = model.step(tokens()[:, index], index, state)
+        logits, cache = model.decode_step(tokens()[:, index], index, cache)
         np.testing.assert_allclose(array(logits), whole[:, index], atol=1e-5)
 
 
-@pytest.mark.parametrize("how", [{"temperature": 0}, {}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8}], ids=str)
-def test_cached_and_uncached_writing_give_the_same_tokens(how):
+@pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8}], ids=str)
+def test_cached_and_uncached_decoding_give_the_same_tokens(options):
     model = language_model()
     for weight in model.trainable_weights:
         weight.assign(3 * weight)  # so that it is sure of something
     prompt = tokens()[:, :3]
-    one, other = (array(decoding.sample(writer, prompt, 12, seed=5, **how)) for writer in (model, decoding.Rereading(model)))
+    one, other = (
+        array(decoding.sample(decoder, prompt, 12, seed=5, **options)) for decoder in (model, decoding.UncachedDecoder(model))
+    )
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(one[:, :3], prompt)
-    again = array(decoding.sample(model, prompt, 12, seed=5, **how))
+    again = array(decoding.sample(model, prompt, 12, seed=5, **options))
     np.testing.assert_array_equal(one, again)
-    if how != {"temperature": 0}:
-        assert (array(decoding.sample(model, prompt, 12, seed=6, **how)) != one).any()
+    if options != {"temperature": 0}:
+        assert (array(decoding.sample(model, prompt, 12, seed=6, **options)) != one).any()
 
 
 def test_nothing_follows_an_end():
-    class Ends:
-        def begin(self, batch, length):
+    class Ends(StepwiseDecoder):
+        def init_cache(self, batch, length):
             return keras.ops.zeros((batch,))
 
-        def step(self, token, index, state):
+        def decode_step(self, token, index, cache):
             logits = keras.ops.one_hot(keras.ops.where(token == 7, END, 7), 10) * 100.0
-            return logits, state
+            return logits, cache
 
-    found = array(decoding.sample(Ends(), np.array([[5, 6], [END, 7]], np.int32), 6, seed=0))
-    np.testing.assert_array_equal(found, [[5, 6, 7, END, PADDING, PADDING], [END, 7, END, PADDING, PADDING, PADDING]])
+    generated = array(decoding.sample(Ends(), np.array([[5, 6], [END, 7]], np.int32), 6, seed=0))
+    np.testing.assert_array_equal(generated, [[5, 6, 7, END, PADDING, PADDING], [END, 7, END, PADDING, PADDING, PADDING]])
 
 
-def test_draws_have_the_frequencies_that_were_asked_for():
+def test_samples_have_the_requested_frequencies():
     share = np.array([0.5, 0.25, 0.15, 0.1])
     logits = np.tile(np.log(share).astype(np.float32), (200_000, 1))
 
-    def frequencies(**how):
-        return np.bincount(array(decoding.draw(logits, keras.random.SeedGenerator(1), **how)), minlength=4) / len(logits)
+    def frequencies(**options):
+        return np.bincount(array(decoding.sample_token(logits, keras.random.SeedGenerator(1), **options)), minlength=4) / len(
+            logits
+        )
 
     np.testing.assert_allclose(frequencies(), share, atol=5e-3)
     np.testing.assert_allclose(frequencies(temperature=0.5), share**2 / (share**2).sum(), atol=5e-3)
@@ -126,7 +130,7 @@ def test_draws_have_the_frequencies_that_were_asked_for():
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
-def test_a_class_is_told_from_the_tokens_that_are_no_padding(pooling):
+def test_a_class_is_predicted_from_all_tokens_but_padding(pooling):
     keras.utils.set_random_seed(0)
     model = gpt.build(Tokens(12, 50), Classes(3), **SMALL, pooling=pooling)
     text = tokens()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recipes import lightweight
-from recipes.kinds import Classes, Image
+from recipes.specs import Classes, Image
 
 
 def parameters(model):
@@ -26,9 +26,9 @@ def full_size(variant, width=1.0):
     ],
 )
 def test_number_of_parameters(variant, count, paper):
-    found = parameters(full_size(variant))
-    assert found == count
-    assert found == pytest.approx(paper, rel=0.02)
+    number = parameters(full_size(variant))
+    assert number == count
+    assert number == pytest.approx(paper, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_narrow_mobilenets_are_those_of_keras():
 
 @pytest.mark.parametrize("extent", [8, 28, 32, 224])
 @pytest.mark.parametrize("variant", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2"])
-def test_small_images_are_halved_less_often(variant, extent):
+def test_small_images_are_downsampled_less_often(variant, extent):
     model = lightweight.build(Image(extent, extent, 1), Classes(3), variant=variant, width=0.25, blocks=None, last=16)
     before = model.get_layer("global_pooling").input.shape[1]
     assert before == {8: 4, 28: 7, 32: 4, 224: 7}[extent]
@@ -68,7 +68,9 @@ def test_a_separable_convolution_is_a_convolution_of_low_rank():
 def test_the_halves_of_a_shufflenet_block_are_interleaved():
     model = lightweight.build(Image(8, 8, 1), Classes(3), variant="shufflenet_v2", width=0.25)
     name = "block2"
-    both = keras.Model(model.input, [model.get_layer(f"{name}_join").output, model.get_layer(f"{name}_shuffled").output])
+    both = keras.Model(
+        model.input, [model.get_layer(f"{name}_concatenated").output, model.get_layer(f"{name}_shuffled").output]
+    )
     joined, shuffled = both.predict(np.random.default_rng(0).random((1, 8, 8, 1)), verbose=0)
     half = joined.shape[-1] // 2
     np.testing.assert_array_equal(shuffled[..., 0::2], joined[..., :half])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recipes import resnet
-from recipes.kinds import Classes, Image
+from recipes.specs import Classes, Image
 
 
 def parameters(model):
@@ -14,18 +14,18 @@ def parameters(model):
 
 @pytest.mark.parametrize(("depth", "count", "paper"), [(20, 269_722, 0.27e6), (56, 853_018, 0.85e6), (110, 1_727_962, 1.7e6)])
 def test_number_of_parameters_with_the_cifar_stem(depth, count, paper):
-    found = parameters(resnet.build(Image(32, 32, 3), Classes(10), depth=depth))
-    assert found == count
-    assert found == pytest.approx(paper, rel=0.02)
+    number = parameters(resnet.build(Image(32, 32, 3), Classes(10), depth=depth))
+    assert number == count
+    assert number == pytest.approx(paper, rel=0.02)
 
 
 @pytest.mark.parametrize(
     ("depth", "count", "paper"), [(18, 11_689_512, 11.7e6), (34, 21_797_672, 21.8e6), (50, 25_557_032, 25.6e6)]
 )
 def test_number_of_parameters_with_the_imagenet_stem(depth, count, paper):
-    found = parameters(resnet.build(Image(224, 224, 3), Classes(1000), depth=depth, stem="imagenet", width=64))
-    assert found == count
-    assert found == pytest.approx(paper, rel=0.005)
+    number = parameters(resnet.build(Image(224, 224, 3), Classes(1000), depth=depth, stem="imagenet", width=64))
+    assert number == count
+    assert number == pytest.approx(paper, rel=0.005)
 
 
 def test_resnet50_differs_from_keras_by_the_biases_of_its_convolutions_alone():

@@ -1,11 +1,12 @@
-"""The equations of recipes/rnn.py against a computation by hand."""
+"""The equations of recipes/rnn.py against a computation by hand, and its cell against Keras's layer."""
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from recipes import rnn
-from recipes.kinds import Classes, Forecast, Image, Series, Tokens
+from recipes.specs import Classes, Forecast, Image, Series, Tokens
 
 
 @pytest.mark.parametrize(("activation", "phi"), [("tanh", np.tanh), ("relu", lambda z: np.maximum(z, 0))])
@@ -31,6 +32,35 @@ def test_recurrent_weights_start_as_asked():
     np.testing.assert_allclose(orthogonal @ orthogonal.T, np.eye(7), atol=1e-5)
     identity = rnn.build(Series(6, 2), Classes(3), units=7, initialization="identity").get_layer("rnn1").get_weights()[1]
     np.testing.assert_array_equal(identity, np.eye(7))
+
+
+def outputs_and_gradients(model, examples):
+    """A model's outputs, and the gradients of their weighted sum with respect to its weights."""
+    with tf.GradientTape() as tape:
+        outputs = model(examples, training=True)
+        loss = tf.reduce_sum(outputs * np.linspace(-1, 1, outputs.shape[-1], dtype=np.float32))
+    return [outputs, *tape.gradient(loss, [weight.value for weight in model.trainable_weights])]
+
+
+@pytest.mark.parametrize("hyperparameters", [
+    {}, {"activation": "relu", "initialization": "identity"}, {"layers": 2, "bidirectional": True},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("inputs", [Series(6, 3), Tokens(6, 20)], ids=str)
+def test_the_cell_is_that_of_keras_forwards_and_backwards(monkeypatch, inputs, hyperparameters):
+    keras.utils.set_random_seed(0)
+    keras_layer = rnn.build(inputs, Classes(3), units=8, **hyperparameters)
+    monkeypatch.setattr(rnn, "USE_KERAS_LAYER", False)
+    own_cell = rnn.build(inputs, Classes(3), units=8, **hyperparameters)
+    assert any(isinstance(layer, rnn.RNNCell) for layer in own_cell._flatten_layers())
+    own_cell.set_weights(keras_layer.get_weights())
+    draw = np.random.default_rng(0)
+    if isinstance(inputs, Series):
+        examples = draw.normal(size=(4, 6, 3)).astype(np.float32)
+    else:
+        examples = np.array([[5, 7, 9, 0, 0, 0], [4, 8, 5, 6, 19, 3]], np.int32)  # with padding, which both skip
+    for one, other in zip(outputs_and_gradients(keras_layer, examples), outputs_and_gradients(own_cell, examples)):
+        one, other = (tf.convert_to_tensor(values).numpy() for values in (one, other))  # those of an embedding are sparse
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)  # sums in another order, in float32
 
 
 @pytest.mark.parametrize("directions", [1, 2])

@@ -1,4 +1,4 @@
-"""The equations of recipes/transformer.py against NumPy, and cached against uncached writing."""
+"""The equations of recipes/transformer.py against NumPy, and cached against uncached decoding."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recipes import transformer
-from recipes.kinds import START, Classes, Image, NextTokens, Series, SourceTarget, Tokens
+from recipes.specs import START, Classes, Image, Series, SourceTarget, TargetTokenLogits, Tokens
 from recipes.transformer import Block, MultiHeadAttention, Positions
 
 array = keras.ops.convert_to_numpy
@@ -56,12 +56,12 @@ def test_attention_computes_what_its_page_says(rotary, causal):
     keras.utils.set_random_seed(0)
     layer = MultiHeadAttention(8, 2, rotary=rotary)
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
-    real = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
+    padding_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
     layer(x)
     randomise(layer)
-    answer, weights = layer(x, real=real, causal=causal)
+    answer, weights = layer(x, padding_mask=padding_mask, causal=causal)
     for n in range(2):
-        allowed = np.broadcast_to(real[n], (5, 5)) & (np.tri(5, dtype=bool) if causal else True)
+        allowed = np.broadcast_to(padding_mask[n], (5, 5)) & (np.tri(5, dtype=bool) if causal else True)
         wanted, wanted_weights = attention_by_hand(layer, x[n].astype(np.float64), x[n].astype(np.float64), allowed, rotary)
         np.testing.assert_allclose(array(answer)[n], wanted, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(array(weights)[n], wanted_weights, rtol=1e-4, atol=1e-6)
@@ -75,13 +75,13 @@ def normalised(x, layer):
 @pytest.mark.parametrize("decoder", [False, True])
 def test_a_block_computes_what_its_page_says(decoder):
     keras.utils.set_random_seed(0)
-    block = Block(8, 2, 12, dropout=0.3, causal=decoder, memory=decoder)
+    block = Block(8, 2, 12, dropout=0.3, decoder=decoder)
     draw = np.random.default_rng(0)
     x, memory = draw.normal(size=(1, 4, 8)).astype(np.float32), draw.normal(size=(1, 6, 8)).astype(np.float32)
-    more = {"memory": memory, "real": np.ones((1, 6), bool)} if decoder else {"real": np.ones((1, 4), bool)}
+    more = {"memory": memory, "padding_mask": np.ones((1, 6), bool)} if decoder else {"padding_mask": np.ones((1, 4), bool)}
     block(x, **more)
     randomise(block)
-    found, _ = block(x, **more, training=False)
+    output, _ = block(x, **more, training=False)
     z = x[0].astype(np.float64)
     norms = [lambda v, n=n: normalised(v, n) for n in block.norms]
     own = np.tri(4, dtype=bool) if decoder else np.ones((4, 4), bool)
@@ -90,22 +90,22 @@ def test_a_block_computes_what_its_page_says(decoder):
         z = z + attention_by_hand(block.memory_attention, norms[1](z), memory[0], np.ones((4, 6), bool))[0]
     (w1, b1), (w2, b2) = block.inner.get_weights(), block.outer.get_weights()
     z = z + np.maximum(norms[-1](z) @ w1 + b1, 0) @ w2 + b2
-    np.testing.assert_allclose(array(found)[0], z, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(array(output)[0], z, rtol=1e-4, atol=1e-4)
 
 
 def test_sinusoids_by_hand():
-    found = array(Positions("sinusoidal", 0)(np.zeros((1, 7, 6), np.float32)))[0]
+    positions = array(Positions("sinusoidal", 0)(np.zeros((1, 7, 6), np.float32)))[0]
     for t in range(7):
         for k in range(3):
             angle = t * 10_000 ** (-2 * k / 6)
-            assert found[t, k] == pytest.approx(math.sin(angle), abs=1e-5)
-            assert found[t, k + 3] == pytest.approx(math.cos(angle), abs=1e-5)
+            assert positions[t, k] == pytest.approx(math.sin(angle), abs=1e-5)
+            assert positions[t, k + 3] == pytest.approx(math.cos(angle), abs=1e-5)
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
     draw = np.random.default_rng(0)
     q, k = draw.normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
-    score = lambda m, n: float(np.sum(array(transformer.turn(q, m)) * array(transformer.turn(k, n))))  # noqa: E731
+    score = lambda m, n: float(np.sum(array(transformer.apply_rotary(q, m)) * array(transformer.apply_rotary(k, n))))  # noqa: E731
     assert score(3, 1) == pytest.approx(score(12, 10), rel=1e-4)
     assert score(3, 1) != pytest.approx(score(3, 2), rel=1e-2)
 
@@ -131,29 +131,29 @@ def test_order_matters_and_padding_does_not(kind):
 
 
 def test_patches_are_cut_row_by_row_and_filled_up_with_black():
-    from recipes.adapters import as_sequence, entry
+    from recipes.shared_layers import input_layer, to_sequence
 
     image = Image(5, 4, 2)
-    source = entry(image)
+    source = input_layer(image)
     pixels = np.random.default_rng(0).random((1, 5, 4, 2)).astype(np.float32)
-    found = keras.Model(source, as_sequence(source, image, 8, patch=2)).predict(pixels, verbose=0)[0]
+    patches = keras.Model(source, to_sequence(source, image, 8, patch=2)).predict(pixels, verbose=0)[0]
     filled = np.pad(pixels[0], ((0, 1), (0, 0), (0, 0)))
     wanted = [filled[i : i + 2, j : j + 2].reshape(-1) for i in (0, 2, 4) for j in (0, 2)]
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(patches, wanted)
 
 
 @pytest.mark.parametrize("kind", ["sinusoidal", "learned", "rotary"])
-def test_cached_and_uncached_writing_agree_and_no_position_sees_a_later_one(kind):
+def test_cached_and_uncached_decoding_agree_and_no_position_sees_a_later_one(kind):
     keras.utils.set_random_seed(0)
-    model = transformer.build(SourceTarget(7, 30, 9, 40), NextTokens(9, 40), positions=kind)
+    model = transformer.build(SourceTarget(7, 30, 9, 40), TargetTokenLogits(9, 40), positions=kind)
     draw = np.random.default_rng(0)
     source, target = draw.integers(4, 30, (3, 7)), draw.integers(4, 40, (3, 9))
     source[0, 5:], target[:, 0] = 0, START
     logits = array(model({"source": source, "target": target}))
-    state = model.begin(source, 9)
+    cache = model.init_cache(source, 9)
     for index in range(9):
-        found, state = model.step(keras.ops.convert_to_tensor(target[:, index]), index, state)
-        np.testing.assert_allclose(array(found), logits[:, index], atol=1e-4)
+        step, cache = model.decode_step(keras.ops.convert_to_tensor(target[:, index]), index, cache)
+        np.testing.assert_allclose(array(step), logits[:, index], atol=1e-4)
     changed = target.copy()
     changed[:, 6] = 5
     np.testing.assert_allclose(array(model({"source": source, "target": changed}))[:, :6], logits[:, :6], atol=1e-5)
@@ -162,7 +162,7 @@ def test_cached_and_uncached_writing_agree_and_no_position_sees_a_later_one(kind
 
 def test_padding_of_the_source_changes_nothing():
     keras.utils.set_random_seed(0)
-    model = transformer.build(SourceTarget(7, 30, 9, 40), NextTokens(9, 40))
+    model = transformer.build(SourceTarget(7, 30, 9, 40), TargetTokenLogits(9, 40))
     source, target = np.array([[5, 6, 7]]), np.array([[START, 8, 9]])
     padded = np.pad(source, ((0, 0), (0, 4)))
     short, long = (model({"source": one, "target": target}) for one in (source, padded))
@@ -170,7 +170,7 @@ def test_padding_of_the_source_changes_nothing():
 
 
 def test_alignments_are_weights_over_the_source():
-    model = transformer.build(SourceTarget(7, 30, 9, 40), NextTokens(9, 40))
+    model = transformer.build(SourceTarget(7, 30, 9, 40), TargetTokenLogits(9, 40))
     source = np.array([[5, 6, 7, 0, 0, 0, 0]])
     weights = array(model.alignments({"source": source, "target": np.array([[START, 8, 9]])}))
     assert weights.shape == (1, 3, 7)

@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from recipes.kinds import Classes, Continuation, Forecast, Image, Series, Tokens
+from recipes.specs import Classes, Forecast, Image, NextTokenLogits, Series, Tokens
 from src.config import signature
 from src.errors import UserError
 
@@ -32,7 +32,7 @@ def test_reads_kinds_types_ranges_and_defaults(recipe):
 
 def test_reads_the_recipes_of_this_project():
     read = signature.read("recipes.lstm.build")
-    assert (read.inputs, read.outputs) == ({Image, Tokens, Series}, (Classes, Forecast, Continuation))
+    assert (read.inputs, read.outputs) == ({Image, Tokens, Series}, (Classes, Forecast, NextTokenLogits))
 
 
 @pytest.mark.parametrize(

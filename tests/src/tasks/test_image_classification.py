@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 
 from recipes import attention, cnn, transformer
-from recipes.kinds import Classes, Image
+from recipes.specs import Classes, Image
 from src.datasets import Split, pipeline
 from src.errors import UserError
 from src.export import serving

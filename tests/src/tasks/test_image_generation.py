@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from recipes.specs import ImageGenerator, StepwiseDecoder
 from src import datasets
 from src.config import schema
 from src.errors import UserError
@@ -77,10 +78,10 @@ def test_classes_of_the_images_are_counted(task):
     assert result["confident"] == 0  # 0.82 is less than 0.9
 
 
-class Generator:
+class Generator(ImageGenerator):
     """A model whose images have the classes of the labels, as the reference classifier sees them."""
 
-    terms, how = ("loss",), {}
+    loss_names, sampling_defaults = ("loss",), {}
 
     def __init__(self, conditional=True, levels=41):
         self.conditional, self.levels = conditional, levels
@@ -167,16 +168,16 @@ def test_pixel_by_pixel_the_first_token_is_the_class(data):
 
 
 def test_only_levels_are_sampled_and_any_class_is_a_class():
-    class Biased:
+    class Biased(StepwiseDecoder):
         """Its most probable tokens are padding, END and classes, and then level 2."""
 
-        def begin(self, batch, length):
+        def init_cache(self, batch, length):
             return keras.ops.zeros((batch,))
 
-        def step(self, token, index, state):
+        def decode_step(self, token, index, cache):
             seen.append(token)
             logits = np.array([9, 9, 9, 9, 0, 0, 8, 0, 9, 9, 9], np.float32)
-            return keras.ops.tile(logits[None], (keras.ops.shape(token)[0], 1)), state
+            return keras.ops.tile(logits[None], (keras.ops.shape(token)[0], 1)), cache
 
     seen = []
     sampler = PixelSampler(Biased(), PixelTokenizer((2, 2, 1), ("a", "b", "c"), 4))

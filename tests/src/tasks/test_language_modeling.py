@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recipes import gpt, lstm
-from recipes.kinds import PADDING, Continuation, Tokens
+from recipes.specs import PADDING, NextTokenLogits, Tokens
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
@@ -130,4 +130,4 @@ def test_the_served_model_predicts_the_token_after_the_last_one(create, tmp_path
 
 def test_a_bidirectional_network_is_no_language_model():
     with pytest.raises(ValueError, match="must not read backwards"):
-        lstm.build(Tokens(4, 9), Continuation(4, 9), bidirectional=True)
+        lstm.build(Tokens(4, 9), NextTokenLogits(4, 9), bidirectional=True)

@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 
 from recipes import cnn
-from recipes.kinds import Classes, Image
+from recipes.specs import Classes, Image
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 

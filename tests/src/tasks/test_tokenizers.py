@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.kinds import END, PADDING, START, UNKNOWN
+from recipes.specs import END, PADDING, START, UNKNOWN
 from src.tasks.tokenizers import Tokenizer
 
 

@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 
 from recipes import attention, transformer
-from recipes.kinds import END, PADDING, START
+from recipes.specs import END, PADDING, START
 from src.datasets import Data, Split
 from src.export import serving
 from src.tasks import registry

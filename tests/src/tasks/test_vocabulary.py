@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recipes.kinds import END, START, UNKNOWN
+from recipes.specs import END, START, UNKNOWN
 from src.tasks.tokenizers import SPECIAL, Vocabulary
 
 TEXTS = ["the cat sat on the mat\n", "the hat — 我喜欢吃苹果", "naïve 😀 <|end|> the"]

@@ -205,7 +205,7 @@ def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language
     task = registry.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
     model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
     loop.transfer_weights(writer.model, model)
-    for transferred, source in zip(model.get_layer("trunk").get_weights(), writer.model.trunk.get_weights()):
+    for transferred, source in zip(model.get_layer("backbone").get_weights(), writer.model.backbone.get_weights()):
         np.testing.assert_array_equal(transferred, source)
 
     with pytest.raises(UserError, match=r"has another size; type model.dimension=16 model.heads=2 model.blocks=1\.$"):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from recipes import lightweight, resnet
-from recipes.kinds import Classes, Image
+from recipes.specs import Classes, Image
 from src.training import cost
 
 attention_input = keras.Input((5, 8))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recipes.specs import LearningRates
 from src.errors import OutOfMemoryError, UserError
 from src.tasks import registry
 from src.tasks.image_classification import ImageClassification
@@ -296,11 +297,15 @@ def test_what_a_recipe_refuses_is_reported_in_one_sentence(trained, monkeypatch)
         trained()
 
 
-def test_a_layer_can_have_a_learning_rate_factor(settings):
+def test_a_model_can_give_a_layer_a_learning_rate_of_its_own(settings):
     slow, fast = keras.layers.Dense(2, name="slow"), keras.layers.Dense(2, name="fast")
-    fast.learning_rate_factor = 4.0
+
+    class Model(keras.Model, LearningRates):
+        def learning_rate_factors(self):
+            return [(fast, 4.0)]
+
     source = keras.Input((3,))
-    model = keras.Model(source, fast(slow(source)))
+    model = Model(source, fast(slow(source)))
     run_settings = settings("model=cnn", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
         "optimizer.schedule=constant", "optimizer.warmup=0", "optimizer.learning_rate=0.1")  # fmt: skip
     factors = optimizers.learning_rate_factors(model)

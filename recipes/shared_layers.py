@@ -1,0 +1,174 @@
+"""What recipes share: from each kind of input to a sequence, from features to the output; augmentation and normalisation of
+images; rotations of queries and keys.
+
+References:
+    Iyyer, Manjunatha, Boyd-Graber, Daumé III: Deep unordered composition rivals syntactic methods for text classification. ACL
+        2015. Dropping whole tokens keeps a network from relying on a few telling words: with 30 % dropped, the average of
+        pre-trained word vectors and three layers on top reach 89.4 % on IMDb.
+    Ioffe, Szegedy: Batch normalization. ICML 2015.
+    Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021. Rotary positions.
+"""
+
+from typing import Any
+
+import keras
+from keras import KerasTensor, layers, ops
+
+from recipes.specs import Classes, Forecast, Image, NextTokenLogits, PatchLayer, Series, TargetTokenLogits, Tokens
+
+LONGEST_PERIOD = 10_000  # of sinusoidal and rotary positions, in steps, over 2π
+
+# --- input and output -----------------------------------------------------------------------------------------------
+
+
+def input_layer(inputs: Image | Tokens | Series) -> KerasTensor:
+    """The `keras.Input` of a specification; the batch dimension is free.
+
+    Raises:
+        TypeError: `inputs` is none of the three.
+    """
+    match inputs:
+        case Image(height, width, channels):
+            return keras.Input((height, width, channels), name="image")
+        case Tokens(length):
+            return keras.Input((length,), dtype="int32", name="tokens")
+        case Series(length, features):
+            return keras.Input((length, features), name="series")
+    raise TypeError(f"{inputs!r} is not a kind of input: use Image, Tokens or Series")
+
+
+def to_sequence(
+    x: KerasTensor, inputs: Image | Tokens | Series, embedding: int,
+    token_dropout: float = 0.0, patch: int | None = None, mask_padding: bool = True,
+) -> KerasTensor:  # fmt: skip
+    """Turn an input into a sequence (batch, T, F).
+
+    An image becomes its rows, top to bottom (T = height, F = width · channels), or its patches, row by row; tokens become
+    vectors of `embedding` entries; a series stays as it is.
+
+    Args:
+        x: the input, as `inputs` specifies it.
+        inputs: its specification.
+        embedding: entries of a token's vector.
+        token_dropout: fraction of the tokens whose whole vector is set to zero in training.
+        patch: height and width of an image's patches, in pixels; None: rows. The image is padded with black at the bottom and
+            on the right where they do not fit.
+        mask_padding: later layers skip padding tokens. Not for a model with an output at each step, where the loss does that.
+    """
+    match inputs:
+        case Image() if patch:
+            return Patches(patch, name="patches")(x)  # (batch, rows · columns of patches, patch² · C)
+        case Image(height, width, channels):
+            return layers.Reshape((height, width * channels), name="rows")(x)  # (batch, H, W · C)
+        case Tokens(_, vocabulary):
+            x = layers.Embedding(vocabulary, embedding, mask_zero=mask_padding, name="embedding")(x)  # (batch, T, embedding)
+            return layers.Dropout(token_dropout, noise_shape=(None, None, 1), name="token_dropout")(x)
+        case _:
+            return x
+
+
+@keras.saving.register_keras_serializable("recipes.shared_layers")
+class Patches(layers.Layer, PatchLayer):
+    """Cut images (batch, H, W, C) into patches (batch, ⌈H / patch⌉ · ⌈W / patch⌉, patch² · C), row by row.
+
+    Args:
+        patch: height and width of a patch, in pixels. Images are padded with black at the bottom and on the right.
+    """
+
+    def __init__(self, patch: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.patch = patch
+
+    def call(self, image: KerasTensor) -> KerasTensor:
+        _, height, width, channels = image.shape
+        size = self.patch
+        x = ops.pad(image, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)))
+        rows, columns = x.shape[1] // size, x.shape[2] // size
+        x = ops.reshape(x, (-1, rows, size, columns, size * channels))  # (batch, rows, y, columns, x · C)
+        x = ops.transpose(x, (0, 1, 3, 2, 4))  # (batch, rows, columns, y, x · C)
+        return ops.reshape(x, (-1, rows * columns, size * size * channels))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "patch": self.patch}
+
+
+def output_head(features: KerasTensor, outputs: Classes | Forecast | NextTokenLogits | TargetTokenLogits) -> KerasTensor:
+    """The output layer: (batch, d) to class logits (batch, count) or to a forecast (batch, horizon, features); (batch, T, d) to
+    the logits of the next token (batch, T, vocabulary).
+
+    It computes in float32 under every precision policy: a softmax or a sum over a batch loses too much in 16 bits.
+
+    Raises:
+        TypeError: `outputs` is none of the three: the logits of a decoder are computed by its recipe.
+    """
+    match outputs:
+        case Classes(count):
+            return layers.Dense(count, dtype="float32", name="logits")(features)
+        case NextTokenLogits(_, vocabulary):
+            return layers.Dense(vocabulary, dtype="float32", name="logits")(features)
+        case Forecast(horizon, series):
+            flat = layers.Dense(horizon * series, dtype="float32", name="steps_ahead")(features)
+            return layers.Reshape((horizon, series), dtype="float32", name="forecast")(flat)  # (batch, horizon, series)
+    raise TypeError(f"{outputs!r} is not a kind of output: use Classes, Forecast or NextTokenLogits")
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def batch_normalization(name: str) -> layers.BatchNormalization:
+    """Batch normalisation (Ioffe & Szegedy 2015) for small data sets and several devices.
+
+    Its statistics are those of the whole batch, not of a replica's share of it, so that training on several devices equals
+    training on one; Keras can do this on the TensorFlow backend alone. The moving mean and variance, which are used after
+    training, follow within tens of steps, because a small data set has few.
+    """
+    return layers.BatchNormalization(momentum=0.9, synchronized=keras.config.backend() == "tensorflow", name=name)
+
+
+def augment(image: KerasTensor, strength: float = 0.0, *, flip: bool = False, shift: int = 0) -> KerasTensor:
+    """Random augmentation, in training only; what enters from outside the image is black.
+
+    Args:
+        image: (batch, H, W, C).
+        strength: largest shift and zoom, as a fraction of the extent, and three times the largest rotation, as a fraction of a
+            turn. 0 disables all three. They interpolate, and so blur: good for handwriting, not for photographs, which are
+            sharp at test time.
+        flip: mirror every second image, left to right.
+        shift: largest shift by whole pixels, in both directions.
+    """
+    outside = {"fill_mode": "constant", "fill_value": 0.0}
+    if flip:
+        image = layers.RandomFlip("horizontal", name="random_flip")(image)
+    if shift:
+        down, across = shift / image.shape[1], shift / image.shape[2]
+        image = layers.RandomTranslation(down, across, interpolation="nearest", **outside, name="random_whole_shift")(image)
+    if not strength:
+        return image
+    image = layers.RandomTranslation(strength, strength, **outside, name="random_shift")(image)
+    image = layers.RandomRotation(strength / 3, **outside, name="random_rotation")(image)
+    return layers.RandomZoom(strength, **outside, name="random_zoom")(image)
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+
+def rotary_angles(positions: KerasTensor, entries: int) -> KerasTensor:
+    """Angles t ω_k, float32 (T, entries / 2), of positions t (T,), with ω_k = 10000^(−2 (k − 1) / entries)."""
+    frequencies = LONGEST_PERIOD ** (-ops.arange(0, entries, 2, dtype="float32") / entries)  # (entries / 2,)
+    return ops.cast(positions, "float32")[:, None] * frequencies
+
+
+def apply_rotary(x: KerasTensor, position_offset: int | KerasTensor = 0) -> KerasTensor:
+    """Rotate each pair (k, k + d/2) of queries or keys (batch, T, heads, d) by the angle t ω_k of its position t.
+
+    The product of a query and a key then depends on their distance and not on where they stand (Su et al. 2021).
+
+    Args:
+        x: queries or keys.
+        position_offset: position of the first of the T steps.
+    """
+    half = x.shape[3] // 2
+    angles = rotary_angles(position_offset + ops.arange(x.shape[1]), x.shape[3])[:, None]  # (T, 1, d / 2)
+    cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
+    left, right = x[..., :half], x[..., half:]
+    return ops.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)  # (batch, T, heads, d)
