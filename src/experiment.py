@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
-from src.config.schema import Generated, Settings
+from src.config.schema import GenerationSection, Settings
 from src.errors import PrunedError, UserError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    judge = _reference_classifier(settings, data) if isinstance(settings.task, Generated) else None
+    judge = _reference_classifier(settings, data) if isinstance(settings.task, GenerationSection) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, judge)
     learner = model
@@ -162,7 +162,7 @@ def _reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassif
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock
 
-    classifier = config.judge(settings)
+    classifier = config.reference_classifier_settings(settings)
     with file_lock(f"judge-{classifier.digest()}"):  # parallel jobs share one
         run_id = finished_runs.find_run(classifier)
         if run_id is None:

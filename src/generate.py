@@ -88,7 +88,7 @@ def parse_options(arguments: Sequence[str]) -> GenerateOptions:
         )
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise UserError(config.must_be(".".join(map(str, first["loc"])), first)) from None
+        raise UserError(config.describe_invalid(".".join(map(str, first["loc"])), first)) from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"A value cannot be read: {str(error).splitlines()[0]}.") from None
 

@@ -19,7 +19,7 @@ from src.sweeps import worker
 def main(arguments: Sequence[str]) -> int:
     """Run the command. All its settings are checked before the first job starts."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets exceptions through instead of printing them and exiting
-    parsed = config.check(arguments)
+    parsed = config.parse(arguments)
     with _sweep(parsed) if parsed.multirun else contextlib.nullcontext():
         sys.argv[1:] = parsed.arguments
         run_job()
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str]) -> int:
 def run_job(composed: DictConfig) -> float:
     """Run one of Hydra's jobs; return the monitored validation metric, which sweepers optimize."""
     hydra_config = HydraConfig.get()
-    settings, log_file = config.checked(composed), f"{hydra_config.runtime.output_dir}/run.log"
+    settings, log_file = config.validate(composed), f"{hydra_config.runtime.output_dir}/run.log"
     if hydra_config.mode == RunMode.MULTIRUN:
-        if hydra_config.launcher._target_ == config.ONE_BY_ONE:
+        if hydra_config.launcher._target_ == config.BASIC_LAUNCHER:
             return worker.run_sweep_job(settings, log_file, hydra_config)
         return worker.run_worker_job(settings, log_file, hydra_config)
     try:
@@ -42,16 +42,16 @@ def run_job(composed: DictConfig) -> float:
 
 
 @contextlib.contextmanager
-def _sweep(parsed: config.Asked) -> Iterator[None]:
+def _sweep(parsed: config.ParsedCommand) -> Iterator[None]:
     """Jobs that Hydra runs in the block belong to one sweep."""
     from src.sweeps import parent_run, plugins
 
     plugins.register()
-    if parsed.launcher != config.ONE_BY_ONE:
+    if parsed.launcher != config.BASIC_LAUNCHER:
         _prepare_data(parsed.jobs)
-    with parent_run.sweep(parsed.words, parsed.jobs, parsed.search):
+    with parent_run.sweep(parsed.overrides, parsed.jobs, parsed.search):
         try:
-            with signals.leave_to_children() if parsed.launcher == config.JOBLIB else contextlib.nullcontext():
+            with signals.leave_to_children() if parsed.launcher == config.JOBLIB_LAUNCHER else contextlib.nullcontext():
                 yield
         finally:
             signals.raise_if_requested()  # jobs in other processes were stopped by the same signal, and count as failed

@@ -29,9 +29,9 @@ def main() -> None:
     terminal.log_to_terminal()
     strategies.prepare_devices()
     print(f"{'recipe':<12} {'MB':>6} {'copy, ms':>9} {'write, ms':>10} {'log, ms':>8} {'of the default interval':>24}")
-    for recipe in config.options("model"):
+    for recipe in config.option_names("model"):
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            settings = config.checked(compose("config", [f"model={recipe}"]))
+            settings = config.validate(compose("config", [f"model={recipe}"]))
         *seconds, size = measure(settings)
         copy, write, log = (1e3 * each for each in seconds)
         overhead = sum(seconds) / settings.checkpoint.every

@@ -26,7 +26,7 @@ def create_runs(uri: str, runs: int = RUNS) -> None:
     experiment = client.create_experiment("digits")
     digest = DatasetInput(Dataset("digits", "0" * 32, "code", "{}"), [InputTag(MLFLOW_DATASET_CONTEXT, "test")])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        plain = {name: config.checked(compose("config", [f"model={name}", "dataset=digits"])).flat() for name in RECIPES}
+        plain = {name: config.validate(compose("config", [f"model={name}", "dataset=digits"])).flat() for name in RECIPES}
     for number in range(runs):
         recipe, rate = RECIPES[number // SEEDS % len(RECIPES)], 1e-4 * (1 + number // SEEDS // len(RECIPES))
         settings = plain[recipe] | {"seed": number % SEEDS, "optimizer.learning_rate": rate}

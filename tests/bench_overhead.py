@@ -94,8 +94,8 @@ def main() -> None:
         overrides = ["model=cnn", "dataset=mnist", "training.epochs=2"]
         if folder := os.environ.get("CATALOGUE_DATA_DIR"):
             overrides.append(f"dataset.data_dir={folder}")
-        settings = config.checked(compose("config", overrides))
-        short = config.checked(compose("config", [*overrides, "training.steps_per_epoch=5"]))
+        settings = config.validate(compose("config", overrides))
+        short = config.validate(compose("config", [*overrides, "training.steps_per_epoch=5"]))
     if not folder:
         datasets.load = random_images
     datasets.load(settings.dataset)

@@ -58,7 +58,7 @@ def settings(data_dir) -> Callable[..., "Settings"]:
 
     def composed(*overrides: str) -> "Settings":
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            return config.checked(compose("config", [*overrides, f"dataset.data_dir={data_dir}"]))
+            return config.validate(compose("config", [*overrides, f"dataset.data_dir={data_dir}"]))
 
     return composed
 
@@ -110,14 +110,14 @@ def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespa
     from src import experiment
 
     folder = tmp_path_factory.mktemp("finished_run")
-    chosen = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
-    (folder / "run.log").write_text("what was said\n")
+    run_settings = settings("model=cnn", "training.epochs=2", "dataset.limit=128", "tracking.system_metrics_interval=1")
+    (folder / "run.log").write_text("a line of the log\n")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         mlflow.set_tracking_uri(None)
-        outcome = experiment.run(chosen, log_file="run.log", quiet=True)
-    return SimpleNamespace(folder=folder, settings=chosen, objective=outcome.objective, run_id=outcome.run_id)
+        outcome = experiment.run(run_settings, log_file="run.log", quiet=True)
+    return SimpleNamespace(folder=folder, settings=run_settings, objective=outcome.objective, run_id=outcome.run_id)
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from src import config
 from tests.commands import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
-MODELS, EXPERIMENTS = config.options("model"), config.options("experiment")
+MODELS, EXPERIMENTS = config.option_names("model"), config.option_names("experiment")
 
 
 @functools.cache
 def settings_of(option: str) -> Mapping[str, Any]:
     """{"training.epochs": 8, …} of the run of model=<name> or experiment=<name>."""
-    (job,) = config.check([option]).jobs
+    (job,) = config.parse([option]).jobs
     return job.flat()
 
 

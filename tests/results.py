@@ -47,7 +47,7 @@ def reached() -> list[groups.Group]:
 
     A setting that is younger than a run does not part them.
     """
-    found = []
+    selected = []
     wanted = {name: {key: str(value) for key, value in settings_of(f"experiment={name}").items()} for name in EXPERIMENTS}
     for group in groups.group_runs(load_summaries()):
         settings = wanted.get(group.settings.get("experiment"), {})
@@ -57,8 +57,8 @@ def reached() -> list[groups.Group]:
             if not name.startswith(groups.NUISANCE_SETTINGS)
         )
         if settings and same and len(group.runs) == SEEDS:
-            found.append(group)
-    return found
+            selected.append(group)
+    return selected
 
 
 def metric_of(group: groups.Group) -> str:
@@ -66,7 +66,7 @@ def metric_of(group: groups.Group) -> str:
     return METRICS.get(group.settings["dataset.name"]) or groups.metric_of(group)
 
 
-def said(group: groups.Group) -> tuple[str, str]:
+def describe(group: groups.Group) -> tuple[str, str]:
     """What was reached, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and what it cost."""
     metric = metric_of(group)
     name, value = group.baseline(metric) or ("", 0.0)
@@ -82,28 +82,30 @@ def write_head(group: groups.Group) -> None:
     file = config.CONF / "experiment" / f"{group.name}.yaml"
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
     title = re.match(r"# ([^.:]+)", line)[1]
-    what, cost = said(group)
+    what, cost = describe(group)
     line = f"# {title}: {what}, mean ± sd of three seeds; {cost} a run on one CPU core."
     file.write_text("\n".join([first, line, *rest, ""]), encoding="utf-8")
 
 
-def write_recipe(recipe: str, found: Sequence[groups.Group]) -> None:
+def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
     """Into the docstring of the recipe."""
     file = ROOT / "recipes" / f"{recipe}.py"
-    width = max(len(group.name) for group in found) + 2
-    lines = [f"    {group.name:<{width}}{', '.join(said(group))}" for group in sorted(found, key=lambda group: group.name)]
+    width = max(len(group.name) for group in selected) + 2
+    lines = [
+        f"    {group.name:<{width}}{', '.join(describe(group))}" for group in sorted(selected, key=lambda group: group.name)
+    ]
     page = file.read_text(encoding="utf-8")
     docstring, rest = page.split('\n"""\n', maxsplit=1)
     docstring = re.sub(rf"\n\n{re.escape(HEADING)}(\n    .*)*\Z", "", docstring)
     file.write_text("\n".join([f"{docstring}\n", HEADING, *lines, f'"""\n{rest}']), encoding="utf-8")
 
 
-def write_tables(found: Sequence[groups.Group]) -> None:
+def write_tables(selected: Sequence[groups.Group]) -> None:
     """Into both READMEs, as `python -m src.compare format=markdown` prints them."""
-    runs = [run for group in found for run in group.runs]
+    runs = [run for group in selected for run in group.runs]
     boards = [
         board
-        for dataset in sorted({group.settings["dataset.name"] for group in found})
+        for dataset in sorted({group.settings["dataset.name"] for group in selected})
         for board in groups.leaderboards([run for run in runs if run.settings["dataset.name"] == dataset], METRICS.get(dataset))
     ]
     for name in READMES:
@@ -113,11 +115,11 @@ def write_tables(found: Sequence[groups.Group]) -> None:
         (ROOT / name).write_text(f"{before}{opening}\n{tables.markdown(boards)}\n{after}", encoding="utf-8")
 
 
-def write_ten(found: Sequence[groups.Group]) -> None:
+def write_ten(selected: Sequence[groups.Group]) -> None:
     """Into the table of the ten recipes of both READMEs, whose words are written by hand: numbers alone."""
     for name in READMES:
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True)
-        for group in found:
+        for group in selected:
             metric = metric_of(group)
             costs = [f"{group.mean(cost):,.0f}" for cost in ("parameters", "seconds")]
             for number, line in enumerate(lines):
@@ -150,7 +152,7 @@ if __name__ == "__main__":
     measured = reached()
     for one in measured:
         write_head(one)
-        print(one.name, *said(one))
+        print(one.name, *describe(one))
     for recipe in {group.recipe for group in measured}:
         write_recipe(recipe, [group for group in measured if group.recipe == recipe])
     write_tables(measured)

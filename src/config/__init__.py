@@ -1,24 +1,24 @@
-"""From the command line to checked settings, or to one sentence (`UserError`) that says what is wrong with it.
+"""From the command line to validated settings, or to a one-sentence error (`UserError`) that says what to type instead.
 
 Hydra composes the configuration and pydantic checks it. TensorFlow takes seconds to import, so nothing here may import it.
 
-command_line  what a command line of `src.run` asks for: the settings of each job
-compose       what Hydra makes of conf/ and of what is typed
-checks        from what is composed to the settings
-schema        the settings: type and range of every value
-signature     what a recipe takes, read from its source
-search_space  what a sweep varies
-messages      how a mistake is said
-renamed       settings with another name than in earlier versions
+command_line  parses a command line of `src.run` into the settings of each job
+compose       composes conf/ and the overrides with Hydra
+checks        validates a composed configuration
+schema        the settings, with the type and range of every value
+signature     inputs, outputs and hyperparameters of a recipe, read from its source
+search_space  sweep overrides
+messages      error messages
+renamed       old names of settings
 hydra_patches private parts of Hydra and OmegaConf
 """
 
-from src.config.checks import check_share, checked, judge
-from src.config.command_line import JOBLIB, ONE_BY_ONE, SEARCH, Asked, check
-from src.config.compose import CONF, dataset, options, plain, recipes
-from src.config.messages import must_be
+from src.config.checks import check_even_split, reference_classifier_settings, validate
+from src.config.command_line import BASIC_LAUNCHER, JOBLIB_LAUNCHER, OPTUNA_SWEEPER, ParsedCommand, parse
+from src.config.compose import CONF, dataset, option_names, recipe_targets, to_dict
+from src.config.messages import describe_invalid
 
 __all__ = [
-    "CONF", "JOBLIB", "ONE_BY_ONE", "SEARCH", "Asked", "check", "check_share", "checked", "dataset", "judge", "must_be",
-    "options", "plain", "recipes",
+    "BASIC_LAUNCHER", "CONF", "JOBLIB_LAUNCHER", "OPTUNA_SWEEPER", "ParsedCommand", "check_even_split", "dataset",
+    "describe_invalid", "option_names", "parse", "recipe_targets", "reference_classifier_settings", "to_dict", "validate",
 ]  # fmt: skip

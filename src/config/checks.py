@@ -1,4 +1,4 @@
-"""From a composed configuration to checked settings, or to one sentence (`UserError`) that says what is wrong with it."""
+"""Validation of a composed configuration: types and ranges, and settings that exclude each other."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import signature
-from src.config.compose import CONF, compose_config, plain, tasks_of_datasets
-from src.config.messages import sentence
-from src.config.schema import KINDS, TASKS, Generated, Model, Settings
+from src.config.compose import CONF, compose_config, tasks_of_datasets, to_dict
+from src.config.messages import describe
+from src.config.schema import TASK_SPECS, TASKS, GenerationSection, Model, Settings
 from src.errors import UserError
 
 
-def checked(config: DictConfig) -> Settings:
-    """The settings that Hydra composed, with types and ranges checked.
+def validate(config: DictConfig) -> Settings:
+    """Validate what Hydra composed.
 
     Raises:
         UserError: a value is of the wrong type or out of range, or values do not go together.
     """
     try:
-        raw = plain(config, throw_on_missing=True)
+        raw = to_dict(config, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"The configuration cannot be read: {str(error).splitlines()[0]}.") from None
     try:
@@ -35,69 +35,71 @@ def checked(config: DictConfig) -> Settings:
     except pydantic.ValidationError as error:
         # Only the hyperparameters are checked against a class of another name.
         section = () if error.title == Settings.__name__ else ("model",)
-        raise UserError(sentence(error.errors()[0], section, raw)) from None
-    _strategy_can_do(settings)
-    _can_be_compressed(settings)
+        raise UserError(describe(error.errors()[0], section, raw)) from None
+    _check_strategy(settings)
+    _check_compression(settings)
     if settings.model.pretrained and settings.task.name not in ("text_classification", "language_modeling"):
         raise UserError(
             f"model.pretrained works for text_classification and language_modeling, not for {settings.task.name}; type "
             "model.pretrained=null."
         )
-    if isinstance(settings.task, Generated):
-        judge(settings)
+    if isinstance(settings.task, GenerationSection):
+        reference_classifier_settings(settings)
     return settings
 
 
-def judge(chosen: Settings) -> Settings:
-    """The run that judges what another one generates: `task.reference_classifier` with its defaults, on all the same data.
+def reference_classifier_settings(settings: Settings) -> Settings:
+    """The settings of the run that trains `task.reference_classifier`, with its defaults, on the whole data set.
 
     Raises:
-        UserError: there is no such recipe, or it is no classifier.
+        UserError: there is no such recipe, or it does not classify images.
     """
-    recipe = chosen.task_as(Generated).reference_classifier
+    recipe = settings.task_as(GenerationSection).reference_classifier
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
-        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={chosen.dataset.epochs}"]
-        raw = plain(compose_config("config", overrides))
-    raw["dataset"] = chosen.dataset.model_copy(update={"limit": None}).model_dump()
+        overrides = [f"model={recipe}", "dataset=digits", f"training.epochs={settings.dataset.epochs}"]
+        raw = to_dict(compose_config("config", overrides))
+    raw["dataset"] = settings.dataset.model_copy(update={"limit": None}).model_dump()
     raw["task"] = {"name": "image_classification"}
-    raw["tracking"] = {**chosen.tracking.model_dump(), "run_name": f"judge-{recipe}", "log_model": False}
-    return checked(OmegaConf.create(raw))
+    raw["tracking"] = {**settings.tracking.model_dump(), "run_name": f"judge-{recipe}", "log_model": False}
+    return validate(OmegaConf.create(raw))
 
 
 def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
-    """The section of the one task that is learned: of those that the data set names, what the recipe is made for first.
+    """Select the task: among those that the data set offers, the one that comes first in the recipe's outputs.
 
     Raises:
-        UserError: the recipe can learn none of them.
+        UserError: the recipe supports none of them.
     """
     section = raw["task"]
     if not isinstance(section, dict) or "name" not in section:
-        return section  # for pydantic to answer
+        return section  # pydantic reports it
     names = section["name"] if isinstance(section["name"], list) else [section["name"]]
-    if not set(names) <= set(KINDS):
+    if not set(names) <= set(TASK_SPECS):
         return section
 
-    def learned(names: Sequence[str]) -> list[str]:
-        """Those that can be learned, the best first."""
-        fitting = [name for name in names if KINDS[name][0] in accepted.inputs and KINDS[name][1] in accepted.outputs]
-        return sorted(fitting, key=lambda name: accepted.outputs.index(KINDS[name][1]))
+    def supported(names: Sequence[str]) -> list[str]:
+        """The tasks that the recipe supports, in its order of preference."""
+        matching = [
+            name for name in names if TASK_SPECS[name][0] in accepted.inputs and TASK_SPECS[name][1] in accepted.outputs
+        ]
+        return sorted(matching, key=lambda name: accepted.outputs.index(TASK_SPECS[name][1]))
 
-    if not learned(names):
+    if not supported(names):
         model, dataset = raw["model"]["name"], raw["dataset"]["name"]
-        fitting = [name for name, tasks in tasks_of_datasets().items() if learned(tasks)]
+        compatible = [name for name, tasks in tasks_of_datasets().items() if supported(tasks)]
         raise UserError(
             f"model={model} cannot learn {' or '.join(names)}, which dataset={dataset} asks for; "
-            f"it can learn from dataset={', '.join(fitting)}."
+            f"it can learn from dataset={', '.join(compatible)}."
         )
-    chosen = learned(names)[0]
+    task_name = supported(names)[0]
     fields = {task.model_fields["name"].annotation.__args__[0]: set(task.model_fields) for task in TASKS}
-    others = set().union(*fields.values()) - fields[chosen]  # settings of what else the data set could ask for
-    return {key: value for key, value in section.items() if key not in others} | {"name": chosen}
+    other_fields = set().union(*fields.values()) - fields[task_name]  # settings of the other tasks of the data set
+    return {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
 
 
-def _strategy_can_do(settings: Settings) -> None:
+def _check_strategy(settings: Settings) -> None:
     training, strategy = settings.training, settings.strategy
     if strategy.name == "mirrored":
         if training.jit_compile:
@@ -108,7 +110,7 @@ def _strategy_can_do(settings: Settings) -> None:
             raise UserError(
                 "strategy=mirrored cannot accumulate gradients; type training.gradient_accumulation=1 or strategy=single."
             )
-        check_share(training.batch_size, strategy.replicas or 1)
+        check_even_split(training.batch_size, strategy.replicas or 1)
     if training.ema is not None and training.early_stopping is not None and not training.restore_best_weights:
         raise UserError(
             "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "
@@ -116,20 +118,20 @@ def _strategy_can_do(settings: Settings) -> None:
         )
 
 
-def _can_be_compressed(settings: Settings) -> None:
+def _check_compression(settings: Settings) -> None:
     compression = settings.compression
-    asked = [name for name, wanted in (("teacher", compression.teacher), ("export", compression.export)) if wanted]
-    if asked and settings.task.name != "image_classification":
+    requested = [name for name in ("teacher", "export") if getattr(compression, name)]
+    if requested and settings.task.name != "image_classification":
         raise UserError(
-            f"compression.{asked[0]} works for image classification, not for {settings.task.name}; type compression=none."
+            f"compression.{requested[0]} works for image classification, not for {settings.task.name}; type compression=none."
         )
 
 
-def check_share(batch_size: int, replicas: int) -> None:
-    """Raises a UserError unless `replicas` can share a batch evenly; an uneven share would change the loss."""
+def check_even_split(batch_size: int, replicas: int) -> None:
+    """Raise a UserError unless a batch can be split evenly over the replicas; an uneven split would change the loss."""
     if batch_size % replicas:
-        fitting = [n for n in (batch_size // replicas * replicas, -(-batch_size // replicas) * replicas) if n]
+        divisible = [n for n in (batch_size // replicas * replicas, -(-batch_size // replicas) * replicas) if n]
         raise UserError(
             f"training.batch_size={batch_size} cannot be shared by {replicas} replicas; "
-            f"type training.batch_size={' or '.join(map(str, fitting))}."
+            f"type training.batch_size={' or '.join(map(str, divisible))}."
         )

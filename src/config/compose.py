@@ -1,4 +1,4 @@
-"""The configuration as Hydra composes it from conf/ and what is typed."""
+"""Composition of the configuration from conf/ and overrides, by Hydra."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import hydra_patches, renamed, search_space
-from src.config.messages import did_you_mean, similar
-from src.config.schema import Dataset, leaves
+from src.config.messages import did_you_mean, similar_names
+from src.config.schema import Dataset, flatten
 from src.errors import UserError
 
 hydra_patches.apply()
@@ -23,14 +23,14 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def compose_config(name: str, overrides: list[str], **how: bool) -> DictConfig:
-    """What Hydra makes of a configuration and overrides.
+    """Compose a configuration.
 
     Raises:
         UserError: a group, an option or a setting is unknown.
     """
     for group, _, option in (override.partition("=") for override in overrides):
-        if hydra_patches.is_abstract(option) and (known := GlobalHydra.instance().config_loader().get_group_options(group)):
-            raise UserError(f"There is no {group}={option}; known: {', '.join(known)}.")
+        if hydra_patches.is_abstract(option) and (available := GlobalHydra.instance().config_loader().get_group_options(group)):
+            raise UserError(f"There is no {group}={option}; available: {', '.join(available)}.")
     try:
         return compose(name, overrides, **how)
     except MissingConfigException as error:
@@ -42,10 +42,10 @@ def compose_config(name: str, overrides: list[str], **how: bool) -> DictConfig:
 
 
 def parse_overrides(overrides: list[str]) -> list[Override]:
-    """Words of a command line in Hydra's grammar.
+    """Parse overrides in Hydra's grammar.
 
     Raises:
-        UserError: one of them cannot be read, or varies nothing.
+        UserError: an override has a syntax error, or a sweep without values.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     try:
@@ -57,56 +57,56 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         ) from None
     for override in parsed:
         if override.is_sweep_override():
-            search_space.check(override)
+            search_space.validate(override)
     return parsed
 
 
-def plain(config: Any, *, resolve: bool = True, throw_on_missing: bool = False) -> dict[str, Any]:
-    """A section of Hydra's as mappings, lists and values."""
-    found = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=throw_on_missing)
-    if not isinstance(found, dict):
-        raise TypeError(f"{config!r} is no section.")
-    return {str(key): value for key, value in found.items()}
+def to_dict(config: Any, *, resolve: bool = True, throw_on_missing: bool = False) -> dict[str, Any]:
+    """Convert a section of an OmegaConf configuration to plain dictionaries, lists and values."""
+    container = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=throw_on_missing)
+    if not isinstance(container, dict):
+        raise TypeError(f"{config!r} is not a section.")
+    return {str(key): value for key, value in container.items()}
 
 
-def options(group: str) -> list[str]:
-    """What conf/<group> offers, sorted: its files, without those that are only there to be inherited from."""
+def option_names(group: str) -> list[str]:
+    """The options of a group, sorted: the files of conf/<group>, without the abstract ones (`_image`, …)."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not hydra_patches.is_abstract(path.stem))
 
 
-def recipes() -> set[str]:
-    """The functions that conf/model names."""
-    files = [yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")) for name in options("model")]
+def recipe_targets() -> set[str]:
+    """The `_target_`s of conf/model."""
+    files = [yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")) for name in option_names("model")]
     return {file["model"]["_target_"] for file in files if file and "_target_" in file.get("model", {})}
 
 
 def dataset(name: str) -> Dataset:
-    """The data set of that name.
+    """The settings of a data set.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such data set.
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return Dataset.model_validate(plain(compose_config("config", [f"dataset={name}"]))["dataset"])
+        return Dataset.model_validate(to_dict(compose_config("config", [f"dataset={name}"]))["dataset"])
 
 
 def tasks_of_datasets() -> dict[str, list[str]]:
-    """{name: tasks} of every data set that can be chosen."""
+    """{name: tasks} of every data set."""
     names = GlobalHydra.instance().config_loader().get_group_options("dataset")
     return {name: hydra_patches.tasks(name) for name in names}
 
 
 def _unknown_option(error: MissingConfigException) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    known = sorted(error.options or [])
-    if not known:
+    available = sorted(error.options or [])
+    if not available:
         return str(error).splitlines()[0]
-    near = [f"{group}={word}" for word in similar(option, known)]
-    return f"There is no {group}={option}; {did_you_mean(near)}known: {', '.join(known)}."
+    suggestions = [f"{group}={word}" for word in similar_names(option, available)]
+    return f"There is no {group}={option}; {did_you_mean(suggestions)}available: {', '.join(available)}."
 
 
 def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
-    """Hydra's own advice for an unknown key is `+key`, which hides a typo; answer with the key that was meant."""
+    """Error message for an unknown key. Hydra suggests `+key`, which hides a typo; this one suggests similar keys."""
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
@@ -114,15 +114,15 @@ def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
             break
     else:
         return message.splitlines()[0]
-    chosen = [other for other in overrides if other.partition("=")[0] in groups]
+    group_overrides = [each for each in overrides if each.partition("=")[0] in groups]
     try:
-        composed = dict(leaves(plain(compose(name, chosen), resolve=False)))
+        composed = dict(flatten(to_dict(compose(name, group_overrides), resolve=False)))
         defaults = [f"dataset.{key}"] if composed.get(f"training.{key}") == f"${{dataset.{key}}}" else []
-        known = [each for each in composed if each not in defaults]  # of epochs, training.epochs is what is meant
+        candidates = [each for each in composed if each not in defaults]  # suggest training.epochs, not dataset.epochs
     except HydraException:
-        known = []
-    new = renamed.answer(key, override.partition("=")[2])
-    if new and (key.startswith("hydra.") or renamed.RENAMED[key] in known):
+        candidates = []
+    new = renamed.describe_rename(key, override.partition("=")[2])
+    if new and (key.startswith("hydra.") or renamed.RENAMED[key] in candidates):
         return new
-    near = similar(key, known + groups)
-    return f"There is no setting '{key}'; {did_you_mean(near)}see all with: python -m src.run --cfg job"
+    suggestions = similar_names(key, candidates + groups)
+    return f"There is no setting '{key}'; {did_you_mean(suggestions)}see all with: python -m src.run --cfg job"

@@ -1,4 +1,4 @@
-"""One sentence for a mistake in the settings: what is wrong, and what to type instead."""
+"""Error messages for invalid settings: one sentence that says what is wrong and what to type instead."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,23 +9,29 @@ from pydantic_core import ErrorDetails
 from src.config import renamed
 
 
-def sentence(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any]) -> str:
-    """One of pydantic's errors as a sentence that names the setting as it is typed."""
-    place: list[str | int] = []
-    here: Any = raw
+def describe(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any]) -> str:
+    """Describe an error of pydantic's, with the setting named as it is typed.
+
+    Args:
+        error: of pydantic.
+        section: where the validated model stands in the configuration.
+        raw: the configuration.
+    """
+    path: list[str | int] = []
+    value: Any = raw
     for part in section + error["loc"]:
-        if isinstance(here, dict) and part not in here and here.get("name") == part:
-            continue  # the chosen member of a union ("adam"), which is no part of a setting's name
-        place.append(part)
-        here = here[part] if isinstance(here, dict) and part in here else None
-    key = ".".join(map(str, place))
-    for index in [part for part in place if isinstance(part, int)]:
+        if isinstance(value, dict) and part not in value and value.get("name") == part:
+            continue  # pydantic's name for a member of a union ("adam")
+        path.append(part)
+        value = value[part] if isinstance(value, dict) and part in value else None
+    key = ".".join(map(str, path))
+    for index in [part for part in path if isinstance(part, int)]:
         key = key.replace(f".{index}", f"[{index}]")
     match error["type"]:
         case "extra_forbidden":
-            if new := renamed.answer(key, renamed.typed(error["input"])):
+            if new := renamed.describe_rename(key, renamed.as_typed(error["input"])):
                 return new
-            siblings = _siblings(raw, place, section)
+            siblings = _similar_siblings(raw, path)
             return f"There is no setting '{key}'; {did_you_mean(siblings)}see all with: python -m src.run --cfg job"
         case "missing":
             return f"The setting '{key}' is missing."
@@ -34,35 +40,36 @@ def sentence(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any])
         case "value_error":
             return f"{error['ctx']['error']}."
         case _:
-            return must_be(key, error)
+            return describe_invalid(key, error)
 
 
-def must_be(key: str, error: ErrorDetails) -> str:
-    """What pydantic says of a value that is none, of the setting `key`."""
-    wanted = error["msg"].removeprefix("Input should be ")
-    return f"{key} must be {wanted}, not {error['input']!r}."
+def describe_invalid(key: str, error: ErrorDetails) -> str:
+    """Describe an invalid value of the setting `key`."""
+    requirement = error["msg"].removeprefix("Input should be ")
+    return f"{key} must be {requirement}, not {error['input']!r}."
 
 
-def _siblings(raw: dict[str, Any], place: list[Any], section: tuple[str, ...]) -> list[str]:
-    *parents, last = place
-    here = raw
+def _similar_siblings(raw: dict[str, Any], path: list[Any]) -> list[str]:
+    """Settings of the same section with a similar name."""
+    *parents, last = path
+    section = raw
     for part in parents:
-        here = here[part]
-    return [".".join(map(str, [*parents, near])) for near in similar(str(last), [k for k in here if k != last])]
+        section = section[part]
+    return [".".join(map(str, [*parents, name])) for name in similar_names(str(last), [key for key in section if key != last])]
 
 
-def similar(word: str, known: Sequence[str]) -> list[str]:
-    """The known words that `word` most likely stands for, best first: same last part, then alike."""
+def similar_names(word: str, candidates: Sequence[str]) -> list[str]:
+    """The candidates that `word` most likely stands for, best first: with the same last part, then with similar spelling."""
     last = word.rpartition(".")[2]
-    same = [key for key in known if key.rpartition(".")[2] == last]
+    same = [key for key in candidates if key.rpartition(".")[2] == last]
     by_last_part: dict[str, str] = {}
-    for key in known:
+    for key in candidates:
         by_last_part.setdefault(key.rpartition(".")[2], key)
-    alike = difflib.get_close_matches(word, known, n=2, cutoff=0.85)
+    alike = difflib.get_close_matches(word, candidates, n=2, cutoff=0.85)
     alike += [by_last_part[part] for part in difflib.get_close_matches(last, by_last_part, n=2, cutoff=0.75)]
     return list(dict.fromkeys(same + alike))[:3]
 
 
-def did_you_mean(near: Sequence[str]) -> str:
-    """The question that suggests them; nothing if there are none."""
-    return f"did you mean {' or '.join(near)}? " if near else ""
+def did_you_mean(suggestions: Sequence[str]) -> str:
+    """A question with the suggestions; empty if there are none."""
+    return f"did you mean {' or '.join(suggestions)}? " if suggestions else ""

@@ -1,4 +1,4 @@
-"""Settings that have another name than in earlier versions: an old name is answered with the new one, a stored one migrated."""
+"""Renamed settings: a command line with an old name is answered with the new one, and stored settings are migrated."""
 
 from collections.abc import Collection
 from typing import Any
@@ -19,8 +19,8 @@ RENAMED = {
 VALUES: dict[str, dict[Any, Any]] = {"training.keep": {"best": True, "last": False}}  # of settings whose values changed too
 
 
-def answer(old: str, value: str = "") -> str | None:
-    """The sentence about a setting that was typed with its old name; None if it is no old name.
+def describe_rename(old: str, value: str = "") -> str | None:
+    """The error message for a setting that was typed with its old name; None if it is not an old name.
 
     Args:
         old: the setting, like training.keep.
@@ -31,17 +31,17 @@ def answer(old: str, value: str = "") -> str | None:
     new = RENAMED[old]
     values = VALUES.get(old)
     if values:
-        value = typed(values[value]) if value in values else " or ".join(map(typed, values.values()))
+        value = as_typed(values[value]) if value in values else " or ".join(map(as_typed, values.values()))
     return f"The setting '{old}' is now {new}; type {new}={value}." if value else f"The setting '{old}' is now {new}."
 
 
-def typed(value: Any) -> str:
-    """A value as one types it."""
+def as_typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str] = ()) -> dict[str, Any]:
-    """The settings of a stored run, as this version names them.
+    """Rename the settings of a stored run as this version names them.
 
     Args:
         settings: those that the run recorded: {"training": {"glances": 5, …}, …}.

@@ -29,7 +29,7 @@ from recipes.specs import (
 
 
 class Section(pydantic.BaseModel):
-    """A section of the settings: no keys but these, no silent conversions, no changes afterwards."""
+    """A section of the settings: no further keys, no implicit conversions, immutable."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
@@ -38,7 +38,7 @@ class Section(pydantic.BaseModel):
 
 
 class Splits(Section):
-    """The three parts, as TFDS slices (https://www.tensorflow.org/datasets/splits)."""
+    """The three splits, as TFDS slices (https://www.tensorflow.org/datasets/splits)."""
 
     train: str
     validation: str
@@ -50,8 +50,8 @@ class Dataset(Section):
     builder: str  # TFDS builder
     config: str | None  # the builder's config
     splits: Splits
-    inputs: str  # feature that goes in
-    targets: str  # feature to be predicted
+    inputs: str  # name of the input feature
+    targets: str  # name of the target feature
     epochs: Count
     limit: Count | None
     data_dir: str | None
@@ -61,33 +61,33 @@ class ImageClassification(Section):
     name: Literal["image_classification"]
 
 
-class Generated(Section):
-    """How generated images are judged."""
+class GenerationSection(Section):
+    """Evaluation of generated images."""
 
-    reference_classifier: str  # a recipe
-    samples: Annotated[int, pydantic.Field(ge=20)]  # that are judged
+    reference_classifier: str  # name of a recipe
+    samples: Annotated[int, pydantic.Field(ge=20)]  # images that are generated for the evaluation
 
 
-class ImageGeneration(Generated):
+class ImageGeneration(GenerationSection):
     name: Literal["image_generation"]
 
 
-class PixelGeneration(Generated):
+class PixelGeneration(GenerationSection):
     name: Literal["pixel_generation"]
     levels: Annotated[int, pydantic.Field(ge=2, le=256)]
 
 
 class Forecasting(Section):
     name: Literal["forecasting"]
-    window: Count  # steps seen
-    horizon: Count  # steps ahead
-    season: Count  # steps after which the series repeats itself, roughly
+    window: Count  # steps of input
+    horizon: Count  # steps that are predicted
+    season: Count  # period in steps
     center: Literal["last", "mean", "train"]
     include_history: bool
     unit: str
 
     @pydantic.model_validator(mode="after")
-    def _season_is_seen(self) -> Self:
+    def _check_season(self) -> Self:
         if self.window < self.season:
             raise ValueError(
                 f"task.window={self.window} is shorter than task.season={self.season}, so the seasonal naive forecast "
@@ -97,14 +97,14 @@ class Forecasting(Section):
 
 
 class Texts(Section):
-    """How texts become tokens."""
+    """Tokenization of texts."""
 
     unit: Literal["word", "character", "byte", "bpe"]
-    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # numbers 0 to 3 are taken
+    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
     lowercase: bool
 
     @pydantic.model_validator(mode="after")
-    def _bytes_fit(self) -> Self:
+    def _check_vocabulary(self) -> Self:
         if self.unit == "bpe" and self.vocabulary < 260:
             raise ValueError(
                 f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
@@ -115,7 +115,7 @@ class Texts(Section):
 
 class TextClassification(Texts):
     name: Literal["text_classification"]
-    length: Count  # tokens of a text that are read
+    length: Count  # tokens; longer texts are truncated
 
 
 class Translation(Texts):
@@ -130,7 +130,7 @@ class Translation(Texts):
 class LanguageModeling(Section):
     name: Literal["language_modeling"]
     tokens: Literal["character", "byte", "bpe"]
-    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 numbers that are taken, and 256 bytes
+    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 special tokens and 256 bytes
     context: Annotated[int, pydantic.Field(ge=2)]
 
 
@@ -141,8 +141,8 @@ Task = Annotated[
 AnyTask = TypeVar("AnyTask", bound=Section)
 TASKS = get_args(get_args(Task)[0])
 
-# What a task feeds to a recipe and asks of it. A recipe can learn a task if its signature names both kinds.
-KINDS = {
+# {task: (input spec, output spec)}. A recipe supports a task if its signature has both.
+TASK_SPECS = {
     "image_classification": (Image, Classes),
     "image_generation": (LabelledImage, GeneratedImages),
     "pixel_generation": (Tokens, NextTokenLogits),
@@ -231,7 +231,7 @@ class Compression(Section):
     threads: Count
 
     @pydantic.model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
+    def _check_range(self) -> Self:
         if self.begin >= self.end:
             raise ValueError(f"compression.begin={self.begin} must be less than compression.end={self.end}")
         return self
@@ -246,11 +246,11 @@ class Sweep(Section):
     fail_fast: bool
 
 
-COSTS = ("parameters", "macs", "seconds")  # of a run, which can be objectives of a search
+COSTS = ("parameters", "macs", "seconds")  # costs of a run that can be objectives of a search
 
 
 class Search(Section):
-    """The arguments of hydra/sweeper=optuna. No part of a run's settings: a run of a search is a run like any other."""
+    """The settings of hydra/sweeper=optuna. They are not part of the settings of its runs."""
 
     n_trials: Count
     n_jobs: Count
@@ -263,17 +263,17 @@ class Search(Section):
     params: dict[str, Any]
 
     @classmethod
-    def of(cls, hydra: dict[str, Any], monitor: str) -> "Search":
-        """From Hydra's own section, and the metric that a run monitors."""
-        chosen = {name: value for name, value in hydra["sweeper"].items() if name != "_target_"}
-        chosen["n_jobs"] = chosen["n_jobs"] or side_by_side(hydra["launcher"])
-        chosen["objectives"] = chosen["objectives"] or [monitor]
-        return cls.model_validate(chosen)
+    def from_hydra(cls, hydra: dict[str, Any], monitor: str) -> "Search":
+        """Create it from the section `hydra` and the monitored metric."""
+        options = {name: value for name, value in hydra["sweeper"].items() if name != "_target_"}
+        options["n_jobs"] = options["n_jobs"] or parallel_jobs(hydra["launcher"])
+        options["objectives"] = options["objectives"] or [monitor]
+        return cls.model_validate(options)
 
 
-def side_by_side(launcher: dict[str, Any]) -> int:
-    """How many processes of this machine a launcher runs jobs in."""
-    import joblib  # which alone knows what its negative numbers mean
+def parallel_jobs(launcher: dict[str, Any]) -> int:
+    """Number of local processes in which a launcher runs jobs."""
+    import joblib  # resolves negative numbers
 
     return joblib.effective_n_jobs(launcher.get("n_jobs", 1))
 
@@ -286,7 +286,7 @@ class Tracking(Section):
 
 
 class Model(pydantic.BaseModel):
-    """A recipe and its hyperparameters, which the recipe's own signature checks."""
+    """A recipe and its hyperparameters, which are validated by the recipe's signature."""
 
     model_config = pydantic.ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
 
@@ -300,7 +300,7 @@ class Model(pydantic.BaseModel):
 
 
 class Settings(Section):
-    """Everything a run depends on."""
+    """All settings of a run."""
 
     model: Model
     dataset: Dataset
@@ -317,33 +317,33 @@ class Settings(Section):
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
     def task_as(self, kind: type[AnyTask]) -> AnyTask:
-        """The task, where it is known to be of a kind."""
+        """The task, narrowed to a type."""
         if not isinstance(self.task, kind):
             raise TypeError(f"task.name={self.task.name} is not {kind.__name__}.")
         return self.task
 
     def digest(self) -> str:
-        """A fingerprint of all that what is learned depends on, but for rounding: 32 hexadecimal digits."""
+        """Digest of the settings that determine what is learned, except for rounding: 32 hexadecimal digits."""
         return self._digest(strategy=True, tracking=True)
 
     def fingerprint(self) -> str:
-        """The same with what rounding depends on; runs that agree in it can go on where the other was cut short."""
+        """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
         return self._digest(tracking={"log_model", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir"}}
-        told = self.model_dump(by_alias=True, exclude=without)
-        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+        relevant = self.model_dump(by_alias=True, exclude=without)
+        return hashlib.blake2b(json.dumps(relevant, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def flat(self) -> dict[str, Any]:
         """{"training.epochs": 10, …}"""
-        return dict(leaves(self.model_dump(by_alias=True)))
+        return dict(flatten(self.model_dump(by_alias=True)))
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("training.epochs", 10), … of a nested mapping."""
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The items ("training.epochs", 10), … of a nested mapping."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

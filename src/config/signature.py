@@ -1,4 +1,4 @@
-"""What a recipe's `build` accepts, read from its source: importing a recipe would load Keras, and cost seconds."""
+"""The signature of a recipe's `build`, read from its source: importing a recipe would load Keras, which takes seconds."""
 
 import ast
 import functools
@@ -13,7 +13,7 @@ from recipes import specs
 from src.errors import UserError
 
 # The names that annotations in a recipe's signature may use.
-VOCABULARY = {name: getattr(specs, name) for name in dir(specs) if not name.startswith("_")} | {
+ANNOTATION_NAMES = {name: getattr(specs, name) for name in dir(specs) if not name.startswith("_")} | {
     name: getattr(typing, name) for name in ("Annotated", "Literal", "Any")
 }
 
@@ -22,8 +22,8 @@ VOCABULARY = {name: getattr(specs, name) for name in dir(specs) if not name.star
 class Signature:
     """The signature of `build(inputs, outputs, *, hyperparameters)`."""
 
-    inputs: frozenset[type]  # kinds of input it takes
-    outputs: tuple[type, ...]  # kinds of output it gives, what it is made for first
+    inputs: frozenset[type]  # input specs that it accepts
+    outputs: tuple[type, ...]  # output specs that it supports, in order of preference
     hyperparameters: type[pydantic.BaseModel]  # their types, ranges and defaults
 
 
@@ -31,7 +31,7 @@ def read(target: str) -> Signature:
     """The signature of the function that `target` ("package.module.function") names.
 
     Raises:
-        UserError: there is no such function, or its annotations use other words than `recipes.specs` and `typing`.
+        UserError: there is no such function, or its annotations use names that are neither in `recipes.specs` nor in `typing`.
     """
     source = _source(target)
     return _read(target, source, source.stat().st_mtime_ns)
@@ -39,7 +39,7 @@ def read(target: str) -> Signature:
 
 @functools.lru_cache(maxsize=64)
 def _read(target: str, source: Path, _changed: int) -> Signature:
-    """As above, of a file that was last changed at that time."""
+    """`read`, cached until the file changes."""
     function = target.rpartition(".")[2]
     definition = _definition(source, function, target)
     hints = {argument.arg: argument.annotation for argument in _arguments(definition) if argument.annotation is not None}
@@ -62,12 +62,12 @@ def _read(target: str, source: Path, _changed: int) -> Signature:
 def _source(target: str) -> Path:
     module = target.rpartition(".")[0]
     try:
-        found = importlib.util.find_spec(module) if module else None
+        spec = importlib.util.find_spec(module) if module else None
     except ModuleNotFoundError:
-        found = None
-    if found is None or found.origin is None:
+        spec = None
+    if spec is None or spec.origin is None:
         raise UserError(f"model._target_={target} names no module that can be found; write it like recipes.cnn.build.")
-    return Path(found.origin)
+    return Path(spec.origin)
 
 
 def _definition(source: Path, function: str, target: str) -> ast.FunctionDef:
@@ -85,10 +85,10 @@ def _arguments(definition: ast.FunctionDef) -> list[ast.arg]:
 def _evaluate(annotation: ast.expr, target: str, argument: str) -> typing.Any:
     source = ast.unparse(annotation)
     try:
-        return eval(source, {}, VOCABULARY)  # a recipe is code that is about to be run anyway
+        return eval(source, {}, ANNOTATION_NAMES)  # a recipe is code that is about to be run anyway
     except NameError as error:
         raise UserError(
-            f"{target} annotates '{argument}' with {source}, but only recipes/specs.py and typing are known here ({error})."
+            f"{target} annotates '{argument}' with {source}, but only recipes/specs.py and typing can be used ({error})."
         ) from None
 
 

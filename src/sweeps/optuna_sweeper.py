@@ -50,7 +50,7 @@ class OptunaSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         hydra = {name: OmegaConf.to_container(config.hydra[name], resolve=True) for name in ("sweeper", "launcher")}
-        self.search = Search.of(hydra, config.training.monitor)
+        self.search = Search.from_hydra(hydra, config.training.monitor)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -69,7 +69,7 @@ class OptunaSweeper(Sweeper):
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.search.params.items()), *arguments])
         swept = {search_space.name(override): override for override in overrides if override.is_sweep_override()}
         varied = {name: override for name, override in swept.items() if len(search_space.values(override)) > 1}
-        fixed = [search_space.typed(override) for override in overrides if not override.is_sweep_override()]
+        fixed = [search_space.as_typed(override) for override in overrides if not override.is_sweep_override()]
         fixed += [f"{name}={search_space.values(override)[0]}" for name, override in swept.items() if name not in varied]
         max_trials = number_of_trials(self.search, list(varied.values()))
         trials, launched = _interrupted_trials(load_study(self.search, store, list(varied.values()))), 0

@@ -16,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from src.config import plain
+from src.config import to_dict
 from src.config.command_line import COMMAND
 from src.sweeps.job_store import FOLDER_VARIABLE
 
@@ -37,7 +37,7 @@ class RayLauncher(Launcher):
     """
 
     def __init__(self, init: DictConfig, remote: DictConfig):
-        self.init, self.remote = plain(init), plain(remote)
+        self.init, self.remote = to_dict(init), to_dict(remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hydra.conf import HydraConf
 
 from src import config, experiment, signals, terminal
-from src.config.schema import Search, Settings, side_by_side
+from src.config.schema import Search, Settings, parallel_jobs
 from src.errors import PrunedError, UserError
 from src.sweeps.job_store import JobResult, JobStore
 from src.training import gpu
@@ -19,7 +19,7 @@ def run_worker_job(settings: Settings, log_file: str, hydra_config: HydraConf) -
     """Run a job in a worker process, in parallel with others; as `run_sweep_job`."""
     signals.install_handlers()
     terminal.prefix_log_lines(f"#{hydra_config.job.num}  ")
-    gpu.assign_gpu(JobStore.require_current().folder, side_by_side(hydra_config.launcher))
+    gpu.assign_gpu(JobStore.require_current().folder, parallel_jobs(hydra_config.launcher))
     try:
         signals.raise_if_requested()  # one may have come while an earlier job ran in this process
         return run_sweep_job(settings, log_file, hydra_config)
@@ -66,10 +66,10 @@ def _metric_reporter(
     settings: Settings, store: JobStore, overrides: dict[str, str], hydra_config: HydraConf
 ) -> Callable[[float, int], None] | None:
     """What reports the monitored metric after each epoch to the search that the job belongs to; None if to none."""
-    if hydra_config.sweeper._target_ != config.SEARCH:
+    if hydra_config.sweeper._target_ != config.OPTUNA_SWEEPER:
         return None
     from src.sweeps.optuna_sweeper import TrialReporter  # takes long to load
 
-    search = Search.of(config.plain(hydra_config, resolve=False), settings.training.monitor)
+    search = Search.from_hydra(config.to_dict(hydra_config, resolve=False), settings.training.monitor)
     reporter = TrialReporter.current(search, store, overrides, settings.training.monitor)
     return reporter.report if reporter else None

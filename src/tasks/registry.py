@@ -50,7 +50,7 @@ def create(
         UserError: the data set has not the type of data that the task needs.
     """
     options: dict[str, Any] = {}
-    if isinstance(settings, schema.Generated):
+    if isinstance(settings, schema.GenerationSection):
         options["reference_classifier"] = reference_classifier
     if pretrained is not None:
         options["vocabulary"] = pretrained.vocabulary

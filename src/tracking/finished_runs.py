@@ -71,7 +71,7 @@ class FinishedRun:
                 f"{self.argument} names no finished run; the id of a run is in the last line of its log and in the MLflow UI."
             ) from None
         target = self.config["model"]["_target_"]
-        if target not in config.recipes():
+        if target not in config.recipe_targets():
             raise UserError(f"{self.argument} was made by {target}, which is no recipe in conf/model; choose another run.")
         self.config = renamed.migrate(self.config, signature.read(target).hyperparameters.model_fields)
 

@@ -10,7 +10,7 @@ import joblib
 import keras
 import tensorflow as tf
 
-from src.config import check_share, schema
+from src.config import check_even_split, schema
 from src.errors import UserError
 from src.training import keras_patches
 
@@ -60,7 +60,7 @@ def _mirrored(kind: str, replicas: int) -> tf.distribute.Strategy:
 
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
     """Raise a UserError unless a batch can be divided evenly among the replicas."""
-    check_share(batch_size, strategy.num_replicas_in_sync)
+    check_even_split(batch_size, strategy.num_replicas_in_sync)
 
 
 @functools.cache

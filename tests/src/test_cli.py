@@ -75,4 +75,4 @@ def test_help_of_run_describes_each_group():
     groups = {path.name for path in config.CONF.iterdir() if path.is_dir()} - {"hydra"}
     assert set(re.findall(r"^    (\w+)  +\S", text, re.MULTILINE)) == groups
     for arguments in re.findall(r"^    python -m src\.run (.*)$", text, re.MULTILINE):
-        config.check(shlex.split(arguments))
+        config.parse(shlex.split(arguments))

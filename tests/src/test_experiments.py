@@ -35,8 +35,8 @@ def test_its_head_says_what_it_reaches_and_costs_as_the_recipe_and_the_readmes_d
         page = (ROOT / name).read_text(encoding="utf-8")
         assert f"| {experiment} | {mean} | 3 |" in page, name
         for row in re.findall(rf"^\| <img.+`{experiment}`.+$", page, re.MULTILINE):  # of the table of ten
-            *_, said, spent, _ = row.split(" | ")
-            assert mean in said, name
+            *_, result, spent, _ = row.split(" | ")
+            assert mean in result, name
             assert re.findall(NUMBER, spent) == costs, name
 
 
@@ -50,12 +50,12 @@ def test_it_learns_from_its_own_data(settings, catalogue_data, experiment):
         "training.restore_best_weights=false",
         "training.previews=0",
     )
-    chosen = settings(f"experiment={experiment}", *few)
-    data = datasets.load(chosen.dataset.model_copy(update={"data_dir": catalogue_data}))
-    loop.prepare(chosen)
-    task = registry.create(chosen.task, data, chosen.dataset.limit)
-    model = loop.build(chosen, task, tf.distribute.get_strategy())
+    run_settings = settings(f"experiment={experiment}", *few)
+    data = datasets.load(run_settings.dataset.model_copy(update={"data_dir": catalogue_data}))
+    loop.prepare(run_settings)
+    task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+    model = loop.build(run_settings, task, tf.distribute.get_strategy())
     history = []
-    loop.fit(model, chosen, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
     assert np.isfinite(history[-1]["train/loss"])
     keras.backend.clear_session()

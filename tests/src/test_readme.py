@@ -23,18 +23,18 @@ def blocks(page):
 
 
 COMMANDS = list(dict.fromkeys(
-    found[1].replace("<run id>", "0123").strip()
+    match[1].replace("<run id>", "0123").strip()
     for page in (README, *PAGES)
     for kind, block in blocks(page)
     if kind == "bash"
-    for found in re.finditer(r"python -m src\.run(.*?)(?:#.*)?$", block, re.M)
+    for match in re.finditer(r"python -m src\.run(.*?)(?:#.*)?$", block, re.M)
 ))  # fmt: skip
 FILES = dict(re.findall(r"`((?:conf|recipes)/\S+\.\w+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("arguments", [shlex.split(line) for line in COMMANDS], ids=" ".join)
 def test_every_command_is_accepted(arguments):
-    config.check(arguments)
+    config.parse(arguments)
 
 
 def test_there_are_commands_and_files():
@@ -45,7 +45,7 @@ def test_there_are_commands_and_files():
 def test_the_example_of_a_mistake_is_answered_as_shown():
     arguments, answer = re.search(r"^\$ python -m src\.run (.*)\n(.*)\n", README, re.MULTILINE).groups()
     with pytest.raises(config.UserError) as raised:
-        config.check(arguments.split())
+        config.parse(arguments.split())
     assert str(raised.value) == answer
 
 
@@ -74,7 +74,7 @@ def test_every_option_is_named():
     page = (config.CONF / "README.md").read_text(encoding="utf-8")
     for group in ("model", "dataset", "strategy", "optimizer", "compression", "experiment", "sweep", "debug"):
         row = page if group == "experiment" else re.search(rf"^\| `{group}` \|(.*)$", page, re.MULTILINE)[1]
-        assert set(config.options(group)) <= set(re.findall(r"`(\w+)`", row)), group
+        assert set(config.option_names(group)) <= set(re.findall(r"`(\w+)`", row)), group
 
 
 def test_links_and_pictures_are_there():
@@ -85,7 +85,7 @@ def test_links_and_pictures_are_there():
 
 
 def test_the_readme_says_the_same_in_chinese():
-    def said(page):
+    def commands_and_numbers(page):
         code = [
             (kind, re.sub(r" *#.*$", "", text, flags=re.MULTILINE) if kind == "bash" else text) for kind, text in blocks(page)
         ]
@@ -94,6 +94,6 @@ def test_the_readme_says_the_same_in_chinese():
         headings = [len(marks) for marks in re.findall(r"^(#+) ", prose, re.MULTILINE)]
         return {"code": code, "names": sorted(re.findall(r"`([^`\n]+)`", prose)), "rows": rows, "headings": headings}
 
-    english, chinese = said(README), said(CHINESE)
+    english, chinese = commands_and_numbers(README), commands_and_numbers(CHINESE)
     for what, wanted in english.items():
         assert chinese[what] == wanted, what

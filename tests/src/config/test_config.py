@@ -22,15 +22,15 @@ MISTAKES = [
     ("learning_rate=1", "did you mean optimizer.learning_rate?"),
     ("training.epoch=3", "did you mean training.epochs"),
     ("modle=cnn", "did you mean model?"),
-    ("model=cn", "no model=cn; did you mean model=cnn? known: attention, cnn, diffusion, gan, gpt, lightweight, lstm, "),
-    ("model=gan task.reference_classifier=cnm", "There is no model=cnm; known: attention, cnn,"),
+    ("model=cn", "no model=cn; did you mean model=cnn? available: attention, cnn, diffusion, gan, gpt, lightweight, lstm, "),
+    ("model=gan task.reference_classifier=cnm", "There is no model=cnm; available: attention, cnn,"),
     ("model=gan task.reference_classifier=gan", "model=gan cannot learn image_classification"),
     ("model=gan model.pretrained=abc", "There is no setting 'model.pretrained'"),
     ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
-    ("dataset=_image", "There is no dataset=_image; known: ag_news_subset, chnsenticorp,"),
-    ("strategy=multi", "known: mirrored, single."),
+    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, chnsenticorp,"),
+    ("strategy=multi", "available: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),
     ("model.filtres=[3]", "did you mean model.filters?"),
@@ -93,7 +93,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[line for line, _ in MISTAKES])
 def test_a_mistake_is_answered_in_one_sentence(line, answer):
     with pytest.raises(UserError) as raised:
-        config.check(line.split())
+        config.parse(line.split())
     assert answer in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -102,7 +102,7 @@ def test_an_old_name_in_a_file_is_answered_too(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining:\n  keep: last\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"type training\.restore_best_weights=false\.$"):
-        config.check(["--config-dir", str(tmp_path), "experiment=mine"])
+        config.parse(["--config-dir", str(tmp_path), "experiment=mine"])
 
 
 def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
@@ -111,14 +111,14 @@ def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_fr
     )
     monkeypatch.syspath_prepend(tmp_path)
     overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
-    config.check(overrides)
+    config.parse(overrides)
     with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, sunspots\."):
-        config.check([*overrides, "dataset=digits"])
+        config.parse([*overrides, "dataset=digits"])
 
 
 LSTM_ONLY = ("layers", "bidirectional", "dropout", "embedding", "token_dropout")
 GROUPS = {
-    group: config.options(group)
+    group: config.option_names(group)
     for group in ("model", "dataset", "optimizer", "strategy", "experiment", "compression", "sweep", "debug")
 }
 
@@ -149,15 +149,15 @@ DATASETS = {
 def test_every_recipe_composes_with_the_data_sets_that_it_can_learn(recipe, dataset):
     line = [f"model={recipe}", f"dataset={dataset}"]
     if dataset in DATASETS[recipe]:
-        config.check(line)
+        config.parse(line)
     else:
         with pytest.raises(UserError, match=f"model={recipe} cannot learn"):
-            config.check(line)
+            config.parse(line)
 
 
 @pytest.mark.parametrize(("recipe", "debug"), list(itertools.product(GROUPS["model"], GROUPS["debug"])))
 def test_every_recipe_composes_with_every_way_of_looking_for_mistakes(recipe, debug):
-    config.check([f"model={recipe}", f"debug={debug}"])
+    config.parse([f"model={recipe}", f"debug={debug}"])
 
 
 @pytest.mark.smoke
@@ -166,7 +166,7 @@ def test_every_option_is_sound(group, option):
     words = ["-m"] if group == "sweep" else []
     if group == "dataset":  # one that some recipe learns, which need not be the default one
         words.append(f"model={next(recipe for recipe in DATASETS if option in DATASETS[recipe])}")
-    config.check([*words, f"{group}={option}"])
+    config.parse([*words, f"{group}={option}"])
 
 
 def test_real_data_sets_inherit_from_abstract_ones_alone():
@@ -178,7 +178,7 @@ def test_real_data_sets_inherit_from_abstract_ones_alone():
 def test_an_abstract_data_set_is_no_option():
     assert (config.CONF / "dataset" / "_image.yaml").exists()
     assert "_image" not in GROUPS["dataset"]
-    jobs = config.check(["-m", "model=lstm", "dataset=glob([d*,_*],exclude=dates)"]).jobs
+    jobs = config.parse(["-m", "model=lstm", "dataset=glob([d*,_*],exclude=dates)"]).jobs
     assert [job.dataset.name for job in jobs] == ["digits", "docstrings"]
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -211,10 +211,10 @@ def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
     ],
 )
 def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings, line, task):
-    chosen = settings(*line.split()).task
-    assert chosen.name == task
-    assert hasattr(chosen, "context") == (task == "language_modeling")
-    assert hasattr(chosen, "reference_classifier") == task.endswith("generation")
+    task_settings = settings(*line.split()).task
+    assert task_settings.name == task
+    assert hasattr(task_settings, "context") == (task == "language_modeling")
+    assert hasattr(task_settings, "reference_classifier") == task.endswith("generation")
 
 
 def test_every_setting_has_a_default_in_conf():
@@ -232,7 +232,7 @@ from src.errors import UserError
 
 for line in {[line for line, _ in MISTAKES[::5]]}:
     try:
-        config.check(line.split())
+        config.parse(line.split())
     except UserError:
         assert not {{'tensorflow', 'keras', 'mlflow'}} & set(sys.modules), line
 """
@@ -260,9 +260,9 @@ def undocumented(text):
     """The settings of a YAML file whose line has no comment."""
     parents, missing = {}, []
     for line in text.splitlines():
-        if not (found := re.match(r"( *)(\w+):(?: +(.*))?$", line)):
+        if not (match := re.match(r"( *)(\w+):(?: +(.*))?$", line)):
             continue
-        depth, key, rest = len(found[1]) // 2, found[2], found[3] or ""
+        depth, key, rest = len(match[1]) // 2, match[2], match[3] or ""
         parents = {level: name for level, name in parents.items() if level < depth} | {depth: key}
         if rest and not rest.startswith("#") and "  # " not in rest:
             missing.append(".".join(parents[level] for level in sorted(parents)))

@@ -18,7 +18,7 @@ from src.config import renamed, schema
     ],
 )
 def test_the_new_name_is_answered(old, value, sentence):
-    assert renamed.answer(old, value) == sentence
+    assert renamed.describe_rename(old, value) == sentence
 
 
 def test_a_stored_configuration_is_migrated():
@@ -59,7 +59,7 @@ def test_new_names_are_settings_and_old_ones_are_none():
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composed = [compose("config", [f"model={name}"], return_hydra_config=True) for name in ("gan", "diffusion", "lstm")]
         composed.append(compose("config", ["hydra/sweeper=optuna"], return_hydra_config=True))
-    keys = {key for one in composed for key, _ in schema.leaves(OmegaConf.to_container(one))}
+    keys = {key for one in composed for key, _ in schema.flatten(OmegaConf.to_container(one))}
     for old, new in renamed.RENAMED.items():
         if not old.startswith("model."):  # held by the tests of the recipes
             assert new in keys

@@ -197,9 +197,9 @@ def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", config.options("model"))
+@pytest.mark.parametrize("recipe", config.option_names("model"))
 def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
-    parsed = config.check(["-m", f"sweep={recipe}"])
+    parsed = config.parse(["-m", f"sweep={recipe}"])
     assert parsed.search.n_trials == 20
     assert {job.model.name for job in parsed.jobs} == {recipe}
     assert len(parsed.jobs) > 4
@@ -227,7 +227,7 @@ def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
         (["sweep=lstm", "hydra.sweeper.sampler=best"], "hydra.sweeper.sampler must be 'tpe', 'random' or 'grid', not 'best'"),
         (
             ["sweep=lstm", "hydra.sweeper.objectives=[test/mae]"],
-            "cannot have test/mae; known: val_loss, parameters",
+            "cannot have test/mae; available: val_loss, parameters",
         ),
         (["sweep=lstm", "model.untis=8,16"], "There is no setting 'model.untis'; did you mean model.units?"),
         (["model=lstm", "optimiser.learning_rate=1e-3,1e-2"], "did you mean optimizer.learning_rate?"),
@@ -238,14 +238,14 @@ def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
 )
 def test_a_mistake_is_answered_before_the_first_job(overrides, sentence):
     with pytest.raises(UserError) as error:
-        config.check(["-m", *overrides])
+        config.parse(["-m", *overrides])
     assert sentence in str(error.value)
 
 
 def test_a_launcher_whose_package_is_missing_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package ray; type pip install -r requirements-ray"):
-        config.check(["-m", "seed=0,1", "hydra/launcher=ray"])
+        config.parse(["-m", "seed=0,1", "hydra/launcher=ray"])
 
 
 SHORT = {  # a training that takes seconds, in which the recipe's own learning rate is not the best

@@ -8,7 +8,7 @@ import pytest
 
 from src import config, datasets
 from src.config import signature
-from src.config.schema import KINDS
+from src.config.schema import TASK_SPECS
 from src.export import serving
 from src.tasks import registry
 from src.training import loop, strategies
@@ -41,12 +41,12 @@ FEW = {
     "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.bpe_vocabulary=300"],
     "translation": SLICES,
 }
-RECIPES = config.options("model")
+RECIPES = config.option_names("model")
 
 
 def supports(recipe, task):
     accepted = signature.read(f"recipes.{recipe}.build")
-    inputs, outputs = KINDS[task]
+    inputs, outputs = TASK_SPECS[task]
     return inputs in accepted.inputs and outputs in accepted.outputs
 
 
@@ -63,7 +63,7 @@ class FakeReferenceClassifier:
 
 
 def test_every_task_has_a_data_set_here():
-    assert set(DATASETS) == set(KINDS)
+    assert set(DATASETS) == set(TASK_SPECS)
 
 
 @pytest.fixture(autouse=True)
