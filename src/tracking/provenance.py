@@ -1,5 +1,6 @@
 """Provenance of a run: its command, code, versions and machine."""
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -53,12 +54,27 @@ def command() -> str:
 
 
 @functools.cache
-def code_digest() -> str:
-    """A digest of the code of this project, committed or not: 32 hexadecimal digits."""
+def code_digest(root: Path = ROOT) -> str:
+    """A digest of the code of this project, committed or not: 32 hexadecimal digits.
+
+    Docstrings, comments and layout do not count, so that a run can be resumed after a page was edited.
+
+    Args:
+        root: the folder with recipes/ and src/.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for folder in ("recipes", "src") for path in (ROOT / folder).rglob("*.py")):
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    for path in sorted(path for folder in ("recipes", "src") for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0{_without_docstrings(path.read_bytes())}\0".encode())
     return digest.hexdigest()
+
+
+def _without_docstrings(source: bytes) -> str:
+    """The code of a module without docstrings and comments, laid out in one way."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def git(*arguments: str) -> str | None:
