@@ -316,7 +316,7 @@ def test_imports_nothing_of_the_project_but_what_it_shares_with_all(path):
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(recipe, marks=[] if recipe in ("lstm", "gpt") else pytest.mark.slow) for recipe in RECIPES]
+    "recipe", [pytest.param(recipe, marks=[] if recipe == "lstm" else pytest.mark.slow) for recipe in RECIPES]
 )
 def test_one_file_copied_elsewhere_builds_and_trains(recipe, tmp_path):
     (tmp_path / "recipes").mkdir()
