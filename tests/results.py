@@ -24,6 +24,33 @@ SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):"
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 READMES = ("README.md", "README.zh-CN.md")
+CHINESE = {  # words of the tables
+    "recipe": "配方",
+    "seeds": "种子数",
+    "baseline": "基线",
+    "parameters": "参数量",
+    "MACs": "乘加运算数",
+    "seconds": "耗时（秒）",
+    "joules": "能耗（焦耳）",
+    "examples/s": "样本/秒",
+    "lower is better": "越低越好",
+    "higher is better": "越高越好",
+    "image classification": "图像分类",
+    "text classification": "文本分类",
+    "language modeling": "语言建模",
+    "translation": "翻译",
+    "forecasting": "时间序列预测",
+    "image generation": "图像生成",
+    "Fréchet distance (features of this project's classifier)": "Fréchet 距离（以本项目分类器的特征计算）",
+    "majority class": "多数类",
+    "logistic regression": "逻辑回归",
+    "bag of words": "词袋",
+    "seasonal naive": "季节性朴素预测",
+    "exponential smoothing": "指数平滑",
+    "bigram": "二元语法",
+    "copy": "照抄原文",
+    "training images": "训练图像",
+}
 NUMBER, MEAN = r"\d[\d.,]*", r"[\d.,]+ ± [\d.,]+( %)?"
 PICTURES = ROOT / ".pictures"
 WIDTH, COLORS = 320, 24  # pixels; enough for a thumbnail of a few kilobytes
@@ -100,6 +127,15 @@ def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
     file.write_text("\n".join([f"{docstring}\n", HEADING, *lines, f'"""\n{rest}']), encoding="utf-8")
 
 
+def in_chinese(page: str) -> str:
+    """Translate the titles, the headings and the names of the baselines of Markdown tables."""
+    words = "|".join(map(re.escape, CHINESE))
+    page = re.sub(rf"(?<![\w/])({words})(?![\w/])", lambda match: CHINESE[match[0]], page)
+    page = re.sub(r" \((.+?)\)", r"（\1）", page)
+    titles = re.compile(r"^\w.*:$", re.MULTILINE)
+    return titles.sub(lambda match: re.sub(": ?", "：", match[0].replace(", ", "，")), page)
+
+
 def write_tables(selected: Sequence[groups.Group]) -> None:
     """Into both READMEs, as `python -m src.compare format=markdown` prints them."""
     runs = [run for group in selected for run in group.runs]
@@ -112,7 +148,9 @@ def write_tables(selected: Sequence[groups.Group]) -> None:
         page = (ROOT / name).read_text(encoding="utf-8")
         before, opening, after = re.split(r"(<details>.*?</summary>\n)", page, maxsplit=1)
         after = after[after.index("</details>") :]
-        (ROOT / name).write_text(f"{before}{opening}\n{tables.markdown(boards)}\n{after}", encoding="utf-8")
+        results = tables.markdown(boards)
+        results = in_chinese(results) if name == "README.zh-CN.md" else results
+        (ROOT / name).write_text(f"{before}{opening}\n{results}\n{after}", encoding="utf-8")
 
 
 def write_ten(selected: Sequence[groups.Group]) -> None:

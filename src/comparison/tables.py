@@ -15,6 +15,10 @@ COSTS = {  # {heading: metric} of what a result costs
     "joules": "joules",
     "examples/s": "examples_per_second",
 }
+DESCRIPTIONS = {  # of metrics that the literature computes with features of Inception v3
+    "test/fid": "Fréchet distance (features of this project's classifier)",
+    "test/kid": "kernel distance (features of this project's classifier)",
+}
 
 
 def mean_and_sd(group: Group, metric: str) -> str:
@@ -47,7 +51,8 @@ def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
 def title(board: Leaderboard) -> str:
     """The data set, the task and the metric of a leaderboard."""
     better = "lower" if metrics.lower_is_better(board.metric) else "higher"
-    return f"{board.dataset}, {board.task}: {board.metric}, {better} is better"
+    metric = ", ".join(filter(None, [board.metric, DESCRIPTIONS.get(board.metric)]))
+    return f"{board.dataset}, {board.task}: {metric}, {better} is better"
 
 
 def text(boards: Sequence[Leaderboard]) -> str:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from src import config
+from src.errors import UserError
 from tests.commands import ROOT, environment
 
 README, CHINESE, *PAGES = (
@@ -42,9 +43,9 @@ def test_there_are_commands_and_files():
     assert set(FILES) == {"conf/dataset/kmnist.yaml", "recipes/perceptron.py", "conf/model/perceptron.yaml"}
 
 
-def test_the_example_of_a_mistake_is_answered_as_shown():
+def test_the_example_error_is_reported_as_shown():
     arguments, answer = re.search(r"^\$ python -m src\.run (.*)\n(.*)\n", README, re.MULTILINE).groups()
-    with pytest.raises(config.UserError) as raised:
+    with pytest.raises(UserError) as raised:
         config.parse(arguments.split())
     assert str(raised.value) == answer
 
