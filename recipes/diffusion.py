@@ -44,7 +44,7 @@ References:
 Results of model=diffusion on digits, on two CPU cores, one seed, judged by a cnn of this project: FID 11.8 (real images 6.9,
 noise 192.7), 101 s.
 
-Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     diffusion_fashion_mnist  FID 3.004 ± 0.046 (training images 0.4619), 279,585 parameters, 881 s
     diffusion_mnist          FID 1.782 ± 0.202 (training images 0.3949), 279,585 parameters, 965 s
 """

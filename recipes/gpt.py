@@ -36,7 +36,7 @@ References:
 Results of model=gpt on docstrings, on two CPU cores, one seed: 1.99 bits per character, 3.547 nats per token, one of 1,024
 (bigrams 2.10 and 3.739), 174 s.
 
-Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     gpt_chnsenticorp  accuracy 84.47 ± 0.41 % (bag of words 87.52 %), 334,210 parameters, 159 s
     gpt_imdb_reviews  accuracy 82.97 ± 0.41 % (bag of words 90.78 %), 1,396,610 parameters, 651 s
     gpt_shakespeare   NLL 1.619 ± 0.017 (bigram 2.504), 802,176 parameters, 700 s

@@ -30,7 +30,7 @@ References:
     Zhou et al.: Informer. AAAI 2021. ETTh1, 24 hours ahead, oil temperature alone: standardised squared error 0.092 at best,
         0.114 of an LSTM with attention.
 
-Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     lstm_chnsenticorp   accuracy 85.63 ± 0.71 % (bag of words 87.52 %), 258,946 parameters, 44 s
     lstm_co2            MAE 0.5453 ± 0.0298 (exponential smoothing 1.320), 18,586 parameters, 53 s
     lstm_etth1          standardized mse 0.02862 ± 0.00025 (exponential smoothing 0.03559), 18,456 parameters, 66 s

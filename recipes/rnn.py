@@ -33,7 +33,7 @@ References:
 Results of model=rnn seed=0,1,2 on digits, row by row, on two CPU cores: accuracy 97.40 ± 0.16 % (logistic regression 97.5 %),
 18,826 parameters, 8 s a run.
 
-Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     rnn_chnsenticorp   accuracy 82.58 ± 1.24 % (bag of words 87.52 %), 250,754 parameters, 31 s
     rnn_co2            MAE 0.5113 ± 0.0164 (exponential smoothing 1.320), 19,994 parameters, 42 s
     rnn_etth1          standardized mse 0.03192 ± 0.00075 (exponential smoothing 0.03559), 19,736 parameters, 58 s

@@ -41,7 +41,7 @@ References:
 Results of model=transformer seed=0,1,2 on dates, on two CPU cores: exact match 99.86 ± 0.05 %, 238,592 parameters, 67 s a run;
 dataset=digits: accuracy 98.42 ± 0.43 %, 101,834 parameters.
 
-Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):
+Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     transformer_chnsenticorp   accuracy 84.77 ± 0.82 % (bag of words 87.52 %), 326,018 parameters, 137 s
     transformer_co2            MAE 0.5423 ± 0.0112 (exponential smoothing 1.320), 101,914 parameters, 147 s
     transformer_etth1          standardized mse 0.02827 ± 0.00050 (exponential smoothing 0.03559), 101,784 parameters, 254 s

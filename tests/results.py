@@ -21,7 +21,7 @@ from tests.commands import ROOT
 from tests.golden import EXPERIMENTS, settings_of
 
 SEEDS = 3
-HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd of the test part, seconds of a run on one CPU core):"
+HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):"
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 READMES = ("README.md", "README.zh-CN.md")
 CHINESE = {  # words of the tables

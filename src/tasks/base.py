@@ -79,7 +79,7 @@ class Task(ABC):
 
     @abstractmethod
     def baselines(self) -> dict[str, Metrics]:
-        """{name: metrics on the test set} of predictors without deep learning."""
+        """{name: metrics on the test set} of classical baselines."""
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         """Predictions of the model on a split, one for each example, as `metrics` takes them."""
