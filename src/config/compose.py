@@ -117,8 +117,10 @@ def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
     group_overrides = [each for each in overrides if each.partition("=")[0] in groups]
     try:
         composed = dict(flatten(to_dict(compose(name, group_overrides), resolve=False)))
-        defaults = [f"dataset.{key}"] if composed.get(f"training.{key}") == f"${{dataset.{key}}}" else []
-        candidates = [each for each in composed if each not in defaults]  # suggest training.epochs, not dataset.epochs
+        # training.epochs is ${dataset.epochs} by default: the latter is suggested only for a key of dataset.
+        names = {name: name.rpartition(".")[2] for name in composed}
+        defaults = {f"dataset.{last}" for name, last in names.items() if composed[name] == f"${{dataset.{last}}}"}
+        candidates = [name for name in composed if name not in defaults or key.startswith("dataset.")]
     except HydraException:
         candidates = []
     new = renamed.describe_rename(key, override.partition("=")[2])

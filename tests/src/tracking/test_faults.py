@@ -184,7 +184,7 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_training_continues(
         cwd=here, env=environment(), capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)),  # bytes of a file
     )  # fmt: skip
-    assert "A checkpoint could not be written ([Errno 27] File too large); the one before it stands." in done.stdout
+    assert "A checkpoint could not be written ([Errno 27] File too large); the previous one is kept." in done.stdout
     assert "epoch 1/1" in done.stdout
     (run,) = runs(client(here))
     assert "File too large" in run.data.tags["checkpoint.failure"]
