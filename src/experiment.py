@@ -36,7 +36,7 @@ class RunResult(NamedTuple):
 
 
 def run(
-    settings: Settings, log_file: str | None = None, quiet: bool = False,
+    settings: Settings, log_file: str | None = None,
     sweep: dict[str, str] | None = None, report_metric: Callable[[float, int], None] | None = None,
 ) -> RunResult:  # fmt: skip
     """Train, test and log one model.
@@ -44,20 +44,20 @@ def run(
     Args:
         settings: the checked settings.
         log_file: path of a log file that is stored with the run.
-        quiet: log a line per epoch instead of showing a progress bar.
         sweep: the sweep that this run is a job of (`JobStore.sweep`).
         report_metric: called with the monitored metric and the epoch after every epoch; may raise PrunedError.
 
     Raises:
         PrunedError: a search has pruned the run.
     """
-    terminal.load_tensorflow()  # takes seconds, so it comes after the settings have been checked
-    from src import datasets
-    from src.export import litert
-    from src.tasks import report
-    from src.tracking import finished_runs, lifecycle
-    from src.training import cost as costs
-    from src.training import loop, pruning, strategies
+    with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
+        terminal.load_tensorflow()
+        from src import datasets
+        from src.export import litert
+        from src.tasks import report
+        from src.tracking import finished_runs, lifecycle
+        from src.training import cost as costs
+        from src.training import loop, pruning, strategies
 
     start = time.perf_counter()
     strategy = strategies.create(settings.strategy)
@@ -71,7 +71,8 @@ def run(
     if settings.compression.teacher:
         learner = loop.student(model, finished_runs.load_teacher(settings, task), settings, task, strategy)
     example = task.model_inputs(model, task.train.take(1)).inputs
-    cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
+    with terminal.phase("Counting parameters and multiply–accumulates"):
+        cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
         settings.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
@@ -89,7 +90,7 @@ def run(
         try:
             objective = loop.fit(
                 learner, settings, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
-                checkpoints=run_logger.checkpoint_manager, quiet=quiet, profile_to=profile_to, report=report_metric,
+                checkpoints=run_logger.checkpoint_manager, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
             run_logger.log_metrics({"seconds": time.perf_counter() - start + run_logger.previous_seconds})
@@ -97,19 +98,24 @@ def run(
         if profile_to:
             run_logger.log_files(profile_to, "profile")
 
-        predictions = task.predict(model, task.test, settings.training.batch_size)
-        test, baselines = task.metrics(task.test, predictions), task.baselines()
-        ablations = task.ablations(model, settings.training.batch_size)
+        with terminal.phase("Evaluating on the test set"):
+            predictions = task.predict(model, task.test, settings.training.batch_size)
+            test = task.metrics(task.test, predictions)
+            ablations = task.ablations(model, settings.training.batch_size)
+        with terminal.phase("Fitting the baselines"):
+            baselines = task.baselines()
         run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
         for kind, methods in (("baseline", baselines), ("ablation", ablations)):
             for method, values in methods.items():
                 run_logger.log_metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
-        run_logger.log_figures(task.figures(model, predictions))
+        with terminal.phase("Drawing the figures"):
+            run_logger.log_figures(task.figures(model, predictions))
         run_logger.log_metrics(task.inference_costs(model))
         if settings.compression.sparsity:
             run_logger.log_metrics({"sparsity": pruning.sparsity(model)})
         if settings.compression.export:
-            litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
+            with terminal.phase("Exporting to LiteRT"):
+                litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
             run_logger.log_files(f"{scratch}/litert", "litert")
             for kind, values in litert_metrics.items():
                 run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
@@ -117,7 +123,8 @@ def run(
         run_logger.log_weights(model)
         run_logger.log_texts(task.artifacts())
         if settings.tracking.log_model:
-            run_logger.log_model(task, model, task.test.take(2).raw, data.classes)
+            with terminal.phase("Exporting the served model"):
+                run_logger.log_model(task, model, task.test.take(2).raw, data.classes)
 
         seconds = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": seconds})
@@ -150,8 +157,10 @@ def build_model(
     if settings.model.pretrained:
         settings, pretrained = finished_runs.load_pretrained(settings)
     loop.prepare(settings)
-    task = registry.create(settings.task, data, settings.dataset.limit, reference_classifier=judge, pretrained=pretrained)
-    model = loop.build(settings, task, strategy)
+    with terminal.phase(f"Encoding the examples of {data.name}"):
+        task = registry.create(settings.task, data, settings.dataset.limit, reference_classifier=judge, pretrained=pretrained)
+    with terminal.phase("Building the model"):
+        model = loop.build(settings, task, strategy)
     if pretrained:
         loop.transfer_weights(pretrained.model, model)
     return settings, task, model
@@ -169,7 +178,7 @@ def _reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassif
             log.info(
                 "Images on %s are evaluated by a reference classifier, %s, trained first.", data.name, classifier.model.name
             )
-            run_id = run(classifier, quiet=True).run_id
+            run_id = run(classifier).run_id
             if run_id is None:
                 raise UserError(
                     "The reference classifier is trained, but MLflow does not answer; type the same again when it does."

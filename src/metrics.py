@@ -7,6 +7,7 @@ LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardi
     "milliseconds_per_sample",
 }  # fmt: skip
 PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
+SMALLEST_DECIMAL = 1e-4  # what is smaller is written with an exponent
 UNRANKED = {"training_distance"}  # neither higher nor lower is better
 
 # {task: title and leading test metric} in comparisons of recipes.
@@ -34,12 +35,12 @@ def is_percentage(name: str) -> bool:
 
 
 def format_value(value: float, metric: str) -> str:
-    """A value with four significant digits or more, or as a percentage with two decimals."""
+    """A value with four significant digits or more, or as a percentage with two decimals; 1.23e-07 if it is very small."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else str(value)
     if is_percentage(metric):
         return f"{100 * value:.2f} %"
-    return f"{value:,.{decimals(value)}f}"
+    return f"{value:.2e}" if 0 < abs(value) < SMALLEST_DECIMAL else f"{value:,.{decimals(value)}f}"
 
 
 def decimals(value: float) -> int:

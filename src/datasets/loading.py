@@ -20,6 +20,7 @@ from keras import tree
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.utils import gcs_utils
 
+from src import terminal
 from src.config import schema
 from src.datasets import builders
 from src.errors import UserError
@@ -127,7 +128,8 @@ def load(settings: schema.Dataset) -> Data:
     for key in (settings.inputs, settings.targets):
         if key not in features:
             raise UserError(f"{settings.builder} has no feature '{key}'; it has: {', '.join(features)}.")
-    splits = {name: _read(builder, settings, expression) for name, expression in settings.splits.model_dump().items()}
+    with terminal.phase(f"Reading {settings.name}"):
+        splits = {name: _read(builder, settings, expression) for name, expression in settings.splits.model_dump().items()}
     target = features[settings.targets]
     return Data(
         name=settings.name,
@@ -181,7 +183,11 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
         progress = not offline and sys.stderr.isatty()
         (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
         try:
-            with _fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
+            # TFDS shows bars of its own while it downloads.
+            shown = (
+                contextlib.nullcontext() if progress else terminal.phase(f"Preparing {builder.info.full_name}", announce=False)
+            )
+            with shown, _fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
                 builder.download_and_prepare()
         except Exception as error:
             if offline:

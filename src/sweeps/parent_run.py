@@ -56,7 +56,7 @@ def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: sch
                 "jobs": str(number),
             }
             run_logger.start(parameters, tags, {})
-        outbox.update_metadata(started=True, status=None)
+        outbox.update_metadata(started=True, status=None, jobs=number)
         store.start(command(), retry_failed=search is None or jobs[0].sweep.fail_fast)
 
     try:
