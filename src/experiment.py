@@ -54,6 +54,7 @@ def run(
         terminal.load_tensorflow()
         from src import datasets
         from src.export import litert
+        from src.figures import style
         from src.tasks import report
         from src.tracking import finished_runs, lifecycle
         from src.training import cost as costs
@@ -87,9 +88,13 @@ def run(
         if judge:
             run_logger.log_reference_classifier(judge)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
+
+        def log_figures(figures: style.Drawings) -> None:
+            run_logger.log_figures(style.label(figures, f"{settings.model.name} on {data.name}, seed {settings.seed}"))
+
         try:
             objective = loop.fit(
-                learner, settings, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
+                learner, settings, task, run_logger.log_metrics, log_figures=log_figures,
                 checkpoints=run_logger.checkpoint_manager, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
@@ -109,7 +114,7 @@ def run(
             for method, values in methods.items():
                 run_logger.log_metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
         with terminal.phase("Drawing the figures"):
-            run_logger.log_figures(task.figures(model, predictions))
+            log_figures(task.figures(model, predictions))
         run_logger.log_metrics(task.inference_costs(model))
         if settings.compression.sparsity:
             run_logger.log_metrics({"sparsity": pruning.sparsity(model)})

@@ -8,8 +8,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from src.redaction import RedactingFormatter
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 WIDTH = 120  # columns that a line of the log may take
 BAR_WIDTH = 30  # columns
@@ -227,6 +228,13 @@ def update(completed: int, total: int | None = None) -> None:
     """Set the number of steps of the innermost phase, if there is one."""
     if display.phases:
         display.phases[-1].update(completed, total)
+
+
+def track(items: Iterable[T], total: int) -> Iterator[T]:
+    """Yield items, and count them as the steps of the innermost phase."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        update(number, total)
 
 
 def _is_terminal() -> bool:

@@ -85,6 +85,7 @@ class Forecasting(Section):
     center: Literal["last", "mean", "train"]
     include_history: bool
     unit: str
+    time_unit: str = "step"  # what runs of earlier versions say
 
     @pydantic.model_validator(mode="after")
     def _check_season(self) -> Self:

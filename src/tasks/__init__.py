@@ -6,7 +6,7 @@ classification        shared by image and text classification
 reference_classifier  a trained classifier, whose features generated images are measured in
 generative_metrics    distances between real and generated images
 losses, tokenizers    of texts
-html, report          pages and tables of results
+report                the table of results
 
 This file imports none of them: a served model needs `tokenizers` alone.
 """

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
+from src import terminal
 from src.config import schema
 from src.datasets import Data, Split, pipeline
-from src.tasks import html
+from src.figures import html
 from src.tasks.base import Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
@@ -75,7 +76,8 @@ class Translation(Task):
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         translate = tf.function(self._translate_fn(model), reduce_retracing=True)
-        batches = [translate(inputs["source"]).numpy() for inputs in pipeline.prediction(split, batch_size)]
+        inputs = pipeline.prediction(split, batch_size)
+        batches = [translate(batch["source"]).numpy() for batch in terminal.track(inputs, -(-len(split) // batch_size))]
         return np.concatenate(batches)[: len(split)]
 
     def _translate_fn(self, model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -121,13 +123,17 @@ class Translation(Task):
         examples = self.test.take(MAX_SHOWN)
         targets = self.target.encode(predictions[:MAX_SHOWN], start=True)
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": targets}))
-        rows = []
+        rows = [html.weight_scale("1")]
         for index, (source, reference) in enumerate(zip(examples.raw, examples.raw_targets)):
             prediction = predictions[index].decode()
             start = ["⏵"] * (self.encoder is not None)
             source_tokens = [*start, *self.source.tokenize(source.decode())][: self.source.length]
             target_tokens = [*self.target.tokenize(prediction), "⏎"][: self.target.length]
-            rows.append(f"<p>{html.escape(prediction)} &nbsp; (reference: {html.escape(reference.decode())})</p>")
+            rows.append(f"<p><b>{html.escape(prediction)}</b> — reference: {html.escape(reference.decode())}</p>")
             shown_weights = weights[index, : len(target_tokens), : len(source_tokens)]
             rows.append(html.alignment_table(source_tokens, target_tokens, shown_weights))
-        return {"alignments.html": html.page("Attention to source tokens (columns) for each target token (rows)", rows)}
+        return {
+            "alignments.html": html.page(
+                "Attention to the source tokens (columns) of test texts for each token of the translation (rows)", rows
+            )
+        }

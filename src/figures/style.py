@@ -1,0 +1,96 @@
+"""Size, colors and title of all figures, and the line that says which run they are of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from src.figures import html
+
+WIDTH = 8.0  # inches
+MODEL, BASELINE, OTHER_BASELINE = "tab:blue", "tab:orange", "tab:green"  # colors, the same in each figure
+PAST, TARGET = "0.6", "black"
+MISTAKE = "tab:red"
+TILE = 2.1  # inches, height of an image in a grid, with its title
+TILE_COLUMNS = 4
+
+matplotlib.rcParams.update({
+    "savefig.dpi": 150,
+    "font.size": 10,
+    "figure.titlesize": 11,
+    "axes.titlesize": 9,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.3,
+    "image.cmap": "gray",
+})  # fmt: skip
+
+Drawings = Mapping[str, Figure | str]  # {file name: figure, or the text of an HTML page or a text file}
+
+
+def create(
+    title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (WIDTH, 4.5), **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Create a figure; return it and its axes, row by row.
+
+    Args:
+        title: what the figure shows; `label` adds which run it is of.
+        rows: of axes.
+        columns: of axes.
+        size: width and height in inches.
+        options: of `Figure.subplots`.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def create_tiles(title: str, count: int, proportion: float = 1.0) -> tuple[Figure, list[Axes]]:
+    """Create a figure of images side by side; return it and the axes of each image, without frames.
+
+    Args:
+        title: what the figure shows.
+        count: number of images; may be 0.
+        proportion: width of an image as a multiple of its height.
+    """
+    columns = max(min(int(TILE_COLUMNS / proportion), count), 1)
+    rows = max(-(-count // columns), 1)
+    figure, axes = create(title, rows, columns, (WIDTH, 0.8 + TILE * rows))
+    for each in axes:
+        each.axis("off")
+    if not count:
+        axes[0].text(0.5, 0.5, "(none)", ha="center", va="center")
+    return figure, axes[:count]
+
+
+def integer_ticks(axes: Axes) -> None:
+    """Let the horizontal axis have ticks at integers alone."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def show_image(axes: Axes, image: Any) -> None:
+    """Show an image uint8 (H, W, C), grey or in colors."""
+    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+
+
+def label(drawings: Drawings, subject: str) -> dict[str, Figure | str]:
+    """Say in each figure, page or text which run it is of.
+
+    Args:
+        drawings: of the run.
+        subject: model, data set and seed: "lstm on co2, seed 0".
+    """
+    labelled: dict[str, Figure | str] = {}
+    for name, drawing in drawings.items():
+        if isinstance(drawing, Figure):
+            drawing.suptitle("\n".join(filter(None, [drawing.get_suptitle(), subject])))
+            labelled[name] = drawing
+        elif name.endswith(".html"):
+            labelled[name] = html.with_subtitle(drawing, subject)
+        else:
+            labelled[name] = f"{subject}\n\n{drawing}"
+    return labelled
