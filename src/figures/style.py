@@ -1,12 +1,13 @@
 """Size, colors and title of all figures, and the line that says which run they are of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from src.figures import html
 
@@ -16,6 +17,7 @@ PAST, TARGET = "0.6", "black"
 MISTAKE = "tab:red"
 TILE = 2.1  # inches, height of an image in a grid, with its title
 TILE_COLUMNS = 4
+LOG_TICKS = (1.0, 2.0, 5.0)
 
 matplotlib.rcParams.update({
     "savefig.dpi": 150,
@@ -70,6 +72,22 @@ def create_tiles(title: str, count: int, proportion: float = 1.0) -> tuple[Figur
 def integer_ticks(axes: Axes) -> None:
     """Let the horizontal axis have ticks at integers alone."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def log_scale(axes: Axes, which: str, values: Sequence[float] | np.ndarray) -> None:
+    """Make an axis logarithmic, with ticks at powers of ten, and where values span few of them also at 2 and 5 times these.
+
+    Args:
+        axes: of the figure.
+        which: x or y.
+        values: what is shown along this axis.
+    """
+    few = max(values) < 100 * min(values)
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=LOG_TICKS if few else (1.0,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.minorticks_off()
 
 
 def show_image(axes: Axes, image: Any) -> None:

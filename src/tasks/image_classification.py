@@ -111,7 +111,7 @@ class ImageClassification(Classification):
             axes.imshow(opacity, cmap=ListedColormap(["red"]), alpha=OVERLAY * opacity, extent=extent)
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             self._title(axes, index, predictions[index])
-        reds = LinearSegmentedColormap.from_list("overlay", [(1, 0, 0, 0), (1, 0, 0, OVERLAY)])
+        reds = LinearSegmentedColormap.from_list("overlay", ["white", (1, 1 - OVERLAY, 1 - OVERLAY)])
         text = "attention weight, relative to the largest of the image"
         figure.colorbar(ScalarMappable(cmap=reds), ax=tiles, label=text, location="bottom", shrink=0.5, aspect=40)
         return {"attention.png": figure}

@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from recipes.specs import GeneratedImages, LabelledImage
 from src import terminal
@@ -275,14 +274,12 @@ class GenerativeTask(Task):
         for steps, distance in zip(step_counts, distances):
             axes.annotate(f"{distance:.3g}", (steps, distance), (4, 6), textcoords="offset points")
         axes.set(
-            xscale="log", yscale="log", xlabel="sampling steps (log scale)",
+            xlabel="sampling steps (log scale)",
             ylabel="Fréchet distance to the test set (log scale;\nfeatures of the reference classifier)",
         )  # fmt: skip
+        style.log_scale(axes, "x", step_counts)
+        style.log_scale(axes, "y", [best, *distances])
         axes.set_xticks(step_counts, [str(steps) for steps in step_counts])
-        axes.xaxis.minorticks_off()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.minorticks_off()
         axes.grid()
         axes.legend()
         return figure
