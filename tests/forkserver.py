@@ -12,6 +12,7 @@ uses a fresh one.
 import ctypes
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -80,7 +81,11 @@ def _import() -> None:
         plugins,  # noqa: F401
     )
     from src.tasks import registry, report  # noqa: F401
+    from src.tracking import provenance
     from tests import database
+
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # MLflow imports it when it opens a database
+    provenance.code_digest()  # half a second for each run otherwise; the code does not change while it is tested
 
     if database.TEMPLATE in os.environ:
         database.copy_from_now_on()

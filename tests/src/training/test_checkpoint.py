@@ -86,7 +86,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trained, tmp_path, recipe, s
 @pytest.mark.parametrize(
     "more",
     [
-        ("compression=sparse", "compression.every=1", "training.epochs=6"),
+        ("compression=sparse", "compression.every=1", "training.epochs=4"),
         ("training.precision=mixed_float16",),
         ("training.gradient_accumulation=2",),
         ("training.early_stopping=1", "optimizer.learning_rate=0.3"),
