@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from recipes.specs import Ablatable
+from src.config.schema import Settings
 from src.datasets import Split, pipeline
 from src.tasks.tokenizers import Encoder
 
@@ -117,6 +118,27 @@ class Task(ABC):
     def artifacts(self) -> dict[str, str]:
         """{file name: text} of what is needed to use the model, besides its weights and settings."""
         return {}
+
+
+class Generative(ABC):
+    """A task whose trained models generate new examples, as `src.generate` asks them to.
+
+    Attributes:
+        ARTIFACT: name of the text file in a run that `from_run` needs besides settings and weights.
+    """
+
+    ARTIFACT: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def from_run(cls, settings: Settings, artifact: str, load_weights: Callable[[keras.Model], None]) -> Any:
+        """Restore the generator of a run.
+
+        Args:
+            settings: of the run.
+            artifact: content of the file `ARTIFACT`.
+            load_weights: function that loads the weights of that run into the model.
+        """
 
 
 def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer) -> keras.Model:

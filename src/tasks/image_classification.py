@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from recipes.specs import GlimpseLayer, Image, PatchLayer
-from src.config import schema
+from src.config.tasks import ImageClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks.base import Metrics, Task
@@ -32,7 +32,7 @@ class ImageClassification(Classification):
 
     example_noun = "images"
 
-    def __init__(self, settings: schema.ImageClassification, data: Data):
+    def __init__(self, settings: ImageClassificationSettings, data: Data):
         if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: image_classification needs images, but the inputs are not images.")
         super().__init__(data)
