@@ -93,7 +93,7 @@ class Task(ABC):
         The replacements are those that a `recipes.specs.Ablatable` layer declares.
         """
         results = {}
-        for layer in _nested_layers(model):
+        for layer in nested_layers(model):
             for name, replacement in (layer.ablations() if isinstance(layer, Ablatable) else {}).items():
                 ablated = _with_layer(model, layer, replacement)
                 results[name] = self.metrics(self.test, self.predict(ablated, self.test, batch_size))
@@ -153,9 +153,9 @@ def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer
     return other
 
 
-def _nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model and of the models within it."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _nested_layers(layer)
+            yield from nested_layers(layer)
