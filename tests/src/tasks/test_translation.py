@@ -9,7 +9,7 @@ from recipes import attention, transformer
 from recipes.specs import END, PADDING, START
 from src.datasets import Data, Split
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 
 PAIRS = [("one two", "eins zwei"), ("two", "zwei"), ("Three, one", "drei, eins"), ("一", "eins")]
@@ -25,7 +25,7 @@ def create(settings):
     def with_settings(*overrides, pairs=PAIRS):
         made = Data("made", "made:1.0.0", "", make_split(pairs), make_split(pairs), make_split(pairs), classes=())
         common = ("model=transformer", "dataset=dates", "task.unit=word", "task.source_length=5", "task.target_length=4")
-        return registry.create(settings(*common, *overrides).task, made)
+        return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from src import config, datasets
 from src.config import signature
-from src.config.schema import TASK_SPECS
+from src.config.tasks import TASKS
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.training import loop, strategies
 
 DATASETS = {
@@ -47,9 +47,7 @@ RECIPES = config.option_names("model")
 
 
 def supports(recipe, task):
-    accepted = signature.read(f"recipes.{recipe}.build")
-    inputs, outputs = TASK_SPECS[task]
-    return inputs in accepted.inputs and outputs in accepted.outputs
+    return signature.read(f"recipes.{recipe}.build").supports(TASKS[task].inputs, TASKS[task].outputs)
 
 
 PAIRS = [(recipe, task) for recipe, task in itertools.product(RECIPES, DATASETS) if supports(recipe, task)]
@@ -65,7 +63,7 @@ class FakeReferenceClassifier:
 
 
 def test_every_task_has_a_data_set_here():
-    assert set(DATASETS) == set(TASK_SPECS)
+    assert set(DATASETS) == set(TASKS)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +95,7 @@ def prepared(settings):
         )  # fmt: skip
         data = datasets.load(run_settings.dataset)
         loop.prepare(run_settings)
-        task = registry.create(
+        task = factory.create(
             run_settings.task, data, run_settings.dataset.limit, reference_classifier=FakeReferenceClassifier()
         )
         return run_settings, task, loop.build(run_settings, task, strategies.create(run_settings.strategy))
@@ -119,7 +117,9 @@ def test_a_few_steps(prepared, tmp_path, recipe, task_name, strategy, precision)
     assert all(changed), [w.path for w, c in zip(model.trainable_weights, changed) if not c]
 
     predictions = task.predict(model, task.test, 8)
-    assert np.isfinite(list(task.metrics(task.test, predictions).values())).all()
+    metrics = task.metrics(task.test, predictions)
+    assert metrics.keys() == TASKS[task_name].metrics.keys()
+    assert np.isfinite(list(metrics.values())).all()
     inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.take(8).inputs)
     output = keras.ops.convert_to_numpy(model(inputs, training=False))
     model.save(tmp_path / "model.keras")
