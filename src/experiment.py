@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
-from src.config.schema import GenerationSection, Settings
+from src.config.schema import Settings
+from src.config.tasks import GenerationSettings
 from src.errors import PrunedError, UserError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    judge = _reference_classifier(settings, data) if isinstance(settings.task, GenerationSection) else None
+    judge = _reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, judge)
     learner = model
@@ -153,7 +154,7 @@ def build_model(
     Returns:
         The settings, which take over the tokens of a pretrained language model; the task; the model.
     """
-    from src.tasks import registry
+    from src.tasks import factory
     from src.tracking import finished_runs
     from src.training import loop, strategies
 
@@ -163,7 +164,7 @@ def build_model(
         settings, pretrained = finished_runs.load_pretrained(settings)
     loop.prepare(settings)
     with terminal.phase(f"Encoding the examples of {data.name}"):
-        task = registry.create(settings.task, data, settings.dataset.limit, reference_classifier=judge, pretrained=pretrained)
+        task = factory.create(settings.task, data, settings.dataset.limit, reference_classifier=judge, pretrained=pretrained)
     with terminal.phase("Building the model"):
         model = loop.build(settings, task, strategy)
     if pretrained:

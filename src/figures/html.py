@@ -7,6 +7,7 @@ import numpy as np
 
 __all__ = ["alignment_table", "escape", "highlight", "page", "weight_scale", "with_subtitle"]
 
+OPACITY = 0.7  # of the largest weight: black letters can be read on it
 STYLE = (
     "body{font:15px/1.7 sans-serif;max-width:64em;margin:2em auto;padding:0 1em}h1{font-size:1.3em;margin-bottom:0}"
     "b.mistake{color:#d62728}p.subtitle{color:#666;margin-top:0}"
@@ -16,7 +17,7 @@ STYLE = (
     ".alignment th{padding:2px 6px;font-weight:normal;white-space:pre}.alignment th.row{text-align:right}"
     ".alignment th.column{vertical-align:bottom}.alignment th.column span{writing-mode:vertical-rl;transform:rotate(180deg)}"
     ".scale{display:inline-block;width:12em;height:1em;margin:0 .5em;vertical-align:middle;border:1px solid #ddd;"
-    "background:linear-gradient(to right,rgba(31,119,180,0),rgba(31,119,180,1))}"
+    "background:linear-gradient(to right,rgba(31,119,180,0),rgba(31,119,180,.7))}"
 )
 
 
@@ -56,9 +57,11 @@ def highlight(words: Sequence[str], weights: np.ndarray) -> str:
 
 def alignment_table(source: Sequence[str], target: Sequence[str], weights: np.ndarray) -> str:
     """Return an HTML table with a row for each target token and a column for each source token; weights (target, source)."""
-    head = "".join(f'<th class="column"><span>{escape(word)}</span></th>' for word in source)
+    upright = max(map(len, source), default=0) <= 2  # single characters, for instance
+    column = "" if upright else ' class="column"'
+    head = "".join(f"<th{column}><span>{escape(_visible(word))}</span></th>" for word in source)
     body = "".join(
-        f'<tr><th class="row">{escape(word)}</th>'
+        f'<tr><th class="row">{escape(_visible(word))}</th>'
         + "".join(f'<td style="{_background(weight)}" title="{weight:.2f}"></td>' for weight in row)
         + "</tr>"
         for word, row in zip(target, weights)
@@ -66,6 +69,11 @@ def alignment_table(source: Sequence[str], target: Sequence[str], weights: np.nd
     return f'<table class="alignment"><tr><th></th>{head}</tr>{body}</table>'
 
 
+def _visible(token: str) -> str:
+    """A token, spaces as signs that can be seen."""
+    return token if token.strip() else "␣" * max(len(token), 1)
+
+
 def _background(opacity: float) -> str:
-    """CSS of the color of a weight; white letters on a dark one."""
-    return f"background:rgba(31,119,180,{opacity:.2f}){';color:white' if opacity > 0.6 else ''}"
+    """CSS of the color of a weight relative to the largest."""
+    return f"background:rgba(31,119,180,{OPACITY * opacity:.2f})"

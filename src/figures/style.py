@@ -15,8 +15,7 @@ WIDTH = 8.0  # inches
 MODEL, BASELINE, OTHER_BASELINE = "tab:blue", "tab:orange", "tab:green"  # colors, the same in each figure
 PAST, TARGET = "0.6", "black"
 MISTAKE = "tab:red"
-TILE = 2.1  # inches, height of an image in a grid, with its title
-TILE_COLUMNS = 4
+TILE_COLUMNS = 4  # images side by side
 LOG_TICKS = (1.0, 2.0, 5.0)
 
 matplotlib.rcParams.update({
@@ -59,9 +58,10 @@ def create_tiles(title: str, count: int, proportion: float = 1.0) -> tuple[Figur
         count: number of images; may be 0.
         proportion: width of an image as a multiple of its height.
     """
-    columns = max(min(int(TILE_COLUMNS / proportion), count), 1)
+    columns = max(min(TILE_COLUMNS, count), 1)
     rows = max(-(-count // columns), 1)
-    figure, axes = create(title, rows, columns, (WIDTH, 0.8 + TILE * rows))
+    height = WIDTH / TILE_COLUMNS / proportion + 0.2  # of an image and its title
+    figure, axes = create(title, rows, columns, (WIDTH, 0.8 + height * rows))
     for each in axes:
         each.axis("off")
     if not count:

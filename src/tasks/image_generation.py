@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 
 from recipes.specs import GeneratedImages, LabelledImage
 from src import terminal
-from src.config import schema
+from src.config.schema import Settings
+from src.config.tasks import GenerationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.figures import style
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.tasks.base import Generative, Metrics, ServingFunction, Task
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 
@@ -89,7 +90,7 @@ def to_uint8(images: KerasTensor) -> KerasTensor:
     return ops.cast(ops.round(255.0 * ops.clip(ops.cast(images, "float32"), 0.0, 1.0)), "uint8")
 
 
-class GenerativeTask(Task):
+class GenerativeTask(Task, Generative):
     """What all ways of generating images share.
 
     Predictions are images uint8 (samples, H, W, C); their number does not depend on the split that they are compared with. The
@@ -102,13 +103,13 @@ class GenerativeTask(Task):
             neither evaluated nor previewed.
     """
 
-    ARTIFACT = IMAGES_FILE  # what `from_run` needs besides settings and weights
+    ARTIFACT = IMAGES_FILE
     units: dict[str, str] = {}
     preview_metrics = ("fid", "kid")
 
     def __init__(
         self,
-        settings: schema.ImageGeneration | schema.PixelGeneration,
+        settings: GenerationSettings,
         data: Data,
         reference_classifier: ReferenceClassifier | None = None,
     ):
@@ -255,7 +256,9 @@ class GenerativeTask(Task):
         """Pairs of a sample and the nearest training image: where they are equal, the model has memorized it."""
         images = images[:NEIGHBOR_PAIRS]
         indices, distances = nearest(images, self.train.raw_targets)
-        title = "Left: uncurated sample; right: nearest training image, and the distance (root mean square of pixels 0…1)"
+        title = (
+            "Left: uncurated sample; right: nearest training image\n(above: their distance, the root mean square of pixels 0…1)"
+        )
         figure, tiles = style.create_tiles(title, len(images), proportion=2)
         for axes, image, index, distance in zip(tiles, images, indices, distances):
             style.show_image(axes, image_grid(np.stack([image, self.train.raw_targets[index]]), 2))
@@ -280,6 +283,7 @@ class GenerativeTask(Task):
         style.log_scale(axes, "x", step_counts)
         style.log_scale(axes, "y", [best, *distances])
         axes.set_xticks(step_counts, [str(steps) for steps in step_counts])
+        axes.margins(0.08)
         axes.grid()
         axes.legend()
         return figure
@@ -310,7 +314,7 @@ class GenerativeTask(Task):
 class ImageGeneration(GenerativeTask):
     """Generation of whole images, by a model with a loss and a sampler of its own."""
 
-    def __init__(self, settings: schema.ImageGeneration, data: Data, reference_classifier: ReferenceClassifier | None = None):
+    def __init__(self, settings: GenerationSettings, data: Data, reference_classifier: ReferenceClassifier | None = None):
         super().__init__(settings, data, reference_classifier)
         self.inputs, self.outputs = specs(self.shape, self.classes)
 
@@ -330,7 +334,7 @@ class ImageGeneration(GenerativeTask):
         return [LossTerm(name, index) for index, name in enumerate(names)] if len(names) > 1 else []
 
     @classmethod
-    def from_run(cls, settings: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
+    def from_run(cls, settings: Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
         """Restore the sampler of a run.
 
         Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from src.metrics import LOWER_IS_BETTER, UNRANKED
+from src.metrics import is_ranked, lower_is_better
 from src.tasks.base import Metrics
 
 # Literature computes FID and KID with features of Inception v3, here they are those of a reference classifier.
@@ -16,8 +16,8 @@ def results_table(
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
-    ranked = [name for name in names if name not in UNRANKED]
-    best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in ranked}
+    ranked = [name for name in names if is_ranked(name)]
+    best = {name: (min if lower_is_better(name) else max)(row[name] for row in rows.values()) for name in ranked}
     headings = [HEADINGS.get(name, name.replace("_", " ")) + (f" ({units[name]})" if name in units else "") for name in names]
     body = [
         [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best.get(name) else ' '}" for name in names)]

@@ -26,6 +26,7 @@ from recipes.specs import (
     LearningRates,
     NextTokenLogits,
     PatchLayer,
+    RewardLayer,
     Series,
     SourceTarget,
     StepwiseDecoder,
@@ -159,7 +160,8 @@ def test_knows_keras_alone(path):
 # --- what a recipe declares besides `build` -------------------------------------------------------------------------
 
 CONTRACTS = (
-    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, StepwiseDecoder, Translator,
+    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, RewardLayer,
+    StepwiseDecoder, Translator,
 )  # fmt: skip
 TRANSLATOR = {AttentionLayer, StepwiseDecoder, Translator}
 DECLARED = {
@@ -246,10 +248,11 @@ def test_declares_what_is_used_of_it_and_keeps_to_it(recipe, inputs, outputs):
         assert layer.output.shape[1] == -(-inputs.height // layer.patch) * -(-inputs.width // layer.patch)
 
 
-def test_hard_attention_declares_its_glimpses_and_what_they_are_compared_with():
+def test_hard_attention_declares_its_reward_its_glimpses_and_what_they_are_compared_with():
     keras.utils.set_random_seed(0)
     model = build_of("attention")(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=4)
-    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer}
+    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer, RewardLayer}
+    assert set(model.input) == {"image", "label"}
     (layer,) = parts(model, GlimpseLayer)
     assert layer.size == 4
     examples = {"image": example(Image(8, 8, 1)), "label": np.full(3, -1)}

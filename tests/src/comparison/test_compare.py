@@ -54,6 +54,14 @@ def test_where_no_run_has_its_metric_that_is_said():
         groups.leaderboards([finished("cnn", metrics={"test/nll": 0.2})])
 
 
+def test_a_task_that_is_not_registered_is_compared_by_a_metric_that_is_typed():
+    runs = [finished("cnn"), finished("rnn", task="brightness_of_images", metrics={"test/error": 0.1})]
+    assert [board.task for board in groups.leaderboards(runs)] == ["image classification"]
+    assert [board.task for board in groups.leaderboards(runs, "test/error")] == ["brightness of images"]
+    with pytest.raises(UserError, match="The task 'brightness_of_images' of rnn is not registered; type metric=<name>"):
+        groups.metric_of(groups.group_runs(runs[1:])[0])
+
+
 def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranked_together():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
     runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]

@@ -12,8 +12,9 @@ from recipes import attention, cnn, lstm, rnn, transformer
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.classification import attention_weights
+from src.tasks.text_classification import without_markup
 
 GOOD, BAD = (
     ["a fine film", "I like it, fine", "like a fine day", "好看 film", "fine fine"],
@@ -34,7 +35,7 @@ def data(train=None, **splits):
 @pytest.fixture
 def create(settings):
     def with_settings(made, *overrides):
-        return registry.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
+        return factory.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
 
     return with_settings
 
@@ -106,12 +107,12 @@ def test_an_empty_text_is_named(create):
 
 def test_pictures_are_no_texts(settings, load):
     with pytest.raises(UserError, match=r"The train split of dataset=digits holds no texts"):
-        registry.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
+        factory.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
 
 
 @pytest.mark.parametrize(("recipe", "has_attention"), [(transformer, True), (attention, True), (cnn, False)])
 def test_attention_weights_are_drawn(create, recipe, has_attention):
-    task = create(data(test=make_split(["a fine film <b>", "dull"], [1, 0])))
+    task = create(data(test=make_split(["a <b>fine</b> film,<br /> 1 < 2", "dull"], [1, 0])))
     model = task.build_model(recipe.build, {})
     figures = task.figures(model, task.predict(model, task.test, 2))
     assert ("attention.html" in figures) == has_attention
@@ -122,6 +123,12 @@ def test_attention_weights_are_drawn(create, recipe, has_attention):
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-4)
         assert (weights[task.test.inputs == 0] < 1e-6).all()
         assert "&lt;" in figures["attention.html"]
+        assert ">br<" not in figures["attention.html"]
+
+
+def test_markup_is_not_shown():
+    tokens = ["a", "<", "b", ">", "fine", "</", "b", ">", "film", "<", "br", "/", ">", "1", "<", "2", ">", "0"]
+    assert [tokens[place] for place in without_markup(tokens)] == ["a", "fine", "film", "1", "<", "2", ">", "0"]
 
 
 def test_chinese_is_not_one_token(create):
