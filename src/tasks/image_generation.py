@@ -257,7 +257,7 @@ class GenerativeTask(Task, Generative):
         images = images[:NEIGHBOR_PAIRS]
         indices, distances = nearest(images, self.train.raw_targets)
         title = (
-            "Left: uncurated sample; right: nearest training image\n(above: their distance, the root mean square of pixels 0…1)"
+            "Left: uncurated sample; right: nearest training image\n(and their distance, the root mean square of pixels 0…1)"
         )
         figure, tiles = style.create_tiles(title, len(images), proportion=2)
         for axes, image, index, distance in zip(tiles, images, indices, distances):
