@@ -77,7 +77,7 @@ def register(task: TaskSpec) -> None:
         raise ValueError(f"There is a task '{task.name}' already; choose another name.")
     for metric, better in task.metrics.items():
         if direction(metric) not in (better, None):
-            raise ValueError(f"Of '{metric}' {direction(metric)} values are better in other tasks; choose another name.")
+            raise ValueError(f"'{metric}' is a metric of another task, with direction {direction(metric)}; choose another name.")
     TASKS[task.name] = task
 
 
