@@ -20,12 +20,22 @@ LEADING_METRICS = {
     "pixel_generation": ("image generation", "fid"),
 }
 
+# Distances that the literature computes with features of Inception v3, as FID and KID; here with those of another classifier.
+FEATURE_DISTANCES = {"fid": "Fréchet distance", "kid": "kernel distance"}
+FEATURES = "features of this project's classifier"
+
 Logs = dict[str, float]  # {metric: value}, as Keras passes them to callbacks
 
 
 def lower_is_better(name: str) -> bool:
     """Whether lower values of a metric are better; `name` may be that of MLflow (test/nll) or of Keras (val_nll)."""
     return _base_name(name) in LOWER_IS_BETTER
+
+
+def describe(name: str) -> str:
+    """A metric as comparisons name it: "test/nll"; of a distance of features also what it is and whose features are used."""
+    distance = FEATURE_DISTANCES.get(_base_name(name))
+    return f"{name}, {distance} ({FEATURES})" if distance else name
 
 
 def is_percentage(name: str) -> bool:

@@ -12,7 +12,7 @@ from tests.commands import ROOT
 COMMANDS = {"run", "evaluate", "generate", "reproduce", "compare", "sync"}
 # From the bottom up: a room knows those on lower floors, and none on its own.
 FLOORS = [
-    {"errors", "redaction", "metrics", "signals"},
+    {"errors", "redaction", "metrics", "signals", "tables"},
     {"terminal"},
     {"config"},
     {"datasets"},
