@@ -55,6 +55,13 @@ def test_parameters_of_a_run_in_mlflow_are_migrated():
     }  # fmt: skip
 
 
+def test_recorded_commands_are_compared_with_settings_as_named_now():
+    old = "python -m src.run model=gan training.glances=5 'training.keep=last' resume=never"
+    new = "python -m src.run training.restore_best_weights=false model=gan training.previews=5"
+    assert renamed.migrate_command(old) == renamed.migrate_command(new)
+    assert renamed.migrate_command(old) != renamed.migrate_command(f"{new} seed=1")
+
+
 def test_new_names_are_settings_and_old_ones_are_none():
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composed = [compose("config", [f"model={name}"], return_hydra_config=True) for name in ("gan", "diffusion", "lstm")]

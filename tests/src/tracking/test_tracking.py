@@ -1,5 +1,6 @@
 """What a run leaves in MLflow."""
 
+import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from src import datasets, experiment
+from src.config import schema
 from src.errors import OutOfMemoryError, UserError
 from src.tasks import registry, report
 from src.tracking import finished_runs, lifecycle, outbox, provenance, status, training_logger
@@ -304,6 +306,31 @@ def test_changed_code_starts_a_new_run_unless_resume_names_the_old_one(store, se
     with pytest.raises(KeyboardInterrupt):
         interrupted_run(f"resume={first.info.run_id}")
     assert number() == 2
+
+
+def test_a_run_of_a_version_with_other_settings_is_named_when_its_command_is_typed_again(settings, load, monkeypatch, caplog):
+    def interrupted_run(version, *overrides):
+        monkeypatch.setattr(lifecycle, "code_digest", lambda: version)
+        monkeypatch.setattr(schema.Settings, "fingerprint", lambda _: f"settings of {version}")
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            lifecycle.training_run(settings("model=cnn", *overrides), load("digits"), log_file=None) as run_logger,
+        ):
+            raise KeyboardInterrupt
+        return run_logger.run_id
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(sys, "argv", ["src/run.py", "model=cnn", "training.glances=0"])
+    old = interrupted_run("old")
+    monkeypatch.setattr(sys, "argv", ["src/run.py", "model=cnn", "training.previews=0"])
+    assert interrupted_run("new") != old
+    assert f"An interrupted run of this command ({old}) was started by another version of the code" in caplog.text
+    with pytest.raises(UserError, match=f"resume={old} was started by another version of the code"):
+        interrupted_run("new", f"resume={old}")
+    caplog.clear()
+    monkeypatch.setattr(sys, "argv", ["src/run.py", "model=cnn", "training.previews=1"])
+    interrupted_run("newest")
+    assert "another version" not in caplog.text
 
 
 def test_only_failures_that_may_not_happen_again_are_resumable(store, settings, load):
