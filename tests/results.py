@@ -55,10 +55,10 @@ SHOWN = {  # recipe: the experiment, and what its run drew
 }
 
 
-def reached() -> list[groups.Group]:
-    """The runs of each experiment with the settings that its file has, of those that were run with all seeds.
+def measured_groups() -> list[groups.Group]:
+    """The runs of each experiment with the settings of its file and with all seeds.
 
-    A setting that is younger than a run does not part them.
+    Settings that were added after a run are ignored.
     """
     selected = []
     wanted = {name: {key: str(value) for key, value in settings_of(f"experiment={name}").items()} for name in EXPERIMENTS}
@@ -75,7 +75,7 @@ def reached() -> list[groups.Group]:
 
 
 def metric_of(group: groups.Group) -> str:
-    """What an experiment is judged by."""
+    """The metric that an experiment is compared by."""
     return METRICS.get(group.settings["dataset.name"]) or groups.metric_of(group)
 
 
@@ -85,7 +85,7 @@ def measures_distance(group: groups.Group) -> bool:
 
 
 def describe(group: groups.Group) -> tuple[str, str]:
-    """What was reached, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and what it cost."""
+    """The result, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and the cost."""
     metric = metric_of(group)
     name, value = group.baseline(metric) or ("", 0.0)
     beside = f" ({name} {format_value(value, metric)})" if name else ""
@@ -96,7 +96,7 @@ def describe(group: groups.Group) -> tuple[str, str]:
 
 
 def write_head(group: groups.Group) -> None:
-    """Into the file of the experiment: "The LSTM on MNIST: accuracy 99.02 ± 0.09 % …"."""
+    """Write the header of the experiment's file: "The LSTM on MNIST: accuracy 99.02 ± 0.09 % …"."""
     file = config.CONF / "experiment" / f"{group.name}.yaml"
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
     title = re.match(r"# ([^.:]+)", line)[1]
@@ -107,7 +107,7 @@ def write_head(group: groups.Group) -> None:
 
 
 def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
-    """Into the docstring of the recipe."""
+    """Write the results into the docstring of the recipe."""
     file = ROOT / "recipes" / f"{recipe}.py"
     width = max(len(group.name) for group in selected) + 2
     lines = [
@@ -121,7 +121,7 @@ def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
 
 
 def write_tables(selected: Sequence[groups.Group]) -> None:
-    """Into the page of the experiments: a leaderboard for each data set and task."""
+    """Write the page of the experiments: a leaderboard for each data set and task."""
     runs = [run for group in selected for run in group.runs]
     boards = [
         board
@@ -132,7 +132,7 @@ def write_tables(selected: Sequence[groups.Group]) -> None:
 
 
 def write_short_table(selected: Sequence[groups.Group]) -> None:
-    """Into the table of both READMEs, whose words are written by hand: numbers alone."""
+    """Write the numbers into the tables of both READMEs; their words are written by hand."""
     for name in READMES:
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True)
         for group in selected:
@@ -150,7 +150,7 @@ def write_short_table(selected: Sequence[groups.Group]) -> None:
 
 
 def draw(recipe: str, group: groups.Group, figure: str) -> None:
-    """A thumbnail of what the newest run drew, or of the top of the page that it wrote, in a browser."""
+    """Make a thumbnail of a figure of the newest run; an HTML page is rendered in a browser."""
     path = Path(mlflow.artifacts.download_artifacts(run_id=group.runs[0].run_id, artifact_path=f"figures/{figure}"))
     if path.suffix == ".png":
         picture = path.read_bytes()
@@ -165,7 +165,7 @@ def draw(recipe: str, group: groups.Group, figure: str) -> None:
 
 
 if __name__ == "__main__":
-    measured = reached()
+    measured = measured_groups()
     for one in measured:
         write_head(one)
         print(one.name, *describe(one))

@@ -62,7 +62,7 @@ class FakeReferenceClassifier:
         return features, exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def test_every_task_has_a_data_set_here():
+def test_every_task_is_tested():
     assert set(DATASETS) == set(TASK_SPECS)
 
 
@@ -88,7 +88,7 @@ GRID = [
     ("recipe", "task_name", "strategy", "precision"),
     [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in GRID],
 )
-def test_a_few_steps(settings, tmp_path, recipe, task_name, strategy, precision):
+def test_recipe_trains_saves_and_loads(settings, tmp_path, recipe, task_name, strategy, precision):
     run_settings = settings(
         f"model={recipe}", f"dataset={DATASETS[task_name]}", f"strategy={strategy}", f"training.precision={precision}",
         "dataset.limit=16", "training.batch_size=8", "training.epochs=1", *SMALL.get(recipe, []), *FEW.get(task_name, []),
