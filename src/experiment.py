@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
-from src.config.schema import GenerationSection, Settings
+from src.config.schema import Settings
+from src.config.tasks import GenerationSettings
 from src.errors import PrunedError, UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSection) else None
+    reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model
@@ -141,7 +142,7 @@ def build_model(
     Returns:
         The settings, which take over the tokens of a pretrained language model; the task; the model.
     """
-    from src.tasks import registry
+    from src.tasks import factory
     from src.tracking import finished_runs
     from src.training import loop, strategies
 
@@ -150,7 +151,7 @@ def build_model(
     if settings.model.pretrained:
         settings, pretrained = finished_runs.load_pretrained(settings)
     loop.prepare(settings)
-    task = registry.create(
+    task = factory.create(
         settings.task, data, settings.dataset.limit, reference_classifier=reference_classifier, pretrained=pretrained
     )
     model = loop.build(settings, task, strategy)

@@ -12,10 +12,10 @@ from tests.commands import ROOT
 COMMANDS = {"run", "evaluate", "generate", "reproduce", "compare", "sync"}
 # From the bottom up.
 LAYERS = [
-    {"errors", "redaction", "metrics", "signals", "tables"},
+    {"errors", "redaction", "signals", "tables"},
     {"terminal"},
     {"config"},
-    {"datasets"},
+    {"datasets", "metrics"},  # which metrics lead, and which of their values are better, the registry of tasks says
     {"tasks"},
     {"training", "export"},
     {"tracking"},  # logs checkpoints, and the model that is served

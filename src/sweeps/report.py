@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from src import tables
-from src.metrics import LEADING_METRICS, format_value, lower_is_better
+from src.config.tasks import TASKS
+from src.metrics import format_value, lower_is_better
 from src.sweeps.job_store import JobResult
 
 LOG_SCALE_RATIO = 10  # of the largest to the smallest value, from which on an axis is logarithmic
@@ -35,7 +36,7 @@ def table(jobs: Sequence[JobResult], objectives: Sequence[str]) -> str:
     """
     names, objective = parameters(jobs), objectives[0]
     best = pareto_front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
-    leading = {f"test/{name}" for _, name in LEADING_METRICS.values()}
+    leading = {f"test/{task.leading_metric}" for task in TASKS.values()}
     metrics = dict.fromkeys(
         name for job in jobs for name in job.metrics if name in leading or not name.startswith("test/")
     )  # without repetitions

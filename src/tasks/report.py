@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from src import tables
-from src.metrics import FEATURE_DISTANCES, FEATURES, LOWER_IS_BETTER, UNRANKED
+from src.metrics import FEATURE_DISTANCES, FEATURES, is_ranked, lower_is_better
 from src.tasks.base import Metrics
 
 
@@ -14,8 +14,8 @@ def results_table(
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
-    ranked = [name for name in names if name not in UNRANKED]
-    best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in ranked}
+    ranked = [name for name in names if is_ranked(name)]
+    best = {name: (min if lower_is_better(name) else max)(row[name] for row in rows.values()) for name in ranked}
     titles = [FEATURE_DISTANCES.get(name, name.replace("_", " ")) for name in names]
     headings = [f"{title} ({units[name]}) " if name in units else f"{title} " for name, title in zip(names, titles)]
     body = [

@@ -26,6 +26,7 @@ from recipes.specs import (
     LearningRates,
     NextTokenLogits,
     PatchLayer,
+    RewardLayer,
     Series,
     SourceTarget,
     StepwiseDecoder,
@@ -159,7 +160,8 @@ def test_recipes_import_only_keras(path):
 # --- what a recipe declares besides `build` -------------------------------------------------------------------------
 
 CONTRACTS = (
-    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, StepwiseDecoder, Translator,
+    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, RewardLayer,
+    StepwiseDecoder, Translator,
 )  # fmt: skip
 TRANSLATOR = {AttentionLayer, StepwiseDecoder, Translator}
 DECLARED = {
@@ -246,10 +248,11 @@ def test_declared_contracts_hold(recipe, inputs, outputs):
         assert layer.output.shape[1] == -(-inputs.height // layer.patch) * -(-inputs.width // layer.patch)
 
 
-def test_hard_attention_declares_glimpses_and_ablations():
+def test_hard_attention_declares_reward_glimpses_and_ablations():
     keras.utils.set_random_seed(0)
     model = build_of("attention")(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=4)
-    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer}
+    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer, RewardLayer}
+    assert set(model.input) == {"image", "label"}
     (layer,) = parts(model, GlimpseLayer)
     assert layer.size == 4
     examples = {"image": example(Image(8, 8, 1)), "label": np.full(3, -1)}

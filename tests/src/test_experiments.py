@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from src import config, datasets
-from src.tasks import registry
+from src.tasks import factory
 from src.training import loop
 from tests.commands import ROOT
 from tests.golden import EXPERIMENTS, settings_of
@@ -69,7 +69,7 @@ def test_an_experiment_trains_on_its_own_data(settings, catalogue_data, experime
     run_settings = settings(f"experiment={experiment}", *few)
     data = datasets.load(run_settings.dataset.model_copy(update={"data_dir": catalogue_data}))
     loop.prepare(run_settings)
-    task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+    task = factory.create(run_settings.task, data, run_settings.dataset.limit)
     model = loop.build(run_settings, task, tf.distribute.get_strategy())
     history = []
     loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)

@@ -32,7 +32,7 @@ def test_run_trains_logs_and_prints_results(command, here):
 
 
 def test_output_of_a_run_has_no_library_messages(command):
-    done = command("model=lightweight", *SMALL)
+    done = command("model=lightweight", "model.blocks=3", *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     where, *lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Preparing ")]
@@ -47,7 +47,7 @@ def test_output_of_a_run_has_no_library_messages(command):
 
 
 def test_a_sweep_runs_every_job(command, here):
-    done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL)
+    done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL, "tracking.log_model=false")
     assert done.returncode == 0, done.stderr
     strategies = re.findall(r", strategy (.*), float32$", done.stdout, re.MULTILINE)
     assert strategies == ["single", "mirrored (2 replicas)"] * 2

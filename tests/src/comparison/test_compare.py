@@ -54,6 +54,14 @@ def test_leaderboard_without_the_metric_is_reported():
         groups.leaderboards([finished("cnn", metrics={"test/nll": 0.2})])
 
 
+def test_unregistered_task_is_compared_by_a_typed_metric():
+    runs = [finished("cnn"), finished("rnn", task="brightness_of_images", metrics={"test/error": 0.1})]
+    assert [board.task for board in groups.leaderboards(runs)] == ["image classification"]
+    assert [board.task for board in groups.leaderboards(runs, "test/error")] == ["brightness of images"]
+    with pytest.raises(UserError, match="The task 'brightness_of_images' of rnn is not registered; type metric=<name>"):
+        groups.metric_of(groups.group_runs(runs[1:])[0])
+
+
 def test_leaderboards_separate_tasks_and_test_sets():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
     runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]

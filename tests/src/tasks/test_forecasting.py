@@ -8,7 +8,7 @@ from statsmodels.tsa.holtwinters import ExponentialSmoothing
 from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.forecasting import StandardizedSquaredError, holt_winters
 
 
@@ -20,9 +20,7 @@ def data(train, validation, test):
 @pytest.fixture
 def create(settings):
     def with_settings(made, *overrides):
-        return registry.create(
-            settings("model=lstm", "task.window=6", "task.horizon=3", "task.season=4", *overrides).task, made
-        )
+        return factory.create(settings("model=lstm", "task.window=6", "task.horizon=3", "task.season=4", *overrides).task, made)
 
     return with_settings
 
@@ -121,7 +119,7 @@ def test_predictions_are_in_the_unit_of_the_series(create, center):
 def test_half_precision_keeps_the_accuracy_of_the_series(create, settings, load):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        task = registry.create(settings("model=lstm").task, load("co2"))
+        task = factory.create(settings("model=lstm").task, load("co2"))
         model = task.build_model(lstm.build, {"units": 4})
         for weight in model.get_layer("lstm").get_layer("steps_ahead").weights:
             weight.assign(keras.ops.zeros_like(weight))  # then the forecast is the last value, 26 times
@@ -154,6 +152,6 @@ def test_figures_are_drawn(create, tmp_path):
 
 
 def test_limit_takes_the_first_windows(settings, load):
-    task = registry.create(settings("model=lstm").task, load("co2"), limit=7)
+    task = factory.create(settings("model=lstm").task, load("co2"), limit=7)
     assert [len(task.train), len(task.validation), len(task.test)] == [7, 7, 7]
     assert len(task.baselines()) == 2

@@ -14,14 +14,14 @@ from recipes.specs import Classes, Image
 from src.datasets import Split, pipeline
 from src.errors import UserError
 from src.export import serving
-from src.tasks import image_classification, registry
+from src.tasks import factory, image_classification
 from src.tasks.classification import attention_weights, calibration_error
 from src.training import loop
 
 
 @pytest.fixture
 def task(settings, load):
-    return registry.create(settings("dataset=digits").task, load("digits"))
+    return factory.create(settings("dataset=digits").task, load("digits"))
 
 
 def test_metrics_are_those_of_scikit_learn(task):
@@ -151,4 +151,4 @@ def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(task, tmp_pat
 
 def test_series_are_rejected_as_images(settings, load):
     with pytest.raises(UserError, match="image_classification needs images"):
-        registry.create(settings("dataset=digits").task, load("co2"))
+        factory.create(settings("dataset=digits").task, load("co2"))

@@ -9,9 +9,9 @@ import pytest
 
 from recipes.specs import ImageGenerator, StepwiseDecoder
 from src import datasets
-from src.config import schema
+from src.config.tasks import GenerationSettings, PixelGenerationSettings
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.image_generation import ANY_CLASS, ImageSampler, LossTerm, SumOfLossTerms, image_grid, to_uint8
 from src.tasks.pixel_generation import FIRST_LEVEL, PixelSampler, PixelTokenizer
 
@@ -44,8 +44,8 @@ def data():
 
 @pytest.fixture
 def task(data):
-    return registry.create(
-        schema.ImageGeneration(name="image_generation", reference_classifier="cnn", samples=80),
+    return factory.create(
+        GenerationSettings(name="image_generation", reference_classifier="cnn", samples=80),
         data,
         reference_classifier=FakeReferenceClassifier(),
     )
@@ -159,8 +159,8 @@ def test_pixel_tokens_are_decoded_to_the_same_images():
 
 
 def test_first_pixel_token_is_the_class(data):
-    run_settings = schema.PixelGeneration(name="pixel_generation", reference_classifier="cnn", samples=80, levels=16)
-    task = registry.create(run_settings, data, reference_classifier=FakeReferenceClassifier())
+    run_settings = PixelGenerationSettings(name="pixel_generation", reference_classifier="cnn", samples=80, levels=16)
+    task = factory.create(run_settings, data, reference_classifier=FakeReferenceClassifier())
     assert task.train.inputs.shape == task.train.targets.shape == (300, 16)
     np.testing.assert_array_equal(task.train.inputs[:, 1:], task.train.targets[:, :-1])
     np.testing.assert_array_equal(task.train.inputs[:, 0] - task.train.source, FIRST_LEVEL + 16)
@@ -192,4 +192,4 @@ def test_only_images_are_accepted(data):
         name="texts", source="", description="", train=texts, validation=texts, test=texts, classes=("a", "b")
     )
     with pytest.raises(UserError, match="dataset=texts: image_generation needs images"):
-        registry.create(schema.ImageGeneration(name="image_generation", reference_classifier="cnn", samples=80), other)
+        factory.create(GenerationSettings(name="image_generation", reference_classifier="cnn", samples=80), other)

@@ -11,7 +11,7 @@ from recipes.specs import PADDING, NextTokenLogits, Tokens
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.language_modeling import TextGenerator, windows
 
 TEXTS = {"train": ["abab", "abc", "aab"] * 5, "validation": ["abc", "ab"], "test": ["cab", "aab", "bé"]}
@@ -29,7 +29,7 @@ def create(settings):
             "made", "made:1.0.0", "", *(make_split(TEXTS[name]) for name in ("train", "validation", "test")), classes=()
         )
         common = ("model=gpt", "dataset=docstrings", "task.context=4", "task.tokens=character", "task.bpe_vocabulary=270")
-        return registry.create(settings(*common, *overrides).task, made)
+        return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
 

@@ -12,7 +12,7 @@ from recipes import attention, cnn, lstm, rnn, transformer
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.classification import attention_weights
 
 GOOD, BAD = (
@@ -34,7 +34,7 @@ def data(train=None, **splits):
 @pytest.fixture
 def create(settings):
     def with_settings(made, *overrides):
-        return registry.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
+        return factory.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
 
     return with_settings
 
@@ -106,7 +106,7 @@ def test_empty_text_is_reported(create):
 
 def test_images_are_rejected_as_texts(settings, load):
     with pytest.raises(UserError, match=r"The train split of dataset=digits holds no texts"):
-        registry.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
+        factory.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
 
 
 @pytest.mark.parametrize(("recipe", "has_attention"), [(transformer, True), (attention, True), (cnn, False)])

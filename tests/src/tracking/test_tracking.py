@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from src import datasets, experiment
 from src.config import schema
 from src.errors import OutOfMemoryError, UserError
-from src.tasks import registry, report
+from src.tasks import factory, report
 from src.tracking import finished_runs, lifecycle, outbox, provenance, status, training_logger
 from src.tracking.client import create_client
 from src.training import loop, strategies
@@ -80,7 +80,7 @@ def test_a_run_logs_everything(cnn_run, settings):
 
 def test_the_logged_model_maps_pixels_to_named_outputs(cnn_run):
     _, run, run_settings, _ = cnn_run
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     outputs = model.predict(task.test.inputs)
     accuracy = np.mean(outputs["class"] == task.test.targets)
@@ -110,7 +110,7 @@ def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
     run_settings = settings("model=lstm", "training.epochs=1", "dataset.limit=128", "model.units=4")
     experiment.run(run_settings, quiet=True)
     run = only_run(store, "co2")
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(task.test.inputs)["forecast"]
     assert outputs.shape == task.test.targets.shape
     error = np.abs(outputs - task.test.targets).mean()
@@ -146,7 +146,7 @@ def test_the_logged_model_takes_plain_strings(store, settings):
     experiment.run(run_settings, quiet=True)
     run = only_run(store, "docstrings")
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     outputs = model.predict([text.decode() for text in task.test.source])
     assert np.mean(outputs["class"] == task.test.targets) == run.data.metrics["test/accuracy"]
     assert model.metadata.metadata["classes"][0] == "keras"
@@ -204,7 +204,7 @@ def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language
 
     run_settings, writer = finished_runs.load_pretrained(settings(*finetuned))
     loop.prepare(run_settings)
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
     model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
     loop.transfer_weights(writer.model, model)
     for transferred, source in zip(model.get_layer("backbone").get_weights(), writer.model.backbone.get_weights()):

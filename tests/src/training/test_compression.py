@@ -12,7 +12,7 @@ from recipes import cnn
 from src.config.schema import Single
 from src.errors import UserError
 from src.export import litert
-from src.tasks import registry
+from src.tasks import factory
 from src.training import distillation, loop, pruning, strategies
 
 SMALL = ("dataset=digits", "dataset.limit=512", "training.epochs=4")
@@ -28,7 +28,7 @@ def run(settings, load):
         run_settings = settings(*SMALL, *recipe, *overrides)
         data = load("digits")
         loop.prepare(run_settings)
-        task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+        task = factory.create(run_settings.task, data, run_settings.dataset.limit)
         strategy = strategies.create(run_settings.strategy)
         distiller = model = loop.build(run_settings, task, strategy)
         if load_teacher:

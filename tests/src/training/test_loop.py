@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from recipes.specs import LearningRates
 from src.errors import OutOfMemoryError, UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.image_classification import ImageClassification
 from src.training import callbacks, loop, optimizers, strategies
 from src.training.optimizers import WarmupThenDecay
@@ -59,7 +59,7 @@ def trained(settings, load):
         run_settings = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
         data = load("digits")  # first, as in a run: preparing data draws random numbers
         loop.prepare(run_settings)
-        task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+        task = factory.create(run_settings.task, data, run_settings.dataset.limit)
         model = loop.build(run_settings, task, tf.distribute.get_strategy())
         history = []
         objective = loop.fit(

@@ -8,7 +8,7 @@ import tensorflow as tf
 from src import datasets
 from src.config import schema as sections
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.training import loop, strategies
 
 SINGLE = sections.Single(name="single", device="auto")
@@ -54,7 +54,7 @@ def train(run_settings):
     strategy = strategies.create(run_settings.strategy)
     data = datasets.load(run_settings.dataset)
     loop.prepare(run_settings)
-    task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+    task = factory.create(run_settings.task, data, run_settings.dataset.limit)
     model = loop.build(run_settings, task, strategy)
     history = []
     loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
