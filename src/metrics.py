@@ -8,6 +8,10 @@ LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseco
 PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
 SMALLEST_DECIMAL = 1e-4  # what is smaller is written with an exponent
 
+# Distances that the literature computes with features of Inception v3, as FID and KID; here with those of another classifier.
+FEATURE_DISTANCES = {"fid": "Fréchet distance", "kid": "kernel distance"}
+FEATURES = "features of this project's classifier"
+
 Logs = dict[str, float]  # {metric: value}, as Keras passes them to callbacks
 
 
@@ -20,6 +24,12 @@ def lower_is_better(name: str) -> bool:
 def is_ranked(name: str) -> bool:
     """Whether one value of a metric is better than another."""
     return tasks.direction(_base_name(name)) != "neither"
+
+
+def describe(name: str) -> str:
+    """A metric as comparisons name it: "test/nll"; of a distance of features also what it is and whose features are used."""
+    distance = FEATURE_DISTANCES.get(_base_name(name))
+    return f"{name}, {distance} ({FEATURES})" if distance else name
 
 
 def is_percentage(name: str) -> bool:

@@ -68,7 +68,7 @@ def _server() -> socket.socket:
 
 
 def _import() -> None:
-    """Imports what commands do, and looks at no device."""
+    """Import what commands import, without initializing a device."""
     from src import terminal
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as terminal.load_tensorflow sets it
@@ -120,7 +120,7 @@ def _serve(connection: socket.socket) -> dict:
 
 
 def _become(module: str, arguments: list[str], folder: str, environment: dict[str, str], new_session: bool) -> None:
-    """Goes on as `python -m module arguments`."""
+    """Continue as `python -m module arguments`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if new_session:
         os.setsid()

@@ -82,7 +82,7 @@ def test_metrics_are_those_of_sacrebleu(create):
 @pytest.mark.parametrize(
     ("unit", "beams"), [("word", 3), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("word", 1), ("bpe", 3)))]
 )
-def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, hyperparameters, beams, unit):
+def test_translation_model_overfits_decodes_and_serves(create, tmp_path, recipe, hyperparameters, beams, unit):
     keras.utils.set_random_seed(0)
     task = create(
         f"task.unit={unit}", "task.vocabulary=290", "task.source_length=8", "task.target_length=9", f"task.beams={beams}"
@@ -101,7 +101,7 @@ def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, hyperparame
 
 
 @pytest.mark.parametrize("unit", ["word", "bpe"])
-def test_a_truncated_target_has_no_end(create, unit):
+def test_truncated_target_has_no_end_token(create, unit):
     task = create(f"task.unit={unit}", "task.vocabulary=400", "task.target_length=3", pairs=[("a", "b b b"), ("a", "b b b b")])
     inputs, expected = task.train.inputs["target"], task.train.targets
     assert (inputs[:, 0] == START).all()

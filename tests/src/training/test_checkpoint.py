@@ -94,7 +94,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trained, tmp_path, recipe, s
     ],
     ids=lambda more: more[0],
 )
-def test_all_state_is_restored(trained, tmp_path, more):
+def test_all_training_state_is_restored(trained, tmp_path, more):
     whole = trained("cnn", "image_classification", "single", *more)
     files = sorted((tmp_path / "kept").glob("*.npz"))
     assert len(files) >= 2
@@ -138,7 +138,7 @@ def test_reading_a_file_runs_no_code(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_the_checkpoint_of_another_model_is_refused():
+def test_checkpoint_of_another_model_is_rejected():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(UserError, match="resume=never"):

@@ -62,7 +62,7 @@ class FakeReferenceClassifier:
         return features, exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def test_every_task_has_a_data_set_here():
+def test_every_task_is_tested():
     assert set(DATASETS) == set(TASKS)
 
 
@@ -107,7 +107,7 @@ def prepared(settings):
     ("recipe", "task_name", "strategy", "precision"),
     [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in GRID],
 )
-def test_a_few_steps(prepared, tmp_path, recipe, task_name, strategy, precision):
+def test_recipe_trains_saves_and_loads(prepared, tmp_path, recipe, task_name, strategy, precision):
     run_settings, task, model = prepared(recipe, task_name, strategy, precision)
     weights_before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
     logged = []
@@ -137,7 +137,7 @@ def test_a_few_steps(prepared, tmp_path, recipe, task_name, strategy, precision)
         for precision in ("mixed_bfloat16", "mixed_float16")
     ],
 )
-def test_a_model_in_16_bits_is_served(prepared, tmp_path, recipe, task_name, precision):
+def test_recipe_in_16_bits_is_served(prepared, tmp_path, recipe, task_name, precision):
     _, task, model = prepared(recipe, task_name, "single", precision)
     draw = np.random.default_rng(0)
     for weight in model.trainable_weights:  # no output is constant because a weight is zero at the start
