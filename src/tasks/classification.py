@@ -142,8 +142,14 @@ def mistakes_title(mistakes: int, shown: int, examples: int, noun: str) -> str:
         examples: number of test examples.
         noun: what an example is called, in the plural.
     """
-    subject = {0: "No mistake", mistakes: f"All {mistakes} mistakes"}.get(shown, f"The {shown} worst of {mistakes} mistakes")
-    return f"{'The only mistake' if mistakes == 1 else subject} on {examples:,} test {noun}"
+    match mistakes:
+        case 0:
+            subject = "No mistake"
+        case 1:
+            subject = "The only mistake"
+        case _:
+            subject = f"All {mistakes} mistakes" if shown == mistakes else f"The {shown} worst of {mistakes} mistakes"
+    return f"{subject} on {examples:,} test {noun}"
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
