@@ -147,8 +147,9 @@ def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer
     def copy(each: keras.Layer) -> keras.Layer:
         return replacement if each is layer else each.__class__.from_config(each.get_config())
 
-    other = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    for mine, theirs in zip(other.variables, model.variables):
+    uncompiled = keras.Model(model.input, model.output, name=model.name)  # Keras would also copy the optimizer, and cannot
+    other = keras.models.clone_model(uncompiled, clone_function=copy, recursive=True)
+    for mine, theirs in zip(other.variables, uncompiled.variables):
         mine.assign(keras.ops.convert_to_numpy(theirs))
     return other
 
