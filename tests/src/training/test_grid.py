@@ -137,7 +137,7 @@ def test_recipe_trains_saves_and_loads(prepared, tmp_path, recipe, task_name, st
         for precision in ("mixed_bfloat16", "mixed_float16")
     ],
 )
-def test_a_model_in_16_bits_is_served(prepared, tmp_path, recipe, task_name, precision):
+def test_recipe_in_16_bits_is_served(prepared, tmp_path, recipe, task_name, precision):
     _, task, model = prepared(recipe, task_name, "single", precision)
     draw = np.random.default_rng(0)
     for weight in model.trainable_weights:  # no output is constant because a weight is zero at the start
