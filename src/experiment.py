@@ -65,8 +65,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    needs_classifier = isinstance(settings.task, GenerationSettings)
-    reference_classifier = _load_reference_classifier(settings, data) if needs_classifier else None
+    reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model

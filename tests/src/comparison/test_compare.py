@@ -54,7 +54,7 @@ def test_leaderboard_without_the_metric_is_reported():
         groups.leaderboards([finished("cnn", metrics={"test/nll": 0.2})])
 
 
-def test_unregistered_task_is_compared_by_a_metric_that_is_given():
+def test_unregistered_task_is_compared_by_a_typed_metric():
     runs = [finished("cnn"), finished("rnn", task="brightness_of_images", metrics={"test/error": 0.1})]
     assert [board.task for board in groups.leaderboards(runs)] == ["image classification"]
     assert [board.task for board in groups.leaderboards(runs, "test/error")] == ["brightness of images"]

@@ -157,7 +157,7 @@ def entry(**changes):
 def test_duplicate_tasks_and_contradictory_metrics_are_rejected(registered):
     with pytest.raises(ValueError, match="There is a task 'forecasting' already"):
         register(entry(name="forecasting", metrics={"mae": "lower"}))
-    with pytest.raises(ValueError, match="Of 'mae' lower values are better in other tasks"):
+    with pytest.raises(ValueError, match="'mae' is a metric of another task, with direction lower"):
         register(entry(metrics={"mae": "higher"}))
     register(entry(metrics={"mae": "lower"}))
     assert TASKS["new"].leading_metric == "mae"

@@ -409,3 +409,12 @@ def test_results_table_marks_the_best_of_each_column():
         "lstm                1.0000*  0.2000",
         "seasonal naive      2.0000   0.5000*",
     ]
+
+
+def test_results_table_says_whose_features_distances_have():
+    assert report.results_table("gan", {"fid": 1.0}, {}, {"noise": {"fid": 3.0}}, {}).splitlines() == [
+        "on the test set  Fréchet distance",
+        "gan                        1.0000*",
+        "noise                      3.0000",
+        "(distances between features of this project's classifier)",
+    ]
