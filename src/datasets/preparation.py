@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import filelock
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.utils import gcs_utils
@@ -45,7 +46,7 @@ def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
     # Otherwise TFDS looks for every data set in Google's storage, and waits for it if there is no network.
     gcs_utils._is_gcs_disabled = True
     try:
-        return tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
+        builder = tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
     except tfds.core.DatasetNotFoundError:
         matches = difflib.get_close_matches(settings.builder, tfds.list_builders(), n=2)
         hint = f"did you mean {' or '.join(matches)}? " if matches else ""
@@ -55,6 +56,21 @@ def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
         ) from None
     except ValueError as error:  # an unknown config
         raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
+    _keep_double_precision(builder)
+    return builder
+
+
+def _keep_double_precision(builder: tfds.core.DatasetBuilder) -> None:
+    """Let a builder store float64 as bytes, since TFDS stores it as float32 by default; what is prepared is read as it was."""
+    features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict):
+        return
+    prepared = builder.data_path.exists()
+    stored = tfds.features.FeatureConnector.from_config(builder.data_path) if prepared else features
+    for name, feature in features.items():
+        if type(feature) in (tfds.features.Tensor, tfds.features.Scalar) and feature.np_dtype == np.float64:
+            in_bytes = tfds.features.Tensor(shape=feature.shape, dtype=np.float64, encoding=tfds.features.Encoding.BYTES)
+            features._feature_dict[name] = stored[name] if prepared else in_bytes
 
 
 def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:

@@ -9,7 +9,7 @@ from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import registry
-from src.tasks.forecasting import MeanAbsoluteError, StandardizedSquaredError, fill_gaps, holt_winters
+from src.tasks.forecasting import StandardizedSquaredError, fill_gaps, holt_winters
 
 
 def data(train, validation, test):
