@@ -54,8 +54,8 @@ def check_finite(data: Data) -> None:
         rows = np.flatnonzero(np.isinf(split.array).reshape(len(split), -1).any(axis=1))
         if len(rows):
             raise UserError(
-                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds an infinite value "
-                f"({len(rows)} rows do); correct it, or write it as NaN in a series, where it counts as missing."
+                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds an infinite value, "
+                f"the first of {len(rows)}; correct it, or write it as NaN in a series, where it counts as missing."
             )
 
 
@@ -70,8 +70,8 @@ def check_images(data: Data, task: str) -> None:
     for name, split in data.splits.items():
         if split.array.dtype.kind == "f" and (rows := np.flatnonzero(np.isnan(split.array).any(axis=(1, 2, 3)))).size:
             raise UserError(
-                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds pixels that are NaN "
-                f"({len(rows)} rows do); correct them, or leave the images out of the data."
+                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds pixels that are NaN, "
+                f"the first of {len(rows)}; correct them, or leave the images out of the data."
             )
 
 
@@ -88,8 +88,11 @@ def check_series(data: Data) -> None:
                 f"dataset={data.name}: a series is forecast from its own past; type the same feature as dataset.inputs and "
                 "dataset.targets."
             )
-        if np.isnan(split.array).all():
-            raise UserError(f"The {name} split of dataset={data.name} holds no number at all; choose other dataset.splits.")
+        if np.isnan(split.array).all(axis=0).any():
+            raise UserError(
+                f"A feature of the {name} split of dataset={data.name} holds no number at all; choose other "
+                f"dataset.inputs or another dataset.splits.{name}."
+            )
     if not data.ordered:
         raise UserError(
             f"The builder of dataset={data.name} does not keep the order of its examples, so they are no series; pass "

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import KerasTensor, layers, ops
+from keras import layers, ops
 from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
@@ -17,6 +17,8 @@ from src.config import schema
 from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.gaps import carry_forward, fill_gaps, interpolate
+from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
 
 log = logging.getLogger(__name__)
 
@@ -215,48 +217,6 @@ class Forecasting(Task):
         return figure
 
 
-class StandardizedSquaredError(keras.losses.Loss):
-    """Mean squared error in units of `scale`: the learning rate need not be adapted to the unit of the series.
-
-    Missing targets, which are NaN, have no error. Every other one has the same weight, whatever window it is in: the loss of a
-    window is divided by the mean number of its targets that are observed, not by its own.
-
-    Args:
-        scale: one divisor for each feature.
-        observed: fraction of the targets of the training set that are not missing.
-    """
-
-    def __init__(self, scale: list[float], observed: float = 1.0, name: str = "standardized_squared_error", **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.scale, self.observed = scale, observed
-
-    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Loss (batch,) of predictions (batch, horizon, features)."""
-        errors = observed_errors(y_true, y_pred) / ops.convert_to_tensor(self.scale, y_pred.dtype)
-        return ops.mean(ops.square(errors), axis=(1, 2)) / self.observed
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale, "observed": self.observed, "dtype": self.dtype}
-
-
-class MeanAbsoluteError(keras.metrics.Mean):
-    """Mean absolute error of the targets that are not missing."""
-
-    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
-        """Take targets and predictions (batch, horizon, features) and weights of the windows (batch,)."""
-        weights = ops.cast(ops.logical_not(ops.isnan(y_true)), "float32")
-        if sample_weight is not None:
-            weights = weights * ops.cast(sample_weight, "float32")[:, None, None]
-        return super().update_state(ops.abs(observed_errors(y_true, y_pred)), sample_weight=weights)
-
-
-def observed_errors(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """Targets minus predictions; 0, with gradient 0, where a target is missing."""
-    y_true = ops.cast(y_true, y_pred.dtype)
-    missing = ops.isnan(y_true)
-    return ops.where(missing, 0.0, ops.where(missing, 0.0, y_true) - y_pred)
-
-
 def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: np.ndarray, horizon: int) -> np.ndarray:
     """Forecasts of additive Holt–Winters exponential smoothing: (origins, horizon).
 
@@ -280,45 +240,3 @@ def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: 
     ahead = np.arange(1, horizon + 1)
     seasonal = np.asarray(state.season)[origins[:, None] - season + 1 + (ahead - 1) % season]
     return np.asarray(state.level)[origins, None] + ahead * np.asarray(state.trend)[origins, None] + seasonal
-
-
-def fill_gaps(series: np.ndarray, window: int, mean: np.ndarray) -> np.ndarray:
-    """Windows of a series, whose missing values are filled in from what is known at the end of the window.
-
-    Gaps between two values are interpolated linearly; after the last value it is repeated, since interpolation there would
-    reveal a value that is to be forecast. Where nothing is known yet, there is the mean.
-
-    Args:
-        series: (time, features), with NaN where a value is missing.
-        window: steps in a window.
-        mean: (features,).
-
-    Returns:
-        (windows, window, features).
-    """
-
-    def windows(values: np.ndarray) -> np.ndarray:
-        return sliding_window_view(values, window, axis=0).swapaxes(1, 2)
-
-    if not np.isnan(series).any():
-        return windows(series).copy()
-    steps = np.broadcast_to(np.arange(len(series))[:, None], series.shape)
-    last_known = np.maximum.accumulate(np.where(np.isnan(series), -1, steps), axis=0)[window - 1 :, None]
-    return np.where(windows(steps) <= last_known, windows(interpolate(series)), windows(carry_forward(series, mean)))
-
-
-def interpolate(series: np.ndarray) -> np.ndarray:
-    """A series (time, features) with its gaps interpolated linearly, and those at its ends filled with the nearest value."""
-    time, filled = np.arange(len(series)), series.copy()
-    for column in filled.T:
-        known = ~np.isnan(column)
-        if known.any():
-            column[:] = np.interp(time, time[known], column[known])
-    return filled
-
-
-def carry_forward(series: np.ndarray, initial: np.ndarray) -> np.ndarray:
-    """A series (time, features) with each gap filled by the value before it, and at its start by `initial` (features,)."""
-    extended = np.concatenate([initial[None].astype(series.dtype), series])
-    steps = np.where(np.isnan(extended), 0, np.arange(len(extended))[:, None])
-    return np.take_along_axis(extended, np.maximum.accumulate(steps, axis=0), axis=0)[1:]

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from recipes import cnn
+from recipes import cnn, lstm
 from src import datasets
 from src.datasets.loading import shuffled_rows
 from src.errors import UserError
@@ -328,6 +328,18 @@ def test_a_large_offset_costs_no_digit(make):
     )
     served = task.serving_fn(model)[0](tf.constant(task.test.raw[:3]))["forecast"].numpy()
     np.testing.assert_allclose(served - 1e9, predictions[:3] - 1e9, rtol=1e-4)
+
+
+@pytest.mark.parametrize("center", ["mean", "train"])
+def test_every_center_of_a_large_offset_is_exact(make, center):
+    task = task_of(make(SERIES, {"value": DOUBLE}, *SPLIT, f"task.center={center}", train={"value": noisy(0.1) + 1e9}))
+    model = task.build_model(lstm.build, {"units": 2})
+    for weight in model.get_layer("lstm").get_layer("steps_ahead").weights:
+        weight.assign(keras.ops.zeros_like(weight))  # then the forecast is the center
+    of_window = task.test.raw - 1e9 if center == "mean" else task.train.raw - 1e9
+    expected = of_window[:3].mean(axis=1, keepdims=True) if center == "mean" else of_window.mean()
+    forecast = model(tf.constant(task.test.raw[:3])).numpy() - 1e9  # `predict` converts arrays to float32
+    np.testing.assert_allclose(forecast, np.broadcast_to(expected, forecast.shape), atol=1e-5)
 
 
 def _without_offset(data, offset):

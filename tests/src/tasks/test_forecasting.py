@@ -9,7 +9,9 @@ from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import registry
-from src.tasks.forecasting import StandardizedSquaredError, fill_gaps, holt_winters
+from src.tasks.forecasting import holt_winters
+from src.tasks.gaps import fill_gaps
+from src.tasks.losses import StandardizedSquaredError
 
 
 def data(train, validation, test):
