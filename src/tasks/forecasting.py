@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
 from recipes.specs import Forecast, Series
-from src.config import schema
+from src.config.tasks import ForecastingSettings
 from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
@@ -39,7 +39,7 @@ class Forecasting(Task):
         constant: whether each feature keeps one value in the training set: it is scaled by 1, and left out of scaled errors.
     """
 
-    def __init__(self, settings: schema.Forecasting, data: Data):
+    def __init__(self, settings: ForecastingSettings, data: Data):
         validation.check_series(data)
         self.settings = settings
         self.units = {"mae": settings.unit, "rmse": settings.unit}

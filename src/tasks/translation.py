@@ -11,7 +11,7 @@ from keras import ops
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
-from src.config import schema
+from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.tasks import html
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
@@ -32,7 +32,7 @@ class Translation(Task):
 
     units = {}
 
-    def __init__(self, settings: schema.Translation, data: Data):
+    def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):
             for side in ("inputs", "targets"):
                 check_texts(getattr(getattr(data, name), side), f"the {name} split of dataset={data.name} ({side})")

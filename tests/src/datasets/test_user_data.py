@@ -13,7 +13,7 @@ from recipes import cnn, lstm
 from src import datasets
 from src.datasets.loading import shuffled_rows
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.training import loop
 
 FEATURES = tfds.features
@@ -54,7 +54,7 @@ def messages(caplog):
 
 
 def task_of(run_settings):
-    return registry.create(run_settings.task, datasets.load(run_settings.dataset))
+    return factory.create(run_settings.task, datasets.load(run_settings.dataset))
 
 
 def fit(run_settings):
@@ -315,7 +315,7 @@ def test_a_large_offset_costs_no_digit(make):
     one = make(SERIES, {"value": DOUBLE}, *SPLIT, "training.epochs=3", train={"value": offset})
     task, model, logged = fit(one)
     baselines = task.baselines()
-    plain = registry.create(one.task, _without_offset(datasets.load(one.dataset), 1e9))
+    plain = factory.create(one.task, _without_offset(datasets.load(one.dataset), 1e9))
     for name, tolerance in (("seasonal_naive", 1e-6), ("exponential_smoothing", 0.05)):  # an optimizer fits the latter
         assert baselines[name] == pytest.approx(plain.baselines()[name], rel=tolerance, abs=1e-6)
     predictions = task.predict(model, task.test, 64)
@@ -383,7 +383,7 @@ def test_whole_numbers_are_a_series(make, dtype):
     counts = np.rint(50 + 4 * noisy(0.3)).astype(dtype)
     line = make(SERIES, {"value": dtype}, *SPLIT, train={"value": counts})
     task = task_of(line)
-    same = registry.create(
+    same = factory.create(
         line.task,
         datasets.load(line.dataset).convert(lambda name, split: datasets.Split(*[split.array.astype(np.float32)] * 2)),
     )
@@ -415,7 +415,7 @@ def test_images_of_every_type_reach_the_network_as_0_to_1(make, images, feature)
     model = task.build_model(cnn.build, {"filters": [4]})
     scaled = keras.Model(model.input, model.get_layer("scale").output).predict(task.test.raw, verbose=0)
     np.testing.assert_allclose(scaled, GRAY[120:150] / 255, atol=1e-6)
-    bytes_alone = registry.create(line.task, datasets.load(line.dataset).convert(_as_bytes))
+    bytes_alone = factory.create(line.task, datasets.load(line.dataset).convert(_as_bytes))
     assert task.baselines() == {name: pytest.approx(metrics, rel=1e-3) for name, metrics in bytes_alone.baselines().items()}
 
 
