@@ -137,7 +137,7 @@ def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Seq
     run_logger.log_metrics(
         {"best/objective": best.final_objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(results)
     )
-    run_logger.log_figures(style.label(report.figures(finished, objectives), subject))
+    run_logger.log_figures(lambda: style.label(report.figures(finished, objectives), subject))
 
 
 def _results_csv(results: Sequence[JobResult]) -> str:

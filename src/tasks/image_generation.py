@@ -19,10 +19,9 @@ from recipes.specs import GeneratedImages, LabelledImage
 from src import terminal
 from src.config.schema import Settings
 from src.config.tasks import GenerationSettings
-from src.datasets import Data, Split
-from src.errors import UserError
+from src.datasets import Data, Split, conversion, validation
 from src.figures import style
-from src.tasks.base import Generative, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 
@@ -98,7 +97,7 @@ class GenerativeTask(Task, Generative):
 
     Args:
         settings: of the task.
-        data: images uint8 (H, W, C) with class labels, or without.
+        data: images (H, W, C), which are converted to uint8, with class labels or without.
         reference_classifier: in its features generated images are compared with real ones; None: only for models that are
             neither evaluated nor previewed.
     """
@@ -113,9 +112,11 @@ class GenerativeTask(Task, Generative):
         data: Data,
         reference_classifier: ReferenceClassifier | None = None,
     ):
+        validation.check_images(data, settings.name)
+        if data.classes or conversion.are_labels(data.train.targets):
+            data = conversion.to_class_indices(data)
+        data = conversion.to_8_bits(data)
         self.settings, self.classes = settings, data.classes
-        if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
-            raise UserError(f"dataset={data.name}: {settings.name} needs images, but the inputs are not images.")
         self.shape = data.train.raw.shape[1:]
         self.train, self.validation, self.test = map(self.encode_split, (data.train, data.validation, data.test))
         self._reference_classifier = reference_classifier
@@ -220,7 +221,7 @@ class GenerativeTask(Task, Generative):
     def inference_costs(self, model: keras.Model) -> Metrics:
         return {"milliseconds_per_sample": 1e3 * self._seconds_per_sample}
 
-    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+    def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
         samples = self._sample(model, max(self.settings.samples // 4, GRID_SIZE))
         metrics = self.metrics(self.validation, samples)
         diversity = metrics["diversity"]
@@ -230,12 +231,12 @@ class GenerativeTask(Task, Generative):
                 diversity, metrics["classes"], len(self.classes),
             )  # fmt: skip
         self._last_diversity = diversity
-        return metrics, {"samples.png": self._sample_grid(samples)}
+        return metrics, lambda: {"samples.png": self._sample_grid(samples)}
 
     # --- figures
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        figures: dict[str, Figure | str] = {
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+        figures: Figures = {
             "samples.png": self._sample_grid(predictions),
             "nearest_training_images.png": self._nearest_training_images(predictions),
         }
@@ -248,7 +249,7 @@ class GenerativeTask(Task, Generative):
         rows = -(-len(shown) // GRID_SIZE)
         title = f"{len(shown)} uncurated samples"
         figure, (axes,) = style.create(title, size=(style.WIDTH, 0.8 + style.WIDTH * rows / GRID_SIZE))
-        style.show_image(axes, image_grid(shown, GRID_SIZE))
+        style.show_image(axes, image_grid(shown, GRID_SIZE) / 255)
         axes.axis("off")
         return figure
 
@@ -261,7 +262,7 @@ class GenerativeTask(Task, Generative):
         )
         figure, tiles = style.create_tiles(title, len(images), proportion=2)
         for axes, image, index, distance in zip(tiles, images, indices, distances):
-            style.show_image(axes, image_grid(np.stack([image, self.train.raw_targets[index]]), 2))
+            style.show_image(axes, image_grid(np.stack([image, self.train.raw_targets[index]]), 2) / 255)
             axes.set_title(f"{distance:.3f}")
         return figure
 
