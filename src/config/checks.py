@@ -96,7 +96,9 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
     task_name = supported(names)[0]
     fields = {task.model_fields["name"].annotation.__args__[0]: set(task.model_fields) for task in TASKS}
     other_fields = set().union(*fields.values()) - fields[task_name]  # settings of the other tasks of the data set
-    return {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
+    selected = {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
+    # A setting may have a value for each task: {text_classification: words, language_modeling: bpe}.
+    return {key: value.get(task_name) if isinstance(value, dict) else value for key, value in selected.items()}
 
 
 def _check_strategy(settings: Settings) -> None:

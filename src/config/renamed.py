@@ -11,12 +11,23 @@ RENAMED = {
     "hydra.sweeper.warmup": "hydra.sweeper.n_warmup_epochs",
     "model.halvings": "model.downsamplings",
     "model.unlabelled": "model.label_dropout",
+    "task.bpe_vocabulary": "task.vocabulary_size",
     "task.judge": "task.reference_classifier",
     "task.reach_back": "task.include_history",
+    "task.tokens": "task.tokenizer",
+    "task.unit": "task.tokenizer",
+    "task.vocabulary": "task.vocabulary_size",
     "training.glances": "training.previews",
     "training.keep": "training.restore_best_weights",
 }
-VALUES: dict[str, dict[Any, Any]] = {"training.keep": {"best": True, "last": False}}  # of settings whose values changed too
+# {old name: {old value: new value}} of settings whose values changed too. With another value it is another setting: the
+# `task.unit` of a series, like ppm, keeps its name.
+KINDS = {"word": "words", "character": "characters", "byte": "bytes", "bpe": "bpe"}
+VALUES: dict[str, dict[Any, Any]] = {
+    "task.tokens": KINDS,
+    "task.unit": KINDS,
+    "training.keep": {"best": True, "last": False},
+}
 
 
 def describe_rename(old: str, value: str = "") -> str | None:
@@ -51,7 +62,12 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
     for old, new in RENAMED.items():
         section, _, key = old.rpartition(".")
         values = migrated.get(section)
-        if isinstance(values, dict) and key in values and not (section == "model" and key in hyperparameters):
+        if (
+            isinstance(values, dict)
+            and key in values
+            and _is_old(old, values[key])
+            and not (section == "model" and key in hyperparameters)
+        ):
             value = values.pop(key)
             values[new.rpartition(".")[2]] = VALUES.get(old, {}).get(value, value)
     return migrated
@@ -59,4 +75,12 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
 
 def migrate_params(params: dict[str, str]) -> dict[str, str]:
     """The same for the parameters of a run in MLflow, {"training.glances": "5", …}, which are texts."""
-    return {RENAMED.get(name, name): str(VALUES.get(name, {}).get(value, value)) for name, value in params.items()}
+    return {
+        RENAMED.get(name, name) if _is_old(name, value) else name: str(VALUES.get(name, {}).get(value, value))
+        for name, value in params.items()
+    }
+
+
+def _is_old(name: str, value: Any) -> bool:
+    """Whether a setting is one that was renamed."""
+    return name in RENAMED and (name not in VALUES or value in VALUES[name])

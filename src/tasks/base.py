@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from recipes.specs import Ablatable
 from src.datasets import Split, pipeline
-from src.tasks.tokenizers import Encoder
+from src.tasks.tokenizers import Tokenizer
 
 Metrics = dict[str, float]
 ServingFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named outputs
@@ -29,7 +29,8 @@ class Task(ABC):
         inputs, outputs: specification of the recipe's inputs and outputs (`recipes.specs`).
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
-        encoder: turns raw inputs into model inputs where TensorFlow operations cannot; None if they can.
+        input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
+        output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -39,7 +40,8 @@ class Task(ABC):
     validation: Split
     test: Split
     units: dict[str, str]
-    encoder: Encoder | None = None
+    input_tokenizer: Tokenizer | None = None
+    output_tokenizer: Tokenizer | None = None
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:
@@ -100,7 +102,7 @@ class Task(ABC):
 
     @abstractmethod
     def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """The function that is served, from raw inputs to named outputs; and the models, layers and tables that it uses."""
+        """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
 
     @abstractmethod
     def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
