@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +16,9 @@ import numpy as np
 import psutil
 import tensorflow_datasets as tfds
 from keras import tree
-from tensorflow_datasets.core.download import downloader
-from tensorflow_datasets.core.utils import gcs_utils
 
 from src.config import schema
-from src.datasets import builders
+from src.datasets import builders, tfds_patches
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,7 +31,6 @@ def _builders(module: ModuleType) -> list[type[tfds.core.GeneratorBasedBuilder]]
 
 
 OFFLINE = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
-CONNECT_TIMEOUT, READ_TIMEOUT, MAX_RETRIES = 4, 60, 1  # seconds, seconds, times: without a network, an error within 15 s
 
 Arrays = np.ndarray | dict[str, np.ndarray]  # of equal length; several inputs have names
 
@@ -148,8 +144,6 @@ def prepare(settings: schema.Dataset) -> None:
 
 
 def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
-    # Otherwise TFDS looks for every data set in Google's storage, and waits for it if there is no network.
-    gcs_utils._is_gcs_disabled = True
     try:
         return tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -172,7 +166,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
     if builder.data_path.exists():
         return builder if builder.info.splits else _builder(settings)
     offline = builder.name in OFFLINE
-    root = Path(os.fspath(builder.data_dir_root)) if hasattr(builder, "data_dir_root") else Path(builder._data_dir_root)
+    root = Path(os.fspath(builder.data_dir_root))
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / f".{builder.name}.lock"):  # parallel first runs prepare it once
         if builder.data_path.exists():
@@ -181,7 +175,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
         progress = not offline and sys.stderr.isatty()
         (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
         try:
-            with _fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
+            with tfds_patches.fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
                 builder.download_and_prepare()
         except Exception as error:
             if offline:
@@ -191,18 +185,6 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
                 f"data sets that need no network: {', '.join(OFFLINE)}."
             ) from error
     return builder
-
-
-@contextlib.contextmanager
-def _fail_fast_downloads() -> Iterator[None]:
-    """Make downloads of TFDS fail soon: its default is ten retries over 200 s, without a timeout of connections."""
-    defaults = downloader._open_url, downloader.MAX_RETRIES
-    downloader._open_url = functools.partial(defaults[0], timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
-    downloader.MAX_RETRIES = MAX_RETRIES
-    try:
-        yield
-    finally:
-        downloader._open_url, downloader.MAX_RETRIES = defaults
 
 
 def _reason(error: Exception) -> str:
