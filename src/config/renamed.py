@@ -1,5 +1,6 @@
 """Renamed settings: a command line with an old name is answered with the new one, and stored settings are migrated."""
 
+import shlex
 from collections.abc import Collection
 from typing import Any
 
@@ -59,28 +60,34 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
         hyperparameters: what its recipe takes now: a recipe may still have one that was renamed elsewhere.
     """
     migrated = {name: dict(section) if isinstance(section, dict) else section for name, section in settings.items()}
-    for old, new in RENAMED.items():
+    for old in RENAMED:
         section, _, key = old.rpartition(".")
         values = migrated.get(section)
-        if (
-            isinstance(values, dict)
-            and key in values
-            and _is_old(old, values[key])
-            and not (section == "model" and key in hyperparameters)
-        ):
-            value = values.pop(key)
-            values[new.rpartition(".")[2]] = VALUES.get(old, {}).get(value, value)
+        if isinstance(values, dict) and key in values and not (section == "model" and key in hyperparameters):
+            new, value = _rename(old, values.pop(key))
+            values[new.rpartition(".")[2]] = value
     return migrated
+
+
+def migrate_command(command: str) -> list[str]:
+    """The words of a recorded command line, sorted, with settings as this version names them and without `resume`."""
+    words = []
+    for word in shlex.split(command):
+        name, separator, value = word.partition("=")
+        if name != "resume":
+            name, value = _rename(name, value)
+            words.append(f"{name}{separator}{as_typed(value)}")
+    return sorted(words)
 
 
 def migrate_params(params: dict[str, str]) -> dict[str, str]:
     """The same for the parameters of a run in MLflow, {"training.glances": "5", …}, which are texts."""
-    return {
-        RENAMED.get(name, name) if _is_old(name, value) else name: str(VALUES.get(name, {}).get(value, value))
-        for name, value in params.items()
-    }
+    renamed = dict(_rename(name, value) for name, value in params.items())
+    return {name: str(value) for name, value in renamed.items()}
 
 
-def _is_old(name: str, value: Any) -> bool:
-    """Whether a setting is one that was renamed."""
-    return name in RENAMED and (name not in VALUES or value in VALUES[name])
+def _rename(name: str, value: Any) -> tuple[str, Any]:
+    """The name and the value of a setting as this version has them."""
+    if name not in RENAMED or (name in VALUES and value not in VALUES[name]):
+        return name, value
+    return RENAMED[name], VALUES.get(name, {}).get(value, value)

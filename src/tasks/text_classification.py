@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from recipes.specs import PADDING, Tokens
-from src.config import schema
+from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import html
@@ -34,7 +34,7 @@ class TextClassification(Classification):
     example_noun = "texts"
     input_tokenizer: Tokenizer
 
-    def __init__(self, settings: schema.TextClassification, data: Data, tokenizer: Tokenizer | None = None):
+    def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
         super().__init__(data)
         for name in ("train", "validation", "test"):
             check_texts(getattr(data, name).raw, f"the {name} split of dataset={data.name}")

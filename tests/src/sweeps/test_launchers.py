@@ -1,4 +1,4 @@
-"""Jobs in other processes find the run of their sweep, and lose nothing."""
+"""Parallel jobs: logging below their sweep, resuming, and sharing of GPUs and cores."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.commands import environment
-from tests.src.sweeps.sweeps import TINY, Left, start
+from tests.src.sweeps.sweeps import TINY, StoredSweep, start
 
 # --- what each launcher makes of the same jobs -----------------------------------------------------------------------
 
@@ -21,7 +21,7 @@ LAUNCHERS = [  # how many jobs, on how many processes
 
 
 @pytest.mark.parametrize(("launcher", "number", "processes"), LAUNCHERS)
-def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes, here):
+def test_parallel_jobs_on_one_database(launcher, number, processes, here):
     if launcher != "joblib":
         pytest.importorskip(launcher.partition("_")[0])
     seeds = ",".join(map(str, range(number)))
@@ -30,25 +30,25 @@ def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes,
     process = start(here, *launched, *TINY, f"seed={seeds}", fresh=True, HOME=str(here), TFDS_DATA_DIR=data)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    left = Left(here)
-    (sweep,) = left.parents
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
     assert sweep.info.status == "FINISHED"
-    assert sorted(run.data.params["seed"] for run in left.children) == seeds.split(",")
-    assert {run.data.tags["mlflow.parentRunId"] for run in left.children} == {sweep.info.run_id}
-    assert {run.info.status for run in left.children} == {"FINISHED"}
-    names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in left.children]
+    assert sorted(run.data.params["seed"] for run in stored.children) == seeds.split(",")
+    assert {run.data.tags["mlflow.parentRunId"] for run in stored.children} == {sweep.info.run_id}
+    assert {run.info.status for run in stored.children} == {"FINISHED"}
+    names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in stored.children]
     assert all(logged == names[0] for logged in names)
-    assert all(len(left.history(run, "train/loss")) == 2 for run in left.children)
-    artifacts = [{file.path for file in left.client.list_artifacts(run.info.run_id)} for run in left.children]
+    assert all(len(stored.history(run, "train/loss")) == 2 for run in stored.children)
+    artifacts = [{file.path for file in stored.client.list_artifacts(run.info.run_id)} for run in stored.children]
     assert all(paths == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for paths in artifacts)
-    assert left.text(sweep, "results.csv").count("\n") == number + 1
+    assert stored.text(sweep, "results.csv").count("\n") == number + 1
     assert output.count("Preparing co2") == 1
     assert output.index("Preparing co2") < output.index("#0")  # job
     assert not list((here / "mlruns/unfinished").glob("*/"))
 
 
 @pytest.mark.slow
-def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
+def test_interrupted_parallel_jobs_resume(here):
     overrides = (
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY[:2], "training.epochs=40", "tracking.log_model=false",
         "checkpoint.every=5", "checkpoint.unit=steps",
@@ -63,21 +63,21 @@ def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 130
-    left = Left(here)
-    (sweep,) = left.parents
-    assert {run.info.status for run in left.runs} == {"KILLED"}
-    assert len(left.children) == 2
-    assert all("failure" not in run.data.tags for run in left.children)  # which says that a process ended without a word
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
+    assert {run.info.status for run in stored.runs} == {"KILLED"}
+    assert len(stored.children) == 2
+    assert all("failure" not in run.data.tags for run in stored.children)  # which says that a process ended without a word
 
     process = start(here, *overrides, "seed=0,1,2")
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert output.count("interrupted run from epoch") == 2
-    left = Left(here)
-    assert [run.info.run_id for run in left.parents] == [sweep.info.run_id]
-    assert {run.info.status for run in left.runs} == {"FINISHED"}
-    assert len(left.children) == 3
-    assert all(len(left.history(run, "train/loss")) == 40 for run in left.children)
+    stored = StoredSweep(here)
+    assert [run.info.run_id for run in stored.parents] == [sweep.info.run_id]
+    assert {run.info.status for run in stored.runs} == {"FINISHED"}
+    assert len(stored.children) == 3
+    assert all(len(stored.history(run, "train/loss")) == 40 for run in stored.children)
 
 
 # --- the share of a machine that is a job's own ----------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_one_process_keeps_all_gpus(tmp_path, monkeypatch):
     assert gpu.visible_gpus() == []
 
 
-def test_tensorflow_has_no_more_threads_than_a_job_is_given():
+def test_job_threads_limit_tensorflow():
     program = (
         "import os, time; from src import terminal; terminal.load_tensorflow(); import tensorflow as tf;"
         "a = tf.random.normal((2000, 2000)); f = tf.function(lambda a: tf.linalg.matmul(a, a)); f(a);"

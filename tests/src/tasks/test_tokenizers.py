@@ -50,7 +50,7 @@ def test_words(text, expected):
     assert normalize([text], "words", lowercase=True) == [" ".join(expected)] == [" ".join(words(text))]
 
 
-def test_the_most_frequent_words_have_the_smallest_ids_and_the_rest_is_unknown():
+def test_most_frequent_tokens_have_the_smallest_ids_and_rare_ones_are_unknown():
     texts = ["c b a b c c D d d d", "e a, e a e,"]
     counts = Counter(itertools.chain.from_iterable(map(words, texts)))
     tokenizer = Tokenizer.train(texts, "words", size=4 + 4, lowercase=True)
@@ -106,7 +106,7 @@ def test_decoding_restores_texts(kind):
         assert tokenizer.character_counts[encoded].sum(axis=1).tolist() == list(map(len, TEXTS))
 
 
-def test_sizes():
+def test_vocabulary_sizes():
     assert len(Tokenizer.train(["abca"], "characters")) == 4 + 3
     assert len(Tokenizer.train(["abca"], "bytes")) == 4 + 256
     assert len(Tokenizer.train(TEXTS, "bpe", 270)) == 270
@@ -124,19 +124,19 @@ def test_the_most_frequent_pairs_are_joined():
     assert len(Tokenizer.train(["the the the the"], "bpe", 270).encode_prompt("the")) == 1 + 1
 
 
-def test_an_unknown_character_is_unknown_and_no_byte_is():
+def test_unknown_characters_are_unknown_tokens_and_bytes_never_are():
     assert Tokenizer.train(["abc"], "characters").encode_prompt("aéc")[2] == UNKNOWN
     assert UNKNOWN not in Tokenizer.train(["abc"], "bpe", 260).encode_prompt("aéc")
 
 
-def test_a_stream_has_every_text_between_start_and_end():
+def test_token_stream_puts_start_and_end_around_every_text():
     tokenizer = Tokenizer.train(["ab", "b"], "characters").configure(start=True, end=True)
     start, a, b = tokenizer.encode_prompt("ab")
     assert start == START
     np.testing.assert_array_equal(tokenizer.encode_stream(["ab", "b"]), [START, a, b, END, START, b, END])
 
 
-def test_many_texts_are_encoded_as_single_ones_are():
+def test_encoding_a_batch_equals_encoding_each_text():
     texts = [f"w{n % 7} w{n % 3}" for n in range(2_500)]
     tokenizer = Tokenizer.train(texts, "words", 50).configure(length=4)
     rows = [0, 999, 1000, 2499]
@@ -144,7 +144,7 @@ def test_many_texts_are_encoded_as_single_ones_are():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_name_of_a_special_token_is_ordinary_text(kind):
+def test_names_of_special_tokens_are_ordinary_text(kind):
     tokenizer = Tokenizer.train(["a <|start|> <|end|> <|padding|>"], kind, 300)
     assert min(tokenizer.encode_prompt("<|start|> <|end|>")[1:]) >= len(SPECIAL)
 

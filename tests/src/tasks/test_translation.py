@@ -10,7 +10,7 @@ from recipes import attention, transformer
 from recipes.specs import END, PADDING, START
 from src.datasets import Data, Split
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.tokenizers import Tokenizer
 
@@ -27,7 +27,7 @@ def create(settings):
     def with_settings(*overrides, pairs=PAIRS):
         made = Data("made", "made:1.0.0", "", make_split(pairs), make_split(pairs), make_split(pairs), classes=())
         common = ("model=transformer", "dataset=dates", "task.tokenizer=words", "task.source_length=5", "task.target_length=4")
-        return registry.create(settings(*common, *overrides).task, made)
+        return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
 
@@ -77,12 +77,14 @@ def test_metrics_are_those_of_sacrebleu(create):
     assert task.metrics(task.test, perfect)["exact_match"] == 1
 
 
-@pytest.mark.parametrize("recipe", [transformer, attention], ids=["transformer", "attention"])
+@pytest.mark.parametrize(
+    ("recipe", "hyperparameters"), [(transformer, {"blocks": 1}), (attention, {})], ids=["transformer", "attention"]
+)
 @pytest.mark.parametrize(
     ("tokenizer", "beams"),
     [("words", 3), *(pytest.param(*both, marks=pytest.mark.slow) for both in (("words", 1), ("bpe", 3)))],
 )
-def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, beams, tokenizer):
+def test_translation_model_overfits_decodes_and_serves(create, tmp_path, recipe, hyperparameters, beams, tokenizer):
     keras.utils.set_random_seed(0)
     task = create(
         f"task.tokenizer={tokenizer}",
@@ -91,7 +93,7 @@ def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, beams, toke
         "task.target_length=9",
         f"task.beams={beams}",
     )
-    model = task.build_model(recipe.build, {"dropout": 0.0})
+    model = task.build_model(recipe.build, {"dropout": 0.0, **hyperparameters})
     model.compile(keras.optimizers.Adam(0.01), loss=task.loss(), weighted_metrics=task.training_metrics(model))
     model.fit(task.train.inputs, task.train.targets, epochs=60, verbose=0)
     expected = ["eins zwei", "zwei", "drei , eins" if tokenizer == "words" else "drei, eins", "eins"]
@@ -106,7 +108,7 @@ def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, beams, toke
 
 
 @pytest.mark.parametrize("tokenizer", ["words", "bpe"])
-def test_a_truncated_target_has_no_end(create, tokenizer):
+def test_truncated_target_has_no_end_token(create, tokenizer):
     overrides = (f"task.tokenizer={tokenizer}", "task.vocabulary_size=400", "task.target_length=3")
     task = create(*overrides, pairs=[("a", "b b b"), ("a", "b b b b")])
     inputs, expected = task.train.inputs["target"], task.train.targets
