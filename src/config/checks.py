@@ -95,7 +95,9 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
     task_name = supported(names)[0]
     fields = {name: set(task.settings.model_fields) for name, task in TASKS.items()}
     other_fields = set().union(*fields.values()) - fields[task_name]  # settings of the other tasks of the data set
-    return {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
+    selected = {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
+    # A setting may have a value for each task: {text_classification: words, language_modeling: bpe}.
+    return {key: value.get(task_name) if isinstance(value, dict) else value for key, value in selected.items()}
 
 
 def _check_strategy(settings: Settings) -> None:

@@ -114,16 +114,15 @@ CLASSIFICATION_METRICS: Mapping[str, Direction] = {
 class TextSettings(TaskSettings):
     """Tokenization of texts."""
 
-    unit: Literal["word", "character", "byte", "bpe"]
-    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
-    lowercase: bool
+    tokenizer: Literal["words", "characters", "bytes", "bpe"]
+    vocabulary_size: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
 
     @pydantic.model_validator(mode="after")
-    def _check_vocabulary(self) -> Self:
-        if self.unit == "bpe" and self.vocabulary < 260:
+    def _check_vocabulary_size(self) -> Self:
+        if self.tokenizer == "bpe" and self.vocabulary_size < 260:
             raise ValueError(
-                f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
-                "type task.vocabulary=260 or more"
+                f"task.vocabulary_size={self.vocabulary_size} has no room for 4 special tokens and 256 bytes, which "
+                "task.tokenizer=bpe needs; type task.vocabulary_size=260 or more"
             )
         return self
 
@@ -135,6 +134,7 @@ class ImageClassificationSettings(TaskSettings):
 class TextClassificationSettings(TextSettings):
     """Settings of text classification."""
 
+    lowercase: bool
     length: Count  # tokens; longer texts are truncated
 
 
@@ -210,18 +210,18 @@ register(
 # --- sequences ------------------------------------------------------------------------------------------------------
 
 
-class LanguageModelingSettings(TaskSettings):
+class LanguageModelingSettings(TextSettings):
     """Settings of language modeling."""
 
-    tokens: Literal["character", "byte", "bpe"]
-    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 special tokens and 256 bytes
+    tokenizer: Literal["characters", "bytes", "bpe"]
     context: Annotated[int, pydantic.Field(ge=2)]
 
 
 class TranslationSettings(TextSettings):
     """Settings of translation."""
 
-    unit: Literal["word", "character", "bpe"]
+    tokenizer: Literal["words", "characters", "bpe"]
+    lowercase: bool
     source_length: Count  # tokens
     target_length: Count
     label_smoothing: Rate

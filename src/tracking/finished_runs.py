@@ -8,7 +8,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 import pydantic
@@ -195,13 +195,11 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, TextGenerator]":
         overrides = " ".join(f"model.{key}={value}" for key, value in mismatched.items())
         raise UserError(f"{run.argument} has another size; type {overrides}.")
     language_model = LanguageModeling.from_run(source, run.load_text(LanguageModeling.ARTIFACT), run.load_weights)
-    tokenization: dict[str, Any] = {"tokens": source_task.tokens, "context": source_task.context}
-    if settings.task.name == "text_classification":
-        tokenization = {
-            "unit": source_task.tokens,
-            "vocabulary": len(language_model.vocabulary),
-            "length": source_task.context,
-        }
+    tokenization = {
+        "tokenizer": source_task.tokenizer,
+        "vocabulary_size": len(language_model.tokenizer),
+        "length" if settings.task.name == "text_classification" else "context": source_task.context,
+    }
     return settings.model_copy(update={"task": settings.task.model_copy(update=tokenization)}), language_model
 
 

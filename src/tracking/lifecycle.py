@@ -11,8 +11,6 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from src.config.schema import Settings
 from src.datasets import Data
@@ -26,6 +24,7 @@ from src.tracking.client import (
     short_message,
     tracking_uri,
 )
+from src.tracking.mlflow_patches import MLFLOW_USER, last_metrics, resolve_tags
 from src.tracking.outbox import Outbox
 from src.tracking.provenance import CODE_TAG, code_digest, command, is_this_command
 from src.tracking.status import sync, track
@@ -175,7 +174,7 @@ def _find_remote(settings: Settings, fingerprint: str) -> Outbox | None:
                 settings, tags.get(FINGERPRINT_TAG) == fingerprint, tags.get("command", "made with an earlier version")
             )
         for run in runs:
-            last_metric = max((metric.timestamp for metric in run.data._metric_objs), default=run.info.start_time)
+            last_metric = max((metric.timestamp for metric in last_metrics(run)), default=run.info.start_time)
             dead = run.info.status != "RUNNING" or time.time() - last_metric / 1000 > STALE_AFTER
             is_local = run.data.tags[OUTBOX_TAG] in {outbox.folder.name for outbox in Outbox.all()}
             resumable = (dead or settings.resume == run.info.run_id) and not is_local
@@ -197,7 +196,7 @@ def _download_outbox(run: mlflow.entities.Run, settings: Settings) -> Outbox:
     with tempfile.TemporaryDirectory() as scratch:
         checkpoints = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINT_ARTIFACTS, dst_path=scratch)
         return Outbox.create(
-            checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in run.data._metric_objs},
+            checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in last_metrics(run)},
             fingerprint=tags[FINGERPRINT_TAG], uri=tracking_uri(), experiment=settings.tracking.experiment,
             name=run.info.run_name, code=tags[CODE_TAG], command=tags["command"], run_id=run_id, started=True,
         )  # fmt: skip

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from mlflow.tracking.context.registry import resolve_tags
 
 from src.errors import DiskFullError, UserError, translate_disk_full
 from src.redaction import redact
 from src.tracking.client import OUTBOX_TAG
+from src.tracking.mlflow_patches import resolve_tags
 from src.tracking.outbox import Outbox
 
 log = logging.getLogger(__name__)

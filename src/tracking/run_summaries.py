@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow.entities import Run
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from src.config import renamed
 from src.tracking.client import create_client, require_mlflow
+from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
 PAGE_SIZE = 1000  # runs of one request
 

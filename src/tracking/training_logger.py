@@ -113,7 +113,9 @@ class TrainingLogger(RunLogger):
         """
         with self.outbox.add_event("model", name="model") as folder:
             function, owners = task.serving_fn(model)
-            outputs = serving.save(function, owners, example, str(folder / "saved_model"), task.encoder)
+            outputs = serving.save(
+                function, owners, example, str(folder / "saved_model"), task.input_tokenizer, task.output_tokenizer
+            )
             takes_texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs
             mlflow.pyfunc.save_model(

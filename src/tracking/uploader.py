@@ -11,11 +11,10 @@ from typing import Any, Self
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
 from src.redaction import strip_credentials
 from src.tracking.client import CHECKPOINT_ARTIFACTS, OUTBOX_TAG, PERMANENT_ERRORS, create_client
+from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, delete_artifacts
 from src.tracking.outbox import METRICS_EVENT, Event, Outbox, file_lock
 
 log = logging.getLogger(__name__)
@@ -146,8 +145,7 @@ def _send(outbox: Outbox, events: list[Event]) -> None:
             client.set_terminated(run_id, payload["status"], payload["time"])
             if payload["status"] == "FINISHED":
                 with contextlib.suppress(NotImplementedError, MlflowException):  # not every artifact store can delete
-                    repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
-                    repository.delete_artifacts(CHECKPOINT_ARTIFACTS)
+                    delete_artifacts(client, run_id, CHECKPOINT_ARTIFACTS)
 
 
 def _create_run(client: mlflow.MlflowClient, payload: dict) -> str:

@@ -8,7 +8,7 @@ from src.errors import UserError
 from src.tracking import finished_runs
 from tests.stored import client, runs
 
-SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.bpe_vocabulary=300", "task.context=16")
+SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.vocabulary_size=300", "task.context=16")
 SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("train", 0), ("validation", 50), ("test", 100))]
 
 

@@ -196,13 +196,13 @@ SPLITS = [f'dataset.splits.{split}="train[{at}:{at + 64}]"' for split, at in (("
 
 
 def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language_model(store, settings):
-    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.bpe_vocabulary=300", "task.context=24"), quiet=True)
+    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.vocabulary_size=300", "task.context=24"), quiet=True)
     language_model = only_run(store, "docstrings").info.run_id
     finetuned = ("model=gpt", *TINY, *SPLITS, "task.name=text_classification", f"model.pretrained={language_model}")
     experiment.run(settings(*finetuned, "tracking.experiment=finetuned"), quiet=True)
     run = only_run(store, "finetuned")
-    params = {name: run.data.params[f"task.{name}"] for name in ("unit", "vocabulary", "length")}
-    assert params == {"unit": "bpe", "vocabulary": "300", "length": "24"}
+    params = {name: run.data.params[f"task.{name}"] for name in ("tokenizer", "vocabulary_size", "length")}
+    assert params == {"tokenizer": "bpe", "vocabulary_size": "300", "length": "24"}
     texts = datasets.load(settings(*finetuned).dataset).test
     outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict([text.decode() for text in texts.inputs])
     assert np.mean(outputs["class"] == texts.targets) == pytest.approx(run.data.metrics["test/accuracy"])
