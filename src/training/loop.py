@@ -33,6 +33,8 @@ from src.training.pruning import MagnitudePruning
 
 log = logging.getLogger(__name__)
 
+FORGOTTEN = 0.05  # of a moving average's total weight: at most this much lies on the time before its start
+
 
 def prepare(settings: schema.Settings) -> None:
     """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision."""
@@ -51,7 +53,7 @@ def build(settings: schema.Settings, task: Task, strategy: tf.distribute.Strateg
         OutOfMemoryError: the model is too large for this machine.
     """
     recipe = hydra.utils.get_method(settings.model.target)
-    steps_per_epoch(settings.training, task.train)  # the cheapest check comes first
+    _check_updates(settings.training, steps_per_epoch(settings.training, task.train))  # the cheapest check comes first
     with explain_out_of_memory(settings.training), strategy.scope():
         try:
             model = task.build_model(recipe, settings.model.hyperparameters)
@@ -173,6 +175,29 @@ def steps_per_epoch(training: schema.Training, split: Split) -> int:
             f"type training.batch_size={len(split)} or less."
         )
     return training.steps_per_epoch or len(split) // training.batch_size
+
+
+def _check_updates(training: schema.Training, steps: int) -> None:
+    """Check that a run of `steps` steps an epoch updates the weights, and often enough for their average.
+
+    Raises:
+        UserError: the run ends before the first update.
+    """
+    steps *= training.epochs
+    updates = steps // training.gradient_accumulation
+    if not updates:
+        raise UserError(
+            f"training.gradient_accumulation={training.gradient_accumulation} is more than the {steps} steps of the run, so "
+            f"the weights would never be updated; type training.gradient_accumulation={steps} or less."
+        )
+    if training.ema is not None and training.ema**updates > FORGOTTEN:
+        step = 1 - FORGOTTEN ** (1 / updates)
+        digits = math.ceil(-math.log10(step))
+        log.warning(
+            "training.ema=%s averages the weights over the whole run, which has %d updates; type training.ema=%.*f or less "
+            "for an average that has forgotten the beginning.",
+            training.ema, updates, digits, max(1 - math.ceil(step * 10**digits) / 10**digits, 0),
+        )  # fmt: skip
 
 
 def fit(
