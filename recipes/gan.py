@@ -35,12 +35,13 @@ References:
     Miyato, Koyama: cGANs with projection discriminator. ICLR 2018.
     Wu, He: Group normalization. ECCV 2018.
 
-Results of model=gan on digits, on two CPU cores, one seed, judged by a cnn of this project: FID 12.3 (real images 6.9, noise
-192.7), 74 s.
+Results of model=gan on digits, on two CPU cores, one seed: Fréchet distance (features of a cnn of this project) 12.3
+(real images 6.9, noise 192.7), 74 s.
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
-    gan_fashion_mnist  FID 3.075 ± 0.320 (training images 0.1055), 1,207,746 parameters, 407 s
-    gan_mnist          FID 1.169 ± 0.280 (training images 0.1918), 1,207,746 parameters, 601 s
+    gan_fashion_mnist  Fréchet distance 3.075 ± 0.320 (training images 0.1055), 1,207,746 parameters, 407 s
+    gan_mnist          Fréchet distance 1.169 ± 0.280 (training images 0.1918), 1,207,746 parameters, 601 s
+    Distances are between features of this project's classifier.
 """
 
 from typing import Any, Literal, Self

@@ -49,7 +49,7 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from recipes.shared_layers import output_head
-from recipes.specs import Ablatable, Classes, GlimpseLayer, Image
+from recipes.specs import Ablatable, Classes, GlimpseLayer, Image, RewardLayer
 
 INITIAL_BIAS = 0.7  # largest initial entry of c: tanh(c) is at most 0.6
 
@@ -202,7 +202,7 @@ def _interpolation_weights(location: KerasTensor, extent: int, size: int, zoom: 
 
 
 @keras.saving.register_keras_serializable("recipes.hard_attention")
-class Reinforce(layers.Layer):
+class Reinforce(layers.Layer, RewardLayer):
     """Return the logits unchanged; in training, add the loss of the locations that led to them.
 
     Args:

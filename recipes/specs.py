@@ -19,11 +19,7 @@ PADDING, UNKNOWN, START, END = range(4)
 
 @dataclass(frozen=True)
 class Image:
-    """Float tensor (batch, height, width, channels), pixels scaled to 0..1.
-
-    A network that learns from a reward, and therefore needs the label during training, takes {"image", "label"} instead, as
-    `LabelledImage` describes them; outside training the label is -1.
-    """
+    """Float tensor (batch, height, width, channels), pixels scaled to 0..1. (For networks with a reward see `RewardLayer`.)"""
 
     height: int
     width: int
@@ -165,6 +161,12 @@ class Ablatable:
     def ablations(self) -> Mapping[str, Self]:
         """{name: a layer that takes the same inputs and has the same weights in the same order}."""
         raise NotImplementedError
+
+
+class RewardLayer:
+    """A layer that computes a reward in training, for which it needs the label. A network with such a layer takes
+    {"image", "label"}, as `LabelledImage` describes them, instead of an `Image`; outside training the label is -1.
+    """
 
 
 class LearningRates:

@@ -174,9 +174,9 @@ def _formatted(boards: Sequence["Leaderboard"], output_format: str) -> str:
         from src.comparison import html  # which takes long to load
 
         return html.page(boards)
-    from src.comparison import tables
+    from src.comparison import formats
 
-    return {"text": tables.text, "markdown": tables.markdown, "csv": tables.csv_text}[output_format](boards)
+    return {"text": formats.text, "markdown": formats.markdown, "csv": formats.csv_text}[output_format](boards)
 
 
 if __name__ == "__main__":

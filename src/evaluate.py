@@ -52,10 +52,9 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     data = datasets.load(settings.dataset)
     if other:
         data = _with_test_set_of(datasets.load(other), data)
-    judge = stored.tag("judge")
-    settings, task, model = runs.build_model(
-        settings, data, strategy, finished_runs.load_reference_classifier(judge, data) if judge else None
-    )
+    classifier_run = stored.tag("judge")
+    reference_classifier = finished_runs.load_reference_classifier(classifier_run, data) if classifier_run else None
+    settings, task, model = runs.build_model(settings, data, strategy, reference_classifier)
     stored.load_weights(model)
     metrics = task.metrics(task.test, task.predict(model, task.test, settings.training.batch_size))
     model_on_data = f"{settings.model.name} on {data.source}"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
-from src.config.schema import GenerationSection, Settings
+from src.config.schema import Settings
+from src.config.tasks import GenerationSettings
 from src.errors import PrunedError, UserError
 
 if TYPE_CHECKING:
@@ -64,9 +65,10 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    judge = _reference_classifier(settings, data) if isinstance(settings.task, GenerationSection) else None
+    needs_classifier = isinstance(settings.task, GenerationSettings)
+    reference_classifier = _load_reference_classifier(settings, data) if needs_classifier else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
-    settings, task, model = build_model(settings, data, strategy, judge)
+    settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model
     if settings.compression.teacher:
         learner = loop.student(model, finished_runs.load_teacher(settings, task), settings, task, strategy)
@@ -83,8 +85,8 @@ def run(
         tempfile.TemporaryDirectory() as scratch,
     ):
         run_logger.log_metrics(cost)
-        if judge:
-            run_logger.log_reference_classifier(judge)
+        if reference_classifier:
+            run_logger.log_reference_classifier(reference_classifier)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
         try:
             objective = loop.fit(
@@ -128,7 +130,7 @@ def run(
 
 
 def build_model(
-    settings: Settings, data: "Data", strategy: "tf.distribute.Strategy", judge: "ReferenceClassifier | None"
+    settings: Settings, data: "Data", strategy: "tf.distribute.Strategy", reference_classifier: "ReferenceClassifier | None"
 ) -> tuple[Settings, "Task", "keras.Model"]:
     """Build the task on a data set and the compiled model, before any training.
 
@@ -136,12 +138,12 @@ def build_model(
         settings: the checked settings.
         data: the data set.
         strategy: builds the variables of the model.
-        judge: the reference classifier that evaluates generated images.
+        reference_classifier: evaluates generated images; None for other tasks.
 
     Returns:
         The settings, which take over the tokens of a pretrained language model; the task; the model.
     """
-    from src.tasks import registry
+    from src.tasks import factory
     from src.tracking import finished_runs
     from src.training import loop, strategies
 
@@ -150,14 +152,16 @@ def build_model(
     if settings.model.pretrained:
         settings, pretrained = finished_runs.load_pretrained(settings)
     loop.prepare(settings)
-    task = registry.create(settings.task, data, settings.dataset.limit, reference_classifier=judge, pretrained=pretrained)
+    task = factory.create(
+        settings.task, data, settings.dataset.limit, reference_classifier=reference_classifier, pretrained=pretrained
+    )
     model = loop.build(settings, task, strategy)
     if pretrained:
         loop.transfer_weights(pretrained.model, model)
     return settings, task, model
 
 
-def _reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
+def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
     """The classifier that evaluates generated images, restored from a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock
@@ -174,6 +178,7 @@ def _reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassif
                 raise UserError(
                     "The reference classifier is trained, but MLflow does not answer; type the same again when it does."
                 )
-    judge = finished_runs.load_reference_classifier(run_id, data)
-    log.info("Reference classifier: %s, run %s, test accuracy %.2f %%.", classifier.model.name, run_id, 100 * judge.accuracy)
-    return judge
+    reference_classifier = finished_runs.load_reference_classifier(run_id, data)
+    accuracy = 100 * reference_classifier.accuracy
+    log.info("Reference classifier: %s, run %s, test accuracy %.2f %%.", classifier.model.name, run_id, accuracy)
+    return reference_classifier

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from recipes.specs import Count
 from src import cli, config, terminal
-from src.config.schema import Section
+from src.config.section import Section
+from src.config.tasks import TASKS
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,16 +113,16 @@ def generate(options: GenerateOptions) -> list[str]:
 
     stored = FinishedRun(find_run_id(options.run), "run")
     settings = stored.settings
-    terminal.load_tensorflow()
-    from src.tasks import registry
-    from src.tasks.language_modeling import TextGenerator
-
-    task = registry.GENERATORS.get(settings.task.name)
-    if task is None:
-        tasks = ", ".join(registry.GENERATORS)
+    if not TASKS[settings.task.name].generates:
+        tasks = ", ".join(name for name, task in TASKS.items() if task.generates)
         raise UserError(
             f"run={options.run} learned {settings.task.name} and generates nothing; choose a run of one of {tasks}."
         )
+    terminal.load_tensorflow()
+    from src.tasks import factory
+    from src.tasks.language_modeling import TextGenerator
+
+    task = factory.load_class(settings.task.name)
     try:
         generator = task.from_run(settings, stored.load_text(task.ARTIFACT), stored.load_weights)
     except (TypeError, ValueError) as error:  # the recipe had other hyperparameters, or other weights

@@ -1,31 +1,34 @@
-"""Properties of metrics: which one leads for a task, whether lower is better, and how values are formatted."""
+"""Properties of metrics: whether lower values are better, and how values are formatted."""
 
 import math
 
-LOWER_IS_BETTER = {"nll", "calibration_error", "mae", "rmse", "mase", "standardized_mae", "standardized_mse",
-    "perplexity", "bits_per_character", "fid", "kid", "class_distance", "loss", "seconds", "joules", "parameters", "macs",
-    "milliseconds_per_sample",
-}  # fmt: skip
-PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
-UNRANKED = {"training_distance"}  # neither higher nor lower is better
+from src.config import tasks
 
-# {task: title and leading test metric} in comparisons of recipes.
-LEADING_METRICS = {
-    "image_classification": ("image classification", "accuracy"),
-    "text_classification": ("text classification", "accuracy"),
-    "language_modeling": ("language modeling", "bits_per_character"),
-    "translation": ("translation", "bleu"),
-    "forecasting": ("forecasting", "mae"),
-    "image_generation": ("image generation", "fid"),
-    "pixel_generation": ("image generation", "fid"),
-}
+LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseconds_per_sample"}  # besides metrics of tasks
+PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
+
+# Distances that the literature computes with features of Inception v3, as FID and KID; here with those of another classifier.
+FEATURE_DISTANCES = {"fid": "Fréchet distance", "kid": "kernel distance"}
+FEATURES = "features of this project's classifier"
 
 Logs = dict[str, float]  # {metric: value}, as Keras passes them to callbacks
 
 
 def lower_is_better(name: str) -> bool:
     """Whether lower values of a metric are better; `name` may be that of MLflow (test/nll) or of Keras (val_nll)."""
-    return _base_name(name) in LOWER_IS_BETTER
+    base = _base_name(name)
+    return base in LOWER_IS_BETTER or tasks.direction(base) == "lower"
+
+
+def is_ranked(name: str) -> bool:
+    """Whether one value of a metric is better than another."""
+    return tasks.direction(_base_name(name)) != "neither"
+
+
+def describe(name: str) -> str:
+    """A metric as comparisons name it: "test/nll"; of a distance of features also what it is and whose features are used."""
+    distance = FEATURE_DISTANCES.get(_base_name(name))
+    return f"{name}, {distance} ({FEATURES})" if distance else name
 
 
 def is_percentage(name: str) -> bool:

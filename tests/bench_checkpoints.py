@@ -18,7 +18,7 @@ terminal.load_tensorflow()
 from hydra import compose, initialize_config_dir  # noqa: E402
 
 from src import config, datasets  # noqa: E402
-from src.tasks import registry  # noqa: E402
+from src.tasks import factory  # noqa: E402
 from src.training import callbacks, checkpoint, loop, strategies  # noqa: E402
 
 ROUNDS = 5
@@ -42,7 +42,7 @@ def measure(settings) -> tuple[float, float, float, int]:
     """Seconds of copying, writing and logging a checkpoint that contains the best weights too, and its size in bytes."""
     data = datasets.load(settings.dataset)
     loop.prepare(settings)
-    task = registry.create(settings.task, data, 256)
+    task = factory.create(settings.task, data, 256)
     model = loop.build(settings, task, strategies.create(settings.strategy))
     best = callbacks.BestWeights()
     best.on_train_begin()

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 
 from src import config, datasets, experiment  # noqa: E402
 from src.datasets import Data, Split, pipeline  # noqa: E402
-from src.tasks import registry  # noqa: E402
+from src.tasks import factory  # noqa: E402
 from src.training import loop, strategies  # noqa: E402
 
 
@@ -40,7 +40,7 @@ def bare_keras(settings) -> tuple[float, float]:
     start = time.perf_counter()
     data = datasets.load(settings.dataset)
     loop.prepare(settings)
-    task = registry.create(settings.task, data)
+    task = factory.create(settings.task, data)
     model = loop.build(settings, task, strategies.create(settings.strategy))
     epochs = EpochTimes()
     model.fit(

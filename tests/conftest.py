@@ -1,4 +1,4 @@
-"""What tests share: one folder of prepared data, settings composed as the command line would, and the command line itself."""
+"""Fixtures: the folder of prepared data, settings, MLflow stores, commands, a finished run."""
 
 import functools
 import gc
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Loads TensorFlow, but in a process that only hands out tests to others."""
+    """Load TensorFlow, except in the process that only distributes tests."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
         from src import terminal
 
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def data_dir(tmp_path_factory) -> Path:
-    """Where the data sets of the tests are prepared, once for all processes that test."""
+    """The folder of prepared data sets, shared by all test processes."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tensorflow_datasets"
     folder.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def load(settings) -> Callable[[str], "Data"]:
 
 @pytest.fixture(scope="session", autouse=True)
 def database_template(tmp_path_factory) -> None:
-    """The empty database of MLflow's that commands and tests begin with."""
+    """The empty MLflow database that is copied for commands and tests."""
     from tests import database
 
     database.make_template(tmp_path_factory.mktemp("database") / "mlflow.db")
@@ -83,7 +83,7 @@ def database_template(tmp_path_factory) -> None:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """An empty working directory, in which MLflow keeps its default places."""
+    """An empty working directory with MLflow's default store."""
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(variable, raising=False)

@@ -1,4 +1,4 @@
-"""MLflow's database, which takes MLflow over a second to create: made once, and copied wherever a new one is wanted."""
+"""A template of MLflow's database, copied instead of creating new ones, which takes MLflow over a second."""
 
 import os
 import shutil

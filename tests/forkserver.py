@@ -12,6 +12,7 @@ uses a fresh one.
 import ctypes
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -67,7 +68,7 @@ def _server() -> socket.socket:
 
 
 def _import() -> None:
-    """Imports what commands do, and looks at no device."""
+    """Import what commands import, without initializing a device."""
     from src import terminal
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as terminal.load_tensorflow sets it
@@ -75,12 +76,19 @@ def _import() -> None:
         import tensorflow  # noqa: F401
     # What src.run, evaluate, generate, reproduce, compare and sync import; not those themselves, which have yet to run.
     from src.comparison import html  # noqa: F401
+    from src.config.tasks import TASKS
     from src.sweeps import (
         parent_run,  # noqa: F401
         plugins,  # noqa: F401
     )
-    from src.tasks import registry, report  # noqa: F401
+    from src.tasks import factory, report  # noqa: F401
+    from src.tracking import provenance
     from tests import database
+
+    for task in TASKS:
+        factory.load_class(task)
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # MLflow imports it when it opens a database
+    provenance.code_digest()  # half a second for each run otherwise; the code does not change while it is tested
 
     if database.TEMPLATE in os.environ:
         database.copy_from_now_on()
@@ -112,7 +120,7 @@ def _serve(connection: socket.socket) -> dict:
 
 
 def _become(module: str, arguments: list[str], folder: str, environment: dict[str, str], new_session: bool) -> None:
-    """Goes on as `python -m module arguments`."""
+    """Continue as `python -m module arguments`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if new_session:
         os.setsid()

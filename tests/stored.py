@@ -1,4 +1,4 @@
-"""What commands leave in a folder: runs in MLflow's database, and outboxes that are not uploaded yet."""
+"""Access to what commands store in a folder: runs in MLflow's database, and outboxes."""
 
 from collections.abc import Iterator
 from pathlib import Path

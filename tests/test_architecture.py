@@ -1,4 +1,4 @@
-"""Who may know whom: the rooms of src/, which are its packages and loose modules, stand on each other; no import leads upwards.
+"""The packages and top-level modules of src/ form layers: each imports only from layers below its own.
 
 Every import counts, wherever it stands: also one within a function, and one for the sake of a type.
 """
@@ -10,22 +10,22 @@ import pytest
 from tests.commands import ROOT
 
 COMMANDS = {"run", "evaluate", "generate", "reproduce", "compare", "sync"}
-# From the bottom up: a room knows those on lower floors, and none on its own.
-FLOORS = [
-    {"errors", "redaction", "metrics", "signals"},
+# From the bottom up.
+LAYERS = [
+    {"errors", "redaction", "signals", "tables"},
     {"terminal"},
     {"config"},
-    {"datasets"},
+    {"datasets", "metrics"},  # which metrics lead, and which of their values are better, the registry of tasks says
     {"tasks"},
     {"training", "export"},
-    {"tracking"},  # what a run tells has its checkpoints in it, and the model that is served
+    {"tracking"},  # logs checkpoints, and the model that is served
     {"experiment"},
     {"sweeps", "comparison"},
     {"cli", "serving"},  # by `src.serving` MLflow loads models that were logged under this name
     COMMANDS,
 ]
-FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-# What only one place touches. Types of tf.data and tf.distribute in annotations are free to all.
+LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+# Libraries that only these modules use. Annotations may have types of tf.data and tf.distribute anywhere.
 OWNERS = {
     "tensorflow_datasets": ["src.datasets"],
     "tensorflow.data": ["src.datasets"],
@@ -45,19 +45,19 @@ SRC = modules()
 
 
 def imported(name, tree):
-    """The modules that one imports; of `from package import module` the module."""
+    """The modules that a module imports; of `from package import module` the submodule."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}, line {node.lineno}: write the whole name of what is imported"
+            assert node.level == 0, f"{name}, line {node.lineno}: use an absolute import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield node.module if node.module in SRC and whole not in SRC else whole
 
 
-def touched(tree):
-    """What is read of TensorFlow, but in annotations: tensorflow.data.Dataset, …"""
+def tensorflow_names(tree):
+    """Names of TensorFlow used outside of annotations: tensorflow.data, …"""
     annotations = [
         annotation
         for node in ast.walk(tree)
@@ -70,7 +70,7 @@ def touched(tree):
             yield f"tensorflow.{node.attr}"
 
 
-def room(module):
+def package(module):
     """errors, config, … of src.errors, src.config.schema, …"""
     return module.split(".")[1]
 
@@ -80,29 +80,29 @@ EDGES = sorted(
         (name, other)
         for name, tree in SRC.items()
         for other in imported(name, tree)
-        if name != "src" and other.startswith("src.") and room(name) != room(other)
+        if name != "src" and other.startswith("src.") and package(name) != package(other)
     }
 )
 
 
-def test_every_room_has_its_place():
-    assert {room(name) for name in SRC if name != "src"} == set(FLOOR)
+def test_every_package_has_a_layer():
+    assert {package(name) for name in SRC if name != "src"} == set(LAYER)
 
 
-def test_imports_lead_downwards():
-    assert not [(name, other) for name, other in EDGES if FLOOR[room(other)] >= FLOOR[room(name)]]
+def test_imports_only_from_lower_layers():
+    assert not [(name, other) for name, other in EDGES if LAYER[package(other)] >= LAYER[package(name)]]
 
 
-def test_nobody_imports_a_command():
-    assert not [(name, other) for name, other in EDGES if room(other) in COMMANDS]
+def test_commands_are_not_imported():
+    assert not [(name, other) for name, other in EDGES if package(other) in COMMANDS]
 
 
 @pytest.mark.parametrize("library", OWNERS)
-def test_a_library_has_one_owner(library):
+def test_libraries_are_used_only_by_their_owners(library):
     users = {
         name
         for name, tree in SRC.items()
-        for other in [*imported(name, tree), *touched(tree)]
+        for other in [*imported(name, tree), *tensorflow_names(tree)]
         if f"{other}.".startswith(f"{library}.")
     }
     assert users

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src import metrics
+from src.config.tasks import TASKS
 from src.errors import UserError
 from src.tracking.run_summaries import RunSummary
 
@@ -77,7 +78,7 @@ class Leaderboard:
 
     Attributes:
         dataset: name of the data set.
-        task: name of the task.
+        task: title of the task.
         metric: by which the groups are ranked.
         groups: the best first.
     """
@@ -114,10 +115,12 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
     comparable: dict[tuple, list[Group]] = defaultdict(list)
     for group in group_runs(runs):
         settings = group.settings
-        task, ranked_by = metrics.LEADING_METRICS[settings["task.name"]][0], metric or metric_of(group)
+        task = TASKS.get(settings["task.name"])  # None: the run was made with a task that is not registered here
+        title = task.title if task else settings["task.name"].replace("_", " ")
+        ranked_by = metric or (metric_of(group) if task else "")
         if len(group.values(ranked_by)):
             test_set = group.runs[0].test_digest, settings.get("task.horizon")
-            comparable[(settings["dataset.name"], task, ranked_by, test_set)].append(group)
+            comparable[(settings["dataset.name"], title, ranked_by, test_set)].append(group)
     if not comparable:
         raise UserError(
             f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(available))}>."
@@ -129,8 +132,15 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
 
 
 def metric_of(group: Group) -> str:
-    """The metric that the task of a group is compared by, as MLflow names it."""
-    return f"test/{metrics.LEADING_METRICS[group.settings['task.name']][1]}"
+    """The metric that the task of a group is compared by, as MLflow names it.
+
+    Raises:
+        UserError: the task is not registered.
+    """
+    name = group.settings["task.name"]
+    if name not in TASKS:
+        raise UserError(f"The task '{name}' of {group.title} is not registered; type metric=<name>, like metric=test/nll.")
+    return f"test/{TASKS[name].leading_metric}"
 
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:

@@ -7,8 +7,8 @@ from html import escape
 
 from matplotlib.figure import Figure
 
+from src.comparison.formats import heading_and_rows, title
 from src.comparison.groups import Group, Leaderboard
-from src.comparison.tables import heading_and_rows, title
 from src.tracking.run_summaries import metric_histories
 
 MAX_CURVES = 10  # groups of a leaderboard whose learning curves are drawn

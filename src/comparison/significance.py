@@ -9,8 +9,8 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from src import metrics
+from src.comparison.formats import mean_and_sd
 from src.comparison.groups import Group
-from src.comparison.tables import mean_and_sd
 
 CONFIDENCE = 0.95
 POWER = 0.8  # of the test, with which the number of seeds needed is computed
@@ -69,7 +69,7 @@ def describe_difference(metric: str, one: Group, other: Group) -> str:
     lines = [
         f"a: {one.name} {mean_and_sd(one, metric)}",
         f"b: {other.name} {mean_and_sd(other, metric)}",
-        f"{metric}, a minus b: {_signed(difference.mean, metric)} ({seeds})",
+        f"{metrics.describe(metric)}, a minus b: {_signed(difference.mean, metric)} ({seeds})",
     ]
     low, high = difference.interval
     if math.isnan(low):

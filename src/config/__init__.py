@@ -6,6 +6,8 @@ command_line  parses a command line of `src.run` into the settings of each job
 compose       composes conf/ and the overrides with Hydra
 checks        validates a composed configuration
 schema        the settings, with the type and range of every value
+tasks         the registry of tasks, with the settings of each
+section       the base class of the sections of the settings
 signature     inputs, outputs and hyperparameters of a recipe, read from its source
 search_space  sweep overrides
 messages      error messages

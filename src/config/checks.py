@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config import signature
 from src.config.compose import CONF, compose_config, tasks_of_datasets, to_dict
 from src.config.messages import describe
-from src.config.schema import TASK_SPECS, TASKS, GenerationSection, Model, Settings
+from src.config.schema import Model, Settings
+from src.config.tasks import TASKS, GenerationSettings
 from src.errors import UserError
 
 
@@ -43,7 +44,7 @@ def validate(config: DictConfig) -> Settings:
             f"model.pretrained works for text_classification and language_modeling, not for {settings.task.name}; type "
             "model.pretrained=null."
         )
-    if isinstance(settings.task, GenerationSection):
+    if isinstance(settings.task, GenerationSettings):
         reference_classifier_settings(settings)
     return settings
 
@@ -54,7 +55,7 @@ def reference_classifier_settings(settings: Settings) -> Settings:
     Raises:
         UserError: there is no such recipe, or it does not classify images.
     """
-    recipe = settings.task_as(GenerationSection).reference_classifier
+    recipe = settings.task_as(GenerationSettings).reference_classifier
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONF), version_base="1.3"))
@@ -76,15 +77,13 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
     if not isinstance(section, dict) or "name" not in section:
         return section  # pydantic reports it
     names = section["name"] if isinstance(section["name"], list) else [section["name"]]
-    if not set(names) <= set(TASK_SPECS):
+    if not set(names) <= set(TASKS):
         return section
 
     def supported(names: Sequence[str]) -> list[str]:
         """The tasks that the recipe supports, in its order of preference."""
-        matching = [
-            name for name in names if TASK_SPECS[name][0] in accepted.inputs and TASK_SPECS[name][1] in accepted.outputs
-        ]
-        return sorted(matching, key=lambda name: accepted.outputs.index(TASK_SPECS[name][1]))
+        matching = [name for name in names if accepted.supports(TASKS[name].inputs, TASKS[name].outputs)]
+        return sorted(matching, key=lambda name: accepted.outputs.index(TASKS[name].outputs))
 
     if not supported(names):
         model, dataset = raw["model"]["name"], raw["dataset"]["name"]
@@ -94,7 +93,7 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
             f"it can learn from dataset={', '.join(compatible)}."
         )
     task_name = supported(names)[0]
-    fields = {task.model_fields["name"].annotation.__args__[0]: set(task.model_fields) for task in TASKS}
+    fields = {name: set(task.settings.model_fields) for name, task in TASKS.items()}
     other_fields = set().union(*fields.values()) - fields[task_name]  # settings of the other tasks of the data set
     return {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
 

@@ -1,5 +1,6 @@
 """Renamed settings: a command line with an old name is answered with the new one, and stored settings are migrated."""
 
+import shlex
 from collections.abc import Collection
 from typing import Any
 
@@ -55,6 +56,16 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
             value = values.pop(key)
             values[new.rpartition(".")[2]] = VALUES.get(old, {}).get(value, value)
     return migrated
+
+
+def migrate_command(command: str) -> list[str]:
+    """The words of a recorded command line, sorted, with settings as this version names them and without `resume`."""
+    words = []
+    for word in shlex.split(command):
+        name, separator, value = word.partition("=")
+        if name != "resume":
+            words.append(f"{RENAMED.get(name, name)}{separator}{as_typed(VALUES.get(name, {}).get(value, value))}")
+    return sorted(words)
 
 
 def migrate_params(params: dict[str, str]) -> dict[str, str]:

@@ -6,35 +6,17 @@ What each setting means stands beside its default in conf/. Checked without Tens
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 
-from recipes.specs import (
-    Classes,
-    Count,
-    Forecast,
-    Fraction,
-    GeneratedImages,
-    Image,
-    LabelledImage,
-    NextTokenLogits,
-    Positive,
-    Rate,
-    Series,
-    SourceTarget,
-    TargetTokenLogits,
-    Tokens,
-)
+from recipes.specs import Count, Fraction, Positive, Rate
+from src.config.section import Section
+from src.config.tasks import TaskSettings, validate_settings
 
+AnyTaskSettings = TypeVar("AnyTaskSettings", bound=TaskSettings)
 
-class Section(pydantic.BaseModel):
-    """A section of the settings: no further keys, no implicit conversions, immutable."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-
-
-# --- data set and task ----------------------------------------------------------------------------------------------
+# --- data set -------------------------------------------------------------------------------------------------------
 
 
 class Splits(Section):
@@ -55,102 +37,6 @@ class Dataset(Section):
     epochs: Count
     limit: Count | None
     data_dir: str | None
-
-
-class ImageClassification(Section):
-    name: Literal["image_classification"]
-
-
-class GenerationSection(Section):
-    """Evaluation of generated images."""
-
-    reference_classifier: str  # name of a recipe
-    samples: Annotated[int, pydantic.Field(ge=20)]  # images that are generated for the evaluation
-
-
-class ImageGeneration(GenerationSection):
-    name: Literal["image_generation"]
-
-
-class PixelGeneration(GenerationSection):
-    name: Literal["pixel_generation"]
-    levels: Annotated[int, pydantic.Field(ge=2, le=256)]
-
-
-class Forecasting(Section):
-    name: Literal["forecasting"]
-    window: Count  # steps of input
-    horizon: Count  # steps that are predicted
-    season: Count  # period in steps
-    center: Literal["last", "mean", "train"]
-    include_history: bool
-    unit: str
-
-    @pydantic.model_validator(mode="after")
-    def _check_season(self) -> Self:
-        if self.window < self.season:
-            raise ValueError(
-                f"task.window={self.window} is shorter than task.season={self.season}, so the seasonal naive forecast "
-                f"has nothing to repeat; type task.window={self.season} or more"
-            )
-        return self
-
-
-class Texts(Section):
-    """Tokenization of texts."""
-
-    unit: Literal["word", "character", "byte", "bpe"]
-    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
-    lowercase: bool
-
-    @pydantic.model_validator(mode="after")
-    def _check_vocabulary(self) -> Self:
-        if self.unit == "bpe" and self.vocabulary < 260:
-            raise ValueError(
-                f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
-                "type task.vocabulary=260 or more"
-            )
-        return self
-
-
-class TextClassification(Texts):
-    name: Literal["text_classification"]
-    length: Count  # tokens; longer texts are truncated
-
-
-class Translation(Texts):
-    name: Literal["translation"]
-    unit: Literal["word", "character", "bpe"]
-    source_length: Count  # tokens
-    target_length: Count
-    label_smoothing: Rate
-    beams: Count
-
-
-class LanguageModeling(Section):
-    name: Literal["language_modeling"]
-    tokens: Literal["character", "byte", "bpe"]
-    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 special tokens and 256 bytes
-    context: Annotated[int, pydantic.Field(ge=2)]
-
-
-Task = Annotated[
-    ImageClassification | ImageGeneration | PixelGeneration | TextClassification | LanguageModeling | Translation | Forecasting,
-    pydantic.Field(discriminator="name"),
-]
-AnyTask = TypeVar("AnyTask", bound=Section)
-TASKS = get_args(get_args(Task)[0])
-
-# {task: (input spec, output spec)}. A recipe supports a task if its signature has both.
-TASK_SPECS = {
-    "image_classification": (Image, Classes),
-    "image_generation": (LabelledImage, GeneratedImages),
-    "pixel_generation": (Tokens, NextTokenLogits),
-    "text_classification": (Tokens, Classes),
-    "language_modeling": (Tokens, NextTokenLogits),
-    "translation": (SourceTarget, TargetTokenLogits),
-    "forecasting": (Series, Forecast),
-}
 
 
 # --- strategy, optimizer, training ----------------------------------------------------------------------------------
@@ -304,7 +190,7 @@ class Settings(Section):
 
     model: Model
     dataset: Dataset
-    task: Task
+    task: Annotated[pydantic.SerializeAsAny[TaskSettings], pydantic.BeforeValidator(validate_settings)]
     strategy: Strategy
     optimizer: Optimizer
     training: Training
@@ -316,7 +202,7 @@ class Settings(Section):
     experiment: str | None = None  # runs of earlier versions have none
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
-    def task_as(self, kind: type[AnyTask]) -> AnyTask:
+    def task_as(self, kind: type[AnyTaskSettings]) -> AnyTaskSettings:
         """The task, narrowed to a type."""
         if not isinstance(self.task, kind):
             raise TypeError(f"task.name={self.task.name} is not {kind.__name__}.")

@@ -26,6 +26,10 @@ class Signature:
     outputs: tuple[type, ...]  # output specs that it supports, in order of preference
     hyperparameters: type[pydantic.BaseModel]  # their types, ranges and defaults
 
+    def supports(self, inputs: type, outputs: type) -> bool:
+        """Whether the recipe accepts these specs, and so can learn a task that has them."""
+        return inputs in self.inputs and outputs in self.outputs
+
 
 def read(target: str) -> Signature:
     """The signature of the function that `target` ("package.module.function") names.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.tools import flatbuffer_utils
 
-from src import terminal
+from src import tables, terminal
 from src.config import schema
 from src.datasets import Split
 from src.tasks.base import Metrics, Task
@@ -153,10 +153,10 @@ def latencies(path: Path, split: Split, threads: int) -> list[float]:
 
 def table(metrics: Mapping[str, Metrics], threads: int) -> str:
     """The metrics of several files, {kind: metrics of `measure`}, as a table."""
-    lines = [f"LiteRT file  accuracy    raw bytes  compressed  p50 (ms)  p95 (ms)   one image, {threads} thread(s)"]
-    for kind, values in metrics.items():
-        lines.append(
-            f"{kind:<11}  {values['accuracy']:8.4f}  {values['bytes']:11,}  {values['bytes_compressed']:10,}  "
-            f"{values['latency_p50']:8.3f}  {values['latency_p95']:8.3f}"
-        )
-    return "\n".join(lines)
+    headings = ["LiteRT file", "accuracy", "bytes", "bytes compressed", "latency p50 (ms)", "latency p95 (ms)"]
+    rows = [
+        [kind, f"{values['accuracy']:.4f}", f"{values['bytes']:,}", f"{values['bytes_compressed']:,}",
+         f"{values['latency_p50']:.3f}", f"{values['latency_p95']:.3f}"]
+        for kind, values in metrics.items()
+    ]  # fmt: skip
+    return f"{tables.text(headings, rows)}\n(latency of a single image with {threads} thread(s))"

@@ -14,7 +14,7 @@ from src.sweeps import report
 from src.sweeps.job_store import JobResult, JobStore
 from src.tracking.client import FINGERPRINT_TAG, tracking_uri
 from src.tracking.outbox import Outbox
-from src.tracking.provenance import CODE_TAG, code_digest, command
+from src.tracking.provenance import CODE_TAG, code_digest, command, is_this_command
 from src.tracking.run_logger import RunLogger
 from src.tracking.status import sync, track
 
@@ -82,10 +82,17 @@ def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Outbo
     uri = tracking_uri()
     for outbox in Outbox.all() if jobs[0].resume != "never" else []:
         metadata = outbox.metadata
-        same = (metadata.get("fingerprint"), metadata.get("uri"), metadata.get("code")) == (fingerprint, uri, code_digest())
-        if same and not metadata.get("closed") and outbox.try_lock():
+        if metadata.get("uri") != uri or metadata.get("closed"):
+            continue
+        same = (metadata["fingerprint"], metadata["code"]) == (fingerprint, code_digest())
+        if same and outbox.try_lock():
             log.info("This sweep was interrupted; it resumes, and jobs that have finished do not run again.")
             return outbox
+        if not same and is_this_command(metadata["command"]):
+            log.info(
+                "An interrupted sweep of this command was started by another version of the code, so a new sweep starts. To "
+                "finish the old one, type the command in that version (the tag git.commit of its jobs)."
+            )
     experiments = {job.tracking.experiment for job in jobs}
     return Outbox.create(
         fingerprint=fingerprint, uri=uri, experiment=experiments.pop() if len(experiments) == 1 else MIXED_EXPERIMENT,

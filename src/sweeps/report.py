@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from src import tables
+from src.config.tasks import TASKS
 from src.metrics import format_value, lower_is_better
 from src.sweeps.job_store import JobResult
 
@@ -28,18 +30,24 @@ def parameters(jobs: Sequence[JobResult]) -> list[str]:
 
 
 def table(jobs: Sequence[JobResult], objectives: Sequence[str]) -> str:
-    """A table of the jobs, the best first, those that have not finished last, with the reason."""
+    """A table of the jobs, the best first, those that have not finished last, with the reason.
+
+    Of the test metrics it has those that tasks are compared by; `results.csv` has all.
+    """
     names, objective = parameters(jobs), objectives[0]
     best = pareto_front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
-    metrics = list(dict.fromkeys(name for job in jobs for name in job.metrics))
-    rows = [[*names, objective, *metrics]]
+    leading = {f"test/{task.leading_metric}" for task in TASKS.values()}
+    metrics = dict.fromkeys(
+        name for job in jobs for name in job.metrics if name in leading or not name.startswith("test/")
+    )  # without repetitions
+    rows = []
     for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
         values = {objective: job.objective} | {name: job.metrics.get(name) for name in metrics}
         cells = ["–" if value is None else format_value(value, name) for name, value in values.items()]
         remark = job.failure or job.pruned or ("on the Pareto front" if job in best else None)
-        rows.append([*(shorten(job.overrides.get(name, "")) for name in names), *cells, *([remark] if remark else [])])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows)
+        rows.append([*(shorten(job.overrides.get(name, "")) for name in names), *cells, remark or ""])
+    headings = [*names, objective, *metrics, ""]
+    return tables.text(headings, rows, left=[*range(len(names)), len(headings) - 1])
 
 
 def shorten(text: str) -> str:

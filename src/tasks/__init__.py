@@ -1,7 +1,7 @@
 """What a model learns on a data set: one module and one class for each task.
 
 base                  the interface of a task
-registry              task name → class
+factory               creates a task from the registry (src/config/tasks.py)
 classification        shared by image and text classification
 reference_classifier  a trained classifier, whose features generated images are measured in
 generative_metrics    distances between real and generated images

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from recipes.specs import Ablatable
+from src.config.schema import Settings
 from src.datasets import Split, pipeline
 from src.tasks.tokenizers import Encoder
 
@@ -92,7 +93,7 @@ class Task(ABC):
         The replacements are those that a `recipes.specs.Ablatable` layer declares.
         """
         results = {}
-        for layer in _nested_layers(model):
+        for layer in nested_layers(model):
             for name, replacement in (layer.ablations() if isinstance(layer, Ablatable) else {}).items():
                 ablated = _with_layer(model, layer, replacement)
                 results[name] = self.metrics(self.test, self.predict(ablated, self.test, batch_size))
@@ -119,6 +120,27 @@ class Task(ABC):
         return {}
 
 
+class Generative(ABC):
+    """A task whose trained models generate new examples, as `src.generate` asks them to.
+
+    Attributes:
+        ARTIFACT: name of the text file in a run that `from_run` needs besides settings and weights.
+    """
+
+    ARTIFACT: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def from_run(cls, settings: Settings, artifact: str, load_weights: Callable[[keras.Model], None]) -> Any:
+        """Restore the generator of a run.
+
+        Args:
+            settings: of the run.
+            artifact: content of the file `ARTIFACT`.
+            load_weights: function that loads the weights of that run into the model.
+        """
+
+
 def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer) -> keras.Model:
     """A copy of a functional model with the same weights and random state, and one layer replaced."""
 
@@ -131,9 +153,9 @@ def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer
     return other
 
 
-def _nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model and of the models within it."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _nested_layers(layer)
+            yield from nested_layers(layer)

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
 from recipes.specs import Forecast, Series
-from src.config import schema
+from src.config.tasks import ForecastingSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks.base import Metrics, ServingFunction, Task
@@ -25,7 +25,7 @@ class Forecasting(Task):
     Scales are measured on the training set alone.
     """
 
-    def __init__(self, settings: schema.Forecasting, data: Data):
+    def __init__(self, settings: ForecastingSettings, data: Data):
         if not np.issubdtype(data.train.raw.dtype, np.floating):
             raise UserError(f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are not numbers.")
         self.settings = settings

@@ -1,7 +1,6 @@
 """Image classification."""
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,11 +12,11 @@ from matplotlib.patches import Rectangle
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from recipes.specs import GlimpseLayer, Image, PatchLayer
-from src.config import schema
+from recipes.specs import GlimpseLayer, Image, PatchLayer, RewardLayer
+from src.config.tasks import ImageClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks.base import Metrics, Task
+from src.tasks.base import Metrics, Task, nested_layers
 from src.tasks.classification import Classification, attention_weights
 
 REGRESSION_PIXELS = 200_000_000  # to fit the logistic regression on, 800 MB: all of CIFAR-10, fewer images where larger
@@ -32,7 +31,7 @@ class ImageClassification(Classification):
 
     example_noun = "images"
 
-    def __init__(self, settings: schema.ImageClassification, data: Data):
+    def __init__(self, settings: ImageClassificationSettings, data: Data):
         if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
             raise UserError(f"dataset={data.name}: image_classification needs images, but the inputs are not images.")
         super().__init__(data)
@@ -151,8 +150,8 @@ class ImageClassification(Classification):
 
 
 def takes_label(model: keras.Model) -> bool:
-    """Whether a model or network learns from a reward: it takes the label as a second input, to compute the reward."""
-    return isinstance(getattr(model, "student", model).input, Mapping)
+    """Whether a network, the model around it, or the distiller of that model learns from a reward, and so takes the label."""
+    return any(isinstance(layer, RewardLayer) for layer in nested_layers(model))
 
 
 def as_image_classification(task: Task) -> ImageClassification:

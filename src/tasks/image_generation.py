@@ -16,10 +16,11 @@ from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
 from recipes.specs import GeneratedImages, LabelledImage
-from src.config import schema
+from src.config.schema import Settings
+from src.config.tasks import GenerationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.tasks.base import Generative, Metrics, ServingFunction, Task
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 
@@ -86,7 +87,7 @@ def to_uint8(images: KerasTensor) -> KerasTensor:
     return ops.cast(ops.round(255.0 * ops.clip(ops.cast(images, "float32"), 0.0, 1.0)), "uint8")
 
 
-class GenerativeTask(Task):
+class GenerativeTask(Task, Generative):
     """What all ways of generating images share.
 
     Predictions are images uint8 (samples, H, W, C); their number does not depend on the split that they are compared with. The
@@ -99,13 +100,13 @@ class GenerativeTask(Task):
             neither evaluated nor previewed.
     """
 
-    ARTIFACT = IMAGES_FILE  # what `from_run` needs besides settings and weights
+    ARTIFACT = IMAGES_FILE
     units: dict[str, str] = {}
     preview_metrics = ("fid", "kid")
 
     def __init__(
         self,
-        settings: schema.ImageGeneration | schema.PixelGeneration,
+        settings: GenerationSettings,
         data: Data,
         reference_classifier: ReferenceClassifier | None = None,
     ):
@@ -301,7 +302,7 @@ class GenerativeTask(Task):
 class ImageGeneration(GenerativeTask):
     """Generation of whole images, by a model with a loss and a sampler of its own."""
 
-    def __init__(self, settings: schema.ImageGeneration, data: Data, reference_classifier: ReferenceClassifier | None = None):
+    def __init__(self, settings: GenerationSettings, data: Data, reference_classifier: ReferenceClassifier | None = None):
         super().__init__(settings, data, reference_classifier)
         self.inputs, self.outputs = specs(self.shape, self.classes)
 
@@ -321,7 +322,7 @@ class ImageGeneration(GenerativeTask):
         return [LossTerm(name, index) for index, name in enumerate(names)] if len(names) > 1 else []
 
     @classmethod
-    def from_run(cls, settings: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
+    def from_run(cls, settings: Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
         """Restore the sampler of a run.
 
         Args:

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.specs import END, PADDING, START, UNKNOWN, NextTokenLogits, Tokens
-from src.config import schema
+from src.config.schema import Settings
+from src.config.tasks import LanguageModelingSettings
 from src.datasets import Data, Split, pipeline
 from src.errors import UserError
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.tasks.base import Generative, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Vocabulary
@@ -27,16 +28,16 @@ SEPARATOR = f"\n{'-' * 40}\n"  # between sampled texts
 BACKOFF_COUNTS = (1, 10, 100, 1000)  # pseudo-counts of the unigram distribution in the bigram model; tuned on validation
 
 
-class LanguageModeling(Task):
+class LanguageModeling(Task, Generative):
     """Prediction of each token from those before it, in windows over the concatenated texts.
 
     Predictions are log-likelihoods in nats (windows, context) of the targets, 0 for padding.
     """
 
     units = {"nll": "nats"}
-    ARTIFACT = VOCABULARY_FILE  # what `from_run` needs besides settings and weights
+    ARTIFACT = VOCABULARY_FILE
 
-    def __init__(self, settings: schema.LanguageModeling, data: Data, vocabulary: Vocabulary | None = None):
+    def __init__(self, settings: LanguageModelingSettings, data: Data, vocabulary: Vocabulary | None = None):
         texts = {}
         for name in ("train", "validation", "test"):
             raw = getattr(data, name).raw
@@ -128,9 +129,7 @@ class LanguageModeling(Task):
         return {VOCABULARY_FILE: self.vocabulary.to_json()}
 
     @classmethod
-    def from_run(
-        cls, settings: schema.Settings, vocabulary: str, load_weights: Callable[[keras.Model], None]
-    ) -> "TextGenerator":
+    def from_run(cls, settings: Settings, vocabulary: str, load_weights: Callable[[keras.Model], None]) -> "TextGenerator":
         """Restore the text generator of a run.
 
         Args:
@@ -139,7 +138,7 @@ class LanguageModeling(Task):
             load_weights: function that loads the weights of that run into the model.
         """
         restored = Vocabulary.from_json(vocabulary)
-        context = settings.task_as(schema.LanguageModeling).context
+        context = settings.task_as(LanguageModelingSettings).context
         build = hydra.utils.get_method(settings.model.target)
         inputs, outputs = Tokens(context, len(restored)), NextTokenLogits(context, len(restored))
         model = build(inputs, outputs, **settings.model.hyperparameters)

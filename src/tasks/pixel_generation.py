@@ -11,7 +11,8 @@ from keras import KerasTensor, ops
 
 from recipes import decoding
 from recipes.specs import END, START, NextTokenLogits, Tokens
-from src.config import schema
+from src.config.schema import Settings
+from src.config.tasks import PixelGenerationSettings
 from src.datasets import Data, Split
 from src.tasks.image_generation import IMAGES_FILE, GenerativeTask, ImageSampler
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
@@ -26,7 +27,7 @@ class PixelGeneration(GenerativeTask):
     The first token is the class, where there are classes; the others are grey levels, 0..255 quantized to `task.levels`.
     """
 
-    def __init__(self, settings: schema.PixelGeneration, data: Data, reference_classifier: ReferenceClassifier | None = None):
+    def __init__(self, settings: PixelGenerationSettings, data: Data, reference_classifier: ReferenceClassifier | None = None):
         self.tokenizer = PixelTokenizer(data.train.raw.shape[1:], data.classes, settings.levels)
         super().__init__(settings, data, reference_classifier)
         self.inputs, self.outputs = self.tokenizer.specs()
@@ -50,7 +51,7 @@ class PixelGeneration(GenerativeTask):
         return {IMAGES_FILE: json.dumps(metadata)}
 
     @classmethod
-    def from_run(cls, settings: schema.Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
+    def from_run(cls, settings: Settings, images: str, load_weights: Callable[[keras.Model], None]) -> ImageSampler:
         """Restore the sampler of a run.
 
         Args:

@@ -7,7 +7,8 @@ import hydra.utils
 import keras
 import numpy as np
 
-from src.config import schema
+from src.config.schema import Settings
+from src.config.tasks import ImageClassificationSettings
 from src.datasets import Data
 from src.tasks.image_classification import ImageClassification
 
@@ -31,7 +32,7 @@ class ReferenceClassifier:
 
     @classmethod
     def from_run(
-        cls, settings: schema.Settings, data: Data, load_weights: Callable[[keras.Model], None], run_id: str, accuracy: float
+        cls, settings: Settings, data: Data, load_weights: Callable[[keras.Model], None], run_id: str, accuracy: float
     ) -> Self:
         """Restore it from a run.
 
@@ -45,7 +46,7 @@ class ReferenceClassifier:
         Raises:
             UserError: the recipe has changed since the run.
         """
-        task = ImageClassification(settings.task_as(schema.ImageClassification), data)
+        task = ImageClassification(settings.task_as(ImageClassificationSettings), data)
         model = task.build_model(hydra.utils.get_method(settings.model.target), settings.model.hyperparameters)
         load_weights(model)
         return cls(model, run_id, accuracy)

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-from src.metrics import LOWER_IS_BETTER, UNRANKED
+from src import tables
+from src.metrics import FEATURE_DISTANCES, FEATURES, is_ranked, lower_is_better
 from src.tasks.base import Metrics
-
-# Literature computes FID and KID with features of Inception v3, here they are those of a reference classifier.
-HEADINGS = {"fid": "Fréchet distance", "kid": "kernel distance"}
 
 
 def results_table(
@@ -16,16 +14,13 @@ def results_table(
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
-    ranked = [name for name in names if name not in UNRANKED]
-    best = {name: (min if name in LOWER_IS_BETTER else max)(row[name] for row in rows.values()) for name in ranked}
-    headings = [HEADINGS.get(name, name.replace("_", " ")) + (f" ({units[name]})" if name in units else "") for name in names]
+    ranked = [name for name in names if is_ranked(name)]
+    best = {name: (min if lower_is_better(name) else max)(row[name] for row in rows.values()) for name in ranked}
+    titles = [FEATURE_DISTANCES.get(name, name.replace("_", " ")) for name in names]
+    headings = [f"{title} ({units[name]}) " if name in units else f"{title} " for name, title in zip(names, titles)]
     body = [
         [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best.get(name) else ' '}" for name in names)]
         for label, row in rows.items()
     ]
-    lines = [["on the test set", *(f"{heading} " for heading in headings)], *body]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]).rstrip()
-        for line in lines
-    )
+    table = tables.text(["on the test set", *headings], body)
+    return table if FEATURE_DISTANCES.keys().isdisjoint(names) else f"{table}\n(distances between {FEATURES})"

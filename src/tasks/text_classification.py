@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from recipes.specs import PADDING, UNKNOWN, Tokens
-from src.config import schema
+from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import html
@@ -35,7 +35,7 @@ class TextClassification(Classification):
 
     example_noun = "texts"
 
-    def __init__(self, settings: schema.TextClassification, data: Data, vocabulary: Vocabulary | None = None):
+    def __init__(self, settings: TextClassificationSettings, data: Data, vocabulary: Vocabulary | None = None):
         super().__init__(data)
         for name in ("train", "validation", "test"):
             check_texts(getattr(data, name).raw, f"the {name} split of dataset={data.name}")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
-from src.config import schema
+from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.tasks import html
 from src.tasks.base import Metrics, ServingFunction, Task
@@ -33,7 +33,7 @@ class Translation(Task):
 
     units = {}
 
-    def __init__(self, settings: schema.Translation, data: Data):
+    def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):
             for side in ("inputs", "targets"):
                 check_texts(getattr(getattr(data, name), side), f"the {name} split of dataset={data.name} ({side})")

@@ -15,8 +15,9 @@ import pydantic
 import yaml
 
 from src import config
-from src.config import renamed, schema, signature
+from src.config import renamed, signature
 from src.config.schema import Settings
+from src.config.tasks import LanguageModelingSettings
 from src.errors import UserError
 from src.tracking import migration
 from src.tracking.client import WEIGHTS_FILE, create_client, require_mlflow
@@ -181,7 +182,7 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, TextGenerator]":
     run = _run_of(settings.model.pretrained, "model.pretrained")
     source = run.settings
     source_task = source.task
-    if not isinstance(source_task, schema.LanguageModeling) or source.model.target != settings.model.target:
+    if not isinstance(source_task, LanguageModelingSettings) or source.model.target != settings.model.target:
         raise UserError(
             f"{run.argument} is a run of {source.model.name} on the task {source_task.name}; choose one of "
             f"{settings.model.name} on language_modeling."

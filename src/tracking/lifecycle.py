@@ -27,7 +27,7 @@ from src.tracking.client import (
     tracking_uri,
 )
 from src.tracking.outbox import Outbox
-from src.tracking.provenance import CODE_TAG, code_digest, command
+from src.tracking.provenance import CODE_TAG, code_digest, command, is_this_command
 from src.tracking.status import sync, track
 from src.tracking.system import SystemMetricsMonitor
 from src.tracking.training_logger import TrainingLogger
@@ -35,6 +35,10 @@ from src.training import checkpoint
 
 log = logging.getLogger(__name__)
 
+OTHER_VERSION = (
+    "{} was started by another version of the code, in which settings had other names or defaults; to finish it, type its "
+    "command in that version (the tag git.commit of the run)."
+)
 STALE_AFTER = 600  # seconds without a new metric after which a running run on another machine is considered dead
 
 
@@ -83,12 +87,15 @@ def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outb
         interrupted = _find_local(settings, fingerprint, uri) or _find_remote(settings, fingerprint)
         if interrupted is not None:
             return interrupted, _read_checkpoint(interrupted)
-    name = redact(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
     new = Outbox.create(
         fingerprint=fingerprint, uri=uri, experiment=settings.tracking.experiment,
-        name=name, code=code_digest(), command=redact(command()), sweep=sweep,
+        name=_name(settings), code=code_digest(), command=redact(command()), sweep=sweep,
     )  # fmt: skip
     return new, None
+
+
+def _name(settings: Settings) -> str:
+    return redact(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
 
 
 def _find_local(settings: Settings, fingerprint: str, uri: str) -> Outbox | None:
@@ -103,7 +110,13 @@ def _find_local(settings: Settings, fingerprint: str, uri: str) -> Outbox | None
             continue
         if settings.resume == metadata.get("run_id"):
             _check_settings(settings, metadata["fingerprint"] == fingerprint, metadata["command"])
-        elif settings.resume != "auto" or metadata["fingerprint"] != fingerprint:
+        elif settings.resume != "auto":
+            continue
+        elif metadata["fingerprint"] != fingerprint:
+            same_name = metadata["name"] == _name(settings) and not metadata.get("sweep")  # a sweep gives all jobs its command
+            if same_name and is_this_command(metadata["command"]):
+                run = f"An interrupted run of this command ({metadata.get('run_id', 'it has no id yet')})"
+                log.info("%s Starting a new run.", OTHER_VERSION.format(run))
             continue
         elif metadata["code"] != code_digest():
             run_id = metadata.get("run_id", "it has no id yet")
@@ -115,6 +128,8 @@ def _find_local(settings: Settings, fingerprint: str, uri: str) -> Outbox | None
 
 
 def _check_settings(settings: Settings, equal: bool, command: str) -> None:
+    if not equal and is_this_command(command):
+        raise UserError(OTHER_VERSION.format(f"resume={settings.resume}"))
     if not equal:
         raise UserError(f"resume={settings.resume} is a run with other settings; it was: {command}")
 

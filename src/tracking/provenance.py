@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 from src.config.command_line import COMMAND
+from src.config.renamed import migrate_command
+from src.redaction import redact
 
 CODE_TAG = "code"
 PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "hydra-core", "mlflow", "numpy")
@@ -51,6 +53,11 @@ def environment() -> dict[str, str]:
 def command() -> str:
     """The command line of this process; of a job of a sweep, which may run in any process, that of the sweep."""
     return os.environ.get(COMMAND) or shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
+
+
+def is_this_command(recorded: str) -> bool:
+    """Whether a command line that a run has recorded is that of this process, apart from renamed settings and `resume`."""
+    return migrate_command(recorded) == migrate_command(redact(command()))
 
 
 @functools.cache

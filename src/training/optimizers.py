@@ -120,8 +120,8 @@ class AverageWeights(keras.optimizers.Optimizer):
     """Mixin: makes the moving average of the weights move once per update, and corrects its bias.
 
     With momentum m the average of the weights w_1 … w_t after t updates is Σ_s m^(t − s) w_s / Σ_s m^(t − s), as Adam averages
-    gradients (Kingma & Ba 2015). Keras gives w_1 the weight m^(t − 1) instead, most of all while t is less than 1 / (1 − m), and
-    counts each step whose gradient is accumulated.
+    gradients (Kingma & Ba 2015). Keras gives w_1 the weight m^(t − 1) instead, which is nearly all while t is small, and counts
+    the steps whose gradients are accumulated.
     """
 
     def _update_model_variables_moving_average(self, trainable_variables: list[keras.Variable]) -> None:

@@ -12,7 +12,7 @@ array = keras.ops.convert_to_numpy
 
 
 @pytest.mark.parametrize("score", ["additive", "multiplicative"])
-def test_soft_attention_computes_what_its_page_says(score):
+def test_soft_attention_matches_the_equations(score):
     keras.utils.set_random_seed(0)
     layer = SoftAttention(score, units=4)
     draw = np.random.default_rng(0)

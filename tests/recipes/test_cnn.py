@@ -30,7 +30,7 @@ def by_hand(model, image, pooling):
 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
-def test_computes_what_its_page_says(pooling):
+def test_layers_match_the_equations(pooling):
     keras.utils.set_random_seed(1)
     model = cnn.build(Image(6, 4, 2), Classes(3), filters=[5], pooling=pooling, normalization=False, dense_units=7)
     for weight in model.trainable_weights:  # biases start at 0, where a mistake in them would not show
@@ -57,7 +57,7 @@ def test_number_of_parameters(inputs, parameters):
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == parameters
 
 
-def test_augmentation_works_in_training_alone():
+def test_augmentation_only_in_training():
     image = keras.Input((8, 8, 1))
     model = keras.Model(image, cnn.augment(image, 0.2))
     pixels = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
@@ -65,7 +65,7 @@ def test_augmentation_works_in_training_alone():
     assert np.abs(keras.ops.convert_to_numpy(model(pixels, training=True)) - pixels).max() > 0.1
 
 
-def test_flip_mirrors_every_second_image_and_no_other_way():
+def test_flip_mirrors_half_of_the_images_horizontally():
     image = keras.Input((4, 4, 1))
     model = keras.Model(image, cnn.augment(image, 0.0, flip=True))
     pixels = np.random.default_rng(0).random((200, 4, 4, 1)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_flip_mirrors_every_second_image_and_no_other_way():
     assert 60 < sum(mirrored) < 140  # six standard deviations
 
 
-def test_a_shift_is_by_whole_pixels_and_by_no_more_than_asked_for():
+def test_shift_is_by_whole_pixels_within_the_limit():
     image = keras.Input((6, 6, 1))
     model = keras.Model(image, cnn.augment(image, shift=2))
     pixels = np.random.default_rng(0).random((200, 6, 6, 1)).astype(np.float32)

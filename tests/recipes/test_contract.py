@@ -1,4 +1,4 @@
-"""What every recipe has to do, whatever its algorithm."""
+"""The contract of all recipes: specs, declared attributes, imports."""
 
 import ast
 import contextlib
@@ -28,6 +28,7 @@ from recipes.specs import (
     LearningRates,
     NextTokenLogits,
     PatchLayer,
+    RewardLayer,
     Series,
     SourceTarget,
     StepwiseDecoder,
@@ -95,7 +96,7 @@ CASES = [  # every combination in float32, and one of each recipe in the 16-bit 
 
 
 @pytest.mark.parametrize(("recipe", "inputs", "outputs", "precision"), CASES, indirect=["precision"], ids=str)
-def test_answers_what_it_says_and_comes_back_from_disk(recipe, inputs, outputs, precision, tmp_path):
+def test_outputs_match_the_specs_and_the_model_can_be_reloaded(recipe, inputs, outputs, precision, tmp_path):
     keras.utils.set_random_seed(0)
     model = build_of(recipe)(inputs, outputs)
     answer = keras.ops.convert_to_numpy(model(example(inputs), training=False))
@@ -153,7 +154,7 @@ HIDING = ["attention", "cnn", "lstm", "rnn", "transformer"]
 
 
 @pytest.mark.parametrize("recipe", HIDING)
-def test_as_many_tokens_are_hidden_as_are_asked_for_whole_ones_and_in_training_alone(recipe):
+def test_token_dropout_masks_whole_tokens_in_training_only(recipe):
     build = importlib.import_module(f"recipes.{recipe}").build
     model = build(Tokens(50, 9), Classes(2), token_dropout=0.3)
     hiding = keras.Model(model.input, model.get_layer("token_dropout").output)
@@ -165,7 +166,7 @@ def test_as_many_tokens_are_hidden_as_are_asked_for_whole_ones_and_in_training_a
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_refuses_what_is_no_kind(recipe):
+def test_unsupported_specs_are_rejected(recipe):
     with pytest.raises(TypeError, match="is not a kind of input"):
         build_of(recipe)("pixels", Classes(2))
     taken = signature.read(f"recipes.{recipe}.build").inputs
@@ -174,7 +175,7 @@ def test_refuses_what_is_no_kind(recipe):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_shows_every_hyperparameter_with_the_default_of_the_code(path):
+def test_config_has_every_hyperparameter_with_its_default(path):
     shown = OmegaConf.to_container(OmegaConf.load(path).model)
     assert shown.pop("name") == path.stem
     shown.pop("pretrained", None)
@@ -185,7 +186,7 @@ def test_config_shows_every_hyperparameter_with_the_default_of_the_code(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_knows_keras_alone(path):
+def test_recipes_import_only_keras(path):
     imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -198,7 +199,8 @@ def test_knows_keras_alone(path):
 # --- what a recipe declares besides `build` -------------------------------------------------------------------------
 
 CONTRACTS = (
-    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, StepwiseDecoder, Translator,
+    Ablatable, AttentionLayer, GlimpseLayer, ImageGenerator, LearningRates, PatchLayer, RewardLayer,
+    StepwiseDecoder, Translator,
 )  # fmt: skip
 TRANSLATOR = {AttentionLayer, StepwiseDecoder, Translator}
 DECLARED = {
@@ -264,7 +266,7 @@ def check_learning_rates(model):
 
 
 @pytest.mark.parametrize(("recipe", "inputs", "outputs"), TAKEN, ids=str)
-def test_declares_what_is_used_of_it_and_keeps_to_it(recipe, inputs, outputs):
+def test_declared_contracts_hold(recipe, inputs, outputs):
     keras.utils.set_random_seed(0)
     model = build_of(recipe)(inputs, outputs)
     model(example(inputs), training=False)
@@ -285,10 +287,11 @@ def test_declares_what_is_used_of_it_and_keeps_to_it(recipe, inputs, outputs):
         assert layer.output.shape[1] == -(-inputs.height // layer.patch) * -(-inputs.width // layer.patch)
 
 
-def test_hard_attention_declares_its_glimpses_and_what_they_are_compared_with():
+def test_hard_attention_declares_reward_glimpses_and_ablations():
     keras.utils.set_random_seed(0)
     model = build_of("attention")(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=4)
-    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer}
+    assert {contract for contract in CONTRACTS if parts(model, contract)} == {Ablatable, GlimpseLayer, RewardLayer}
+    assert set(model.input) == {"image", "label"}
     (layer,) = parts(model, GlimpseLayer)
     assert layer.size == 4
     examples = {"image": example(Image(8, 8, 1)), "label": np.full(3, -1)}
@@ -300,8 +303,8 @@ def test_hard_attention_declares_its_glimpses_and_what_they_are_compared_with():
         other.set_weights(layer.get_weights())
 
 
-def test_no_layer_is_used_by_its_name():
-    """What others use of a recipe's model, it declares."""
+def test_src_uses_no_layer_names():
+    """Each contract that a recipe's model declares."""
     for path in (config.CONF.parent / "src").rglob("*.py"):
         assert "get_layer(" not in path.read_text(encoding="utf-8"), path
 
@@ -343,12 +346,12 @@ COPIED = {
 }  # fmt: skip
 
 
-def test_every_recipe_is_copied_here():
+def test_every_recipe_is_tested_as_a_copy():
     assert sorted(COPIED) == RECIPES
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_imports_nothing_of_the_project_but_what_it_shares_with_all(path):
+def test_recipes_import_only_shared_modules_of_the_project(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module.startswith("recipes"):
             assert node.module in ("recipes.specs", "recipes.shared_layers")

@@ -44,23 +44,23 @@ PLAIN = {START: {A: 1.0}, A: {B: 0.9, END: 0.1}, B: {END: 0.9, A: 0.1}}
 MODEL, SOURCE = Table([TRAP, PLAIN]), np.array([[0], [1]])
 
 
-def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
+def test_greedy_decoding_takes_the_most_likely_token_and_stops_at_the_end():
     decoded = keras.ops.convert_to_numpy(decoding.greedy(MODEL, SOURCE, 5))
     assert decoded[1].tolist() == [A, B, END, PADDING, PADDING]
     assert decoded[0, 0] == A
 
 
-def test_one_beam_is_greedy():
+def test_one_beam_equals_greedy_decoding():
     np.testing.assert_array_equal(decoding.beam_search(MODEL, SOURCE, 5, 1), decoding.greedy(MODEL, SOURCE, 5))
 
 
-def test_beams_find_what_greedy_misses():
+def test_beam_search_finds_better_sequences_than_greedy_decoding():
     decoded = keras.ops.convert_to_numpy(decoding.beam_search(MODEL, SOURCE, 5, 3))
     assert decoded.tolist() == [[B, C, END, PADDING, PADDING], [A, B, END, PADDING, PADDING]]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_enough_beams_find_the_best_of_all_answers(seed):
+def test_wide_beam_search_finds_the_best_sequence(seed):
     draw = np.random.default_rng(seed)
     table = {last: dict(zip((END, A, B, C), draw.dirichlet([1] * 4))) for last in (START, A, B, C)}
     model, length = Table([table]), 3
@@ -74,7 +74,7 @@ def test_enough_beams_find_the_best_of_all_answers(seed):
     assert tuple(token for token in decoded[0] if token != PADDING) == best
 
 
-def test_padding_start_and_unknown_words_are_never_written():
+def test_special_tokens_are_never_generated():
     class Wrong(Table):
         def decode_step(self, token, index, cache):
             logits, cache = super().decode_step(token, index, cache)

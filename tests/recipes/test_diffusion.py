@@ -97,7 +97,7 @@ def test_a_perfect_predictor_leads_back_to_the_image(prediction, steps, eta):
 
 
 @pytest.mark.parametrize(("steps", "eta"), [(1000, 1.0), pytest.param(1000, 0.0, marks=pytest.mark.slow), (200, 0.0)])
-def test_the_samplers_reach_a_distribution_whose_best_predictor_is_known(steps, eta):
+def test_samplers_reach_a_gaussian_with_its_optimal_predictor(steps, eta):
     """Of pixels N(m, s²), E[ε | x_t] is linear in x_t; what is drawn has that mean and deviation, along every path."""
     model = build(timesteps=1000, prediction="noise", shape=(4, 4, 1))
     mean, deviation = 0.2, 0.15
@@ -124,13 +124,13 @@ def test_the_loss_is_the_mean_square_of_what_is_predicted_wrongly():
     assert array(noise(many, training=True)).mean() == pytest.approx(1.0, rel=0.02)
 
 
-def test_it_is_validated_with_the_same_noise_every_time():
+def test_validation_noise_is_fixed():
     model = build()
     np.testing.assert_array_equal(array(model(batch(), training=False)), array(model(batch(), training=False)))
     assert (array(model(batch(), training=True)) != array(model(batch(), training=True))).all()
 
 
-def test_samples_are_guided_as_the_recipe_says_if_nothing_else_is_asked_for():
+def test_default_guidance_of_samples():
     def made(model, **options):
         other.set_weights(some)
         return array(model.generate(np.array([0, 1, 2]), keras.random.SeedGenerator(0), steps=3, **options))
@@ -146,7 +146,7 @@ def test_samples_are_guided_as_the_recipe_says_if_nothing_else_is_asked_for():
     build(label_dropout=0.0, guidance=1.5, conditional=False)
 
 
-def test_guidance_moves_away_from_what_is_true_of_any_class():
+def test_guidance_moves_away_from_the_unconditional_prediction():
     model = build()
     for weight in model.weights:
         if "class" in weight.path:
@@ -160,7 +160,7 @@ def test_guidance_moves_away_from_what_is_true_of_any_class():
         np.testing.assert_allclose(guided, unconditional + guidance * (conditional - unconditional), atol=1e-5)
 
 
-def test_labels_are_left_out_as_often_as_asked():
+def test_label_dropout_rate():
     model = build(label_dropout=0.3)
     seen = []
     model._predict = lambda x, index, label, training=False: (seen.append(array(label)), keras.ops.zeros_like(x))[1]
@@ -171,7 +171,7 @@ def test_labels_are_left_out_as_often_as_asked():
     assert (seen[1] == batch()["label"]).all()
 
 
-def test_the_same_seed_makes_the_same_images_and_a_label_other_ones():
+def test_samples_depend_on_seed_and_label():
     model = build()
     for weight in model.weights:
         weight.assign(np.random.default_rng(0).normal(size=weight.shape) * 0.3)
@@ -186,13 +186,13 @@ def test_the_same_seed_makes_the_same_images_and_a_label_other_ones():
     assert make(1, 0).max() <= 1
 
 
-def test_an_image_of_any_extent_is_reached():
+def test_images_of_any_size_are_generated():
     model = build(shape=(5, 7, 3), levels=3)
     made = model.generate(np.zeros(2, np.int32), keras.random.SeedGenerator(0), steps=2)
     assert tuple(made.shape) == (2, 5, 7, 3)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_hyperparameters_are_rejected():
     with pytest.raises(ValueError, match="conditional=true needs labels"):
         build(classes=0)
     with pytest.raises(ValueError, match="5 heads cannot share 16 channels"):

@@ -49,7 +49,7 @@ def test_the_losses_are_those_of_the_papers(loss, conditional):
 
 
 @pytest.mark.parametrize("spectral_normalization", [False, True])
-def test_neither_player_learns_from_the_loss_of_the_other(spectral_normalization):
+def test_losses_have_gradients_only_for_their_own_network(spectral_normalization):
     model = build(spectral_normalization=spectral_normalization)
     with tf.GradientTape(persistent=True) as tape:
         discriminating, generating, penalty = tf.unstack(model(batch(), training=True), axis=1)
@@ -66,7 +66,7 @@ def test_neither_player_learns_from_the_loss_of_the_other(spectral_normalization
     assert all(moves(generating, of_generator))
 
 
-def test_the_penalty_is_the_square_of_the_gradient_where_that_is_known():
+def test_gradient_penalty_of_a_linear_discriminator():
     """Of a linear discriminator the gradient is its weights, everywhere."""
     model = build(gradient_penalty=2.0)
     weights = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -78,7 +78,7 @@ def test_the_penalty_is_the_square_of_the_gradient_where_that_is_known():
     assert penalty == pytest.approx(2.0 / 2 * np.square(weights).sum(), rel=0.05)
 
 
-def test_the_penalty_is_the_square_of_the_gradient_of_the_network(monkeypatch):
+def test_gradient_penalty_of_a_network(monkeypatch):
     monkeypatch.setattr(gan, "SIGMA", 2e-3)  # the network has edges, and over longer steps it bends
     model = build(gradient_penalty=1.0)
     for weight in model.discriminator.trainable_variables:
@@ -121,13 +121,13 @@ def test_the_discriminator_can_have_a_learning_rate_of_its_own():
     assert model.learning_rate_factors() == [(model.discriminator, 4.0)]
 
 
-def test_it_is_validated_with_the_same_noise_every_time():
+def test_validation_noise_is_fixed():
     model = build()
     np.testing.assert_array_equal(array(model(batch(), training=False)), array(model(batch(), training=False)))
     assert (array(model(batch(), training=True))[:, 1] != array(model(batch(), training=True))[:, 1]).all()
 
 
-def test_the_same_seed_makes_the_same_images_and_a_label_other_ones():
+def test_samples_depend_on_seed_and_label():
     model = build(conditional=True)
 
     def make(label, seed):
@@ -141,7 +141,7 @@ def test_the_same_seed_makes_the_same_images_and_a_label_other_ones():
     assert make(1, 0).max() <= 1
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_hyperparameters_are_rejected():
     with pytest.raises(
         ValueError, match="downsamplings=3 needs an image whose height and width are multiples of 8, and it has 4×8"
     ):

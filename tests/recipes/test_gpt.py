@@ -54,7 +54,7 @@ def test_the_embedding_is_also_the_output_layer():
     assert np.abs(array(model(tokens())) - before).max() > 1e-3
 
 
-def test_first_weights_are_those_of_gpt_2():
+def test_initial_weights_are_those_of_gpt_2():
     model = language_model(dimension=128, blocks=8)
     for weight in model.trainable_weights:
         if len(weight.shape) == 1:
@@ -74,7 +74,7 @@ def test_a_future_token_changes_no_earlier_logit(positions):
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_step_by_step_with_a_cache_gives_the_logits_of_the_whole(positions):
+def test_cached_decode_steps_give_the_logits_of_the_full_sequence(positions):
     model = language_model(positions=positions)
     whole, cache = array(model(tokens())), model.init_cache(3, 12)
     for index in range(12):
@@ -99,7 +99,7 @@ def test_cached_and_uncached_decoding_give_the_same_tokens(options):
         assert (array(decoding.sample(model, prompt, 12, seed=6, **options)) != one).any()
 
 
-def test_nothing_follows_an_end():
+def test_generation_stops_at_the_end_token():
     class Ends(StepwiseDecoder):
         def init_cache(self, batch, length):
             return keras.ops.zeros((batch,))

@@ -29,7 +29,7 @@ def test_a_glimpse_between_pixels_is_interpolated():
     np.testing.assert_allclose(patch, [[11, 12], [16, 17]], atol=1e-5)
 
 
-def test_a_coarser_scale_shows_twice_the_extent_and_the_mean_brightness():
+def test_coarser_scale_covers_twice_the_extent_and_averages():
     even = np.full((1, 21, 21, 1), 0.7, np.float32)
     fine, coarse = array(glimpse_sensor(even, np.zeros((1, 2), np.float32), 4, 2))[0]
     np.testing.assert_allclose(fine, 0.7, atol=1e-5)
@@ -41,7 +41,7 @@ def test_a_coarser_scale_shows_twice_the_extent_and_the_mean_brightness():
     assert coarse.sum() > 0
 
 
-def test_the_recurrence_computes_what_its_page_says():
+def test_recurrence_matches_the_equations():
     keras.utils.set_random_seed(0)
     layer = Glimpses(3, 4, 1, 6, 0.1)
     image = np.random.default_rng(0).random((1, 8, 8, 1)).astype(np.float32)
@@ -84,7 +84,7 @@ def gradient_of_expected_reward(reward, mean, deviation):
 
 @pytest.mark.parametrize("mean", [(0.2, -0.4), (0.9, -0.97)], ids=["inside", "at the border"])
 @pytest.mark.parametrize("baseline", [0.0, 0.8])  # it changes the noise and not the mean
-def test_reinforce_follows_the_gradient_of_the_expected_reward(mean, baseline):
+def test_reinforce_estimates_the_gradient_of_the_expected_reward(mean, baseline):
     """The mean of the estimated gradients, of locations as the network draws them, is that of a reward known everywhere."""
     tf = pytest.importorskip("tensorflow")
     keras.utils.set_random_seed(0)
@@ -125,7 +125,7 @@ def test_in_16_bits_locations_logits_and_their_loss_stay_in_32(precision):
     assert float(reinforce.losses[0]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_baseline_learns_the_mean_reward_and_tells_nothing_to_the_core():
+def test_baseline_learns_the_mean_reward_without_gradients_to_the_core():
     tf = pytest.importorskip("tensorflow")
     expected = tf.Variable([[0.0, 0.5], [0.0, 0.5]])
     still = np.zeros((2, 2, 2), np.float32)
@@ -161,7 +161,7 @@ def test_the_loss_of_locations_is_added_in_training_alone():
     assert len(layer.losses) == 1
 
 
-def test_the_answer_does_not_depend_on_the_label():
+def test_prediction_does_not_depend_on_the_label():
     keras.utils.set_random_seed(0)
     model = attention.build(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=4)
     image = np.random.default_rng(0).random((3, 8, 8, 1)).astype(np.float32)
@@ -170,7 +170,7 @@ def test_the_answer_does_not_depend_on_the_label():
 
 
 @pytest.mark.parametrize("policy", ["random", "center"])
-def test_a_trained_network_can_be_made_to_look_elsewhere(policy):
+def test_location_policy_can_be_replaced_after_training(policy):
     layer = Glimpses(4, 4, 1, 6, 0.1)
     image = np.random.default_rng(0).random((50, 8, 8, 1)).astype(np.float32)
     layer(image)
@@ -184,7 +184,7 @@ def test_a_trained_network_can_be_made_to_look_elsewhere(policy):
         assert locations[:, 1:].std() == pytest.approx(3**-0.5, rel=0.1)  # evenly over −1..1
 
 
-def test_what_cannot_be_looked_at_is_refused():
+def test_invalid_glimpses_are_rejected():
     with pytest.raises(
         ValueError, match=r"a glimpse of 9 × 9 pixels is larger than an image of 8 × 8; type model.glimpse_size=4"
     ):

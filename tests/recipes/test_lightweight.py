@@ -77,6 +77,6 @@ def test_the_halves_of_a_shufflenet_block_are_interleaved():
     np.testing.assert_array_equal(shuffled[..., 1::2], joined[..., half:])
 
 
-def test_the_first_blocks_can_be_had_alone():
+def test_number_of_blocks_can_be_reduced():
     few = lightweight.build(Image(28, 28, 1), Classes(10), variant="mobilenet_v1", width=0.25, blocks=3)
     assert sum(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in few.layers) == 3

@@ -27,7 +27,7 @@ def by_hand(model, series):
     return h @ weights + bias
 
 
-def test_computes_what_its_page_says():
+def test_layers_match_the_equations():
     keras.utils.set_random_seed(1)
     model = lstm.build(Series(6, 2), Classes(3), units=5)
     for weight in model.trainable_weights:
@@ -37,7 +37,7 @@ def test_computes_what_its_page_says():
     np.testing.assert_allclose(answer, [by_hand(model, one) for one in series], rtol=1e-4, atol=1e-5)
 
 
-def test_forgets_nothing_at_first():
+def test_forget_gate_bias_starts_at_1():
     bias = lstm.build(Series(6, 2), Classes(3), units=5).get_layer("lstm1").get_weights()[2]
     np.testing.assert_array_equal(bias, [0] * 5 + [1] * 5 + [0] * 10)  # i f g o
 
@@ -52,7 +52,7 @@ def outputs_and_gradients(model, examples):
 
 @pytest.mark.parametrize("hyperparameters", [{}, {"layers": 2, "bidirectional": True}], ids=str)
 @pytest.mark.parametrize("inputs", [Series(6, 3), Tokens(6, 20)], ids=str)
-def test_the_cell_is_that_of_keras_forwards_and_backwards(monkeypatch, inputs, hyperparameters):
+def test_cell_matches_keras_forward_and_backward(monkeypatch, inputs, hyperparameters):
     keras.utils.set_random_seed(0)
     keras_layer = lstm.build(inputs, Classes(3), units=8, **hyperparameters)
     monkeypatch.setattr(lstm, "USE_KERAS_LAYER", False)

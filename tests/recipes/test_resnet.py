@@ -61,7 +61,7 @@ def convolve(x, kernel, stride=1):
 
 @pytest.mark.parametrize("preactivation", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_block_computes_what_the_page_says(preactivation, residual):
+def test_block_matches_the_equations(preactivation, residual):
     keras.utils.set_random_seed(0)
     model = resnet.build(Image(8, 8, 2), Classes(3), depth=8, width=3, preactivation=preactivation, residual=residual)
     for weight in model.weights:
@@ -108,6 +108,6 @@ def test_stochastic_depth_drops_whole_blocks_of_single_examples_and_keeps_the_me
         ({"depth": 20, "stem": "imagenet"}, "depth is one of 18, 34, 50, 101, 152, not 20"),
     ],
 )
-def test_there_is_no_such_depth(arguments, answer):
+def test_invalid_depths_are_rejected(arguments, answer):
     with pytest.raises(ValueError, match=answer):
         resnet.build(Image(8, 8, 1), Classes(3), **arguments)

@@ -10,7 +10,7 @@ from recipes.specs import Classes, Forecast, Image, Series, Tokens
 
 
 @pytest.mark.parametrize(("activation", "phi"), [("tanh", np.tanh), ("relu", lambda z: np.maximum(z, 0))])
-def test_computes_what_its_page_says(activation, phi):
+def test_layers_match_the_equations(activation, phi):
     keras.utils.set_random_seed(1)
     model = rnn.build(Series(6, 2), Classes(3), units=5, activation=activation)
     for weight in model.trainable_weights:
@@ -27,7 +27,7 @@ def test_computes_what_its_page_says(activation, phi):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(series)), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_recurrent_weights_start_as_asked():
+def test_recurrent_initializers():
     orthogonal = rnn.build(Series(6, 2), Classes(3), units=7).get_layer("rnn1").get_weights()[1]
     np.testing.assert_allclose(orthogonal @ orthogonal.T, np.eye(7), atol=1e-5)
     identity = rnn.build(Series(6, 2), Classes(3), units=7, initialization="identity").get_layer("rnn1").get_weights()[1]
@@ -46,7 +46,7 @@ def outputs_and_gradients(model, examples):
     {}, {"activation": "relu", "initialization": "identity"}, {"layers": 2, "bidirectional": True},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("inputs", [Series(6, 3), Tokens(6, 20)], ids=str)
-def test_the_cell_is_that_of_keras_forwards_and_backwards(monkeypatch, inputs, hyperparameters):
+def test_cell_matches_keras_forward_and_backward(monkeypatch, inputs, hyperparameters):
     keras.utils.set_random_seed(0)
     keras_layer = rnn.build(inputs, Classes(3), units=8, **hyperparameters)
     monkeypatch.setattr(rnn, "USE_KERAS_LAYER", False)
@@ -79,5 +79,5 @@ def test_reads_an_image_row_by_row():
     np.testing.assert_allclose(images(pixels), rows(pixels.reshape(2, 6, 12)), rtol=1e-6)
 
 
-def test_takes_tokens():
+def test_token_inputs():
     assert rnn.build(Tokens(9, 50), Classes(2), units=5).output_shape == (None, 2)

@@ -52,7 +52,7 @@ def attention_by_hand(layer, x, y, allowed, rotary=False):
 
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_computes_what_its_page_says(rotary, causal):
+def test_attention_matches_the_equations(rotary, causal):
     keras.utils.set_random_seed(0)
     layer = MultiHeadAttention(8, 2, rotary=rotary)
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
@@ -73,7 +73,7 @@ def normalised(x, layer):
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_a_block_computes_what_its_page_says(decoder):
+def test_block_matches_the_equations(decoder):
     keras.utils.set_random_seed(0)
     block = Block(8, 2, 12, dropout=0.3, decoder=decoder)
     draw = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_rotary_scores_depend_on_the_distance_alone():
     assert score(3, 1) != pytest.approx(score(3, 2), rel=1e-2)
 
 
-def test_a_sequence_longer_than_the_learned_positions_is_refused():
+def test_sequences_longer_than_the_learned_positions_are_rejected():
     positions = Positions("learned", 4)
     positions(np.zeros((1, 4, 6), np.float32))
     with pytest.raises(ValueError, match="A sequence of 5 steps is longer than the 4 positions that were learned"):
@@ -178,7 +178,7 @@ def test_alignments_are_weights_over_the_source():
     assert (weights[:, :, 3:] == 0).all()
 
 
-def test_heads_that_cannot_share_the_dimension_are_refused():
+def test_number_of_heads_must_divide_the_dimension():
     with pytest.raises(ValueError, match="3 heads cannot share dimension=64 in even parts; it must be a multiple of 6"):
         transformer.build(Series(5, 1), Classes(2), heads=3)
 

@@ -30,12 +30,12 @@ def test_mistakes_in_arguments_are_reported_in_one_sentence(arguments, message):
     assert str(raised.value).startswith(message)
 
 
-def test_values_are_taken_as_they_are_typed_and_the_last_one_counts():
+def test_values_are_parsed_as_typed_and_the_last_one_wins():
     assert cli.parse_key_values(["a=b=c d", "e=", "a=1"]) == {"a": "1", "e": ""}
     assert cli.parse_key_values(["a=b=c d"]) == {"a": "b=c d"}
 
 
-def test_a_command_without_settings_takes_none():
+def test_command_without_settings_rejects_arguments():
     with pytest.raises(UserError, match="There is no setting 'a'; available: none"):
         importlib.import_module("src.sync").main(["a=1"])
 
@@ -58,7 +58,7 @@ def test_help_describes_each_setting_and_has_two_examples_that_work(name):
 @pytest.mark.parametrize(
     ("name", "option"), [("run", "--help"), ("run", "-h"), *((name, "--help") for name in COMMANDS), ("compare", "-h")]
 )
-def test_help_comes_before_tensorflow_and_mlflow_load(here, name, option):
+def test_help_imports_neither_tensorflow_nor_mlflow(here, name, option):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"src.{name}", option],
         env=environment(), capture_output=True, text=True, check=False,

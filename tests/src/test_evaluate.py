@@ -106,7 +106,7 @@ def test_invalid_arguments_are_reported_in_one_sentence_before_tensorflow_loads(
     assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
 
 
-def test_a_run_with_a_foreign_recipe_is_refused(finish_run, here, command):
+def test_run_with_a_recipe_outside_conf_is_rejected(finish_run, here, command):
     run_id = finish_run("model=cnn", *SHORT)
     config = here / "mlruns/1" / run_id / "artifacts/config.yaml"
     recorded = yaml.safe_load(config.read_text())

@@ -25,23 +25,23 @@ def compare(file, settings, update):
 
 
 @pytest.mark.parametrize("model", golden.MODELS)
-def test_the_default_run_of_a_model(model, update):
+def test_golden_settings_of_models(model, update):
     compare(golden.GOLDEN / f"{model}.txt", golden.of_model(model), update)
 
 
 @pytest.mark.parametrize("experiment", golden.EXPERIMENTS)
-def test_an_experiment_differs_from_its_model_as_it_did(experiment, update):
+def test_golden_differences_of_experiments(experiment, update):
     compare(golden.GOLDEN / "experiments" / f"{experiment}.txt", golden.of_experiment(experiment), update)
 
 
-def test_there_are_no_other_files(update):
+def test_no_golden_file_is_left_over(update):
     for file in golden.GOLDEN.rglob("*.txt"):
         if str(file.relative_to(golden.GOLDEN)) not in FILES:
             assert update, file
             file.unlink()
 
 
-def test_a_setting_that_all_runs_get_concerns_the_models_alone(monkeypatch):
+def test_new_common_settings_change_only_the_model_files(monkeypatch):
     before = golden.of_experiment("lstm_mnist")
     more = {option: golden.settings_of(option) | {"training.new": 1} for option in ("model=lstm", "experiment=lstm_mnist")}
     monkeypatch.setattr(golden, "settings_of", more.__getitem__)

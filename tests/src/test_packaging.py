@@ -1,4 +1,4 @@
-"""The files that say what is installed agree, and `pip install .` puts no module of the project among other packages."""
+"""The requirements files agree, and `pip install .` installs no module of the project."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ from tests.commands import ROOT
 
 
 def requirements(name):
-    """What a file asks for; its lines that refer to other files are left out."""
+    """The requirements in a file, without those of the files that it refers to."""
     lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
-def test_all_that_is_asked_for_is_pinned_once():
+def test_requirements_are_pinned_once_in_the_lock():
     lock = requirements("requirements-lock.txt")
     assert all(re.fullmatch(r"==[\w.]+", str(one.specifier)) for one in lock)
     names = [canonicalize_name(one.name) for one in lock]
@@ -34,13 +34,13 @@ def test_all_that_is_asked_for_is_pinned_once():
                 assert str(one.specifier) in ("", pins[canonicalize_name(one.name)]), f"{file}: {one}"
 
 
-def test_no_module_is_installed():
+def test_pip_install_installs_no_modules():
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert setup["packages"] == setup["py-modules"] == []
     assert setup["dynamic"]["dependencies"] == {"file": ["requirements-lock.txt"]}
 
 
-def test_a_wheel_holds_nothing_but_metadata(tmp_path):
+def test_wheel_has_only_metadata(tmp_path):
     for needed in ("setuptools", "wheel"):
         pytest.importorskip(needed)  # not every environment has them, and getting them takes a network
     for name in ("pyproject.toml", "README.md", "requirements-lock.txt"):

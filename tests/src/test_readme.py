@@ -1,4 +1,4 @@
-"""What the README and the pages of the folders show works as it stands, and the README says the same in Chinese."""
+"""The examples of all pages work, and both READMEs have the same contents."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ README, CHINESE, *PAGES = (
 
 
 def blocks(page):
-    """(language, text) of what is set apart as code."""
+    """(language, text) of each code block."""
     return re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 

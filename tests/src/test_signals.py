@@ -1,4 +1,4 @@
-"""A process that is asked to stop does stop, also where Python drops an exception."""
+"""Signals stop a process, even where Python drops the exception."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def test_the_first_signal_can_be_deferred():
     assert process.stdout.split("\n") == ["deferred True", "the second is not", "raised", ""], process.stderr
 
 
-def test_a_signal_that_a_finalizer_drops_is_raised_later():
+def test_signal_dropped_in_a_finalizer_is_raised_later():
     process = subprocess.run(
         [sys.executable, "-c", SIGNAL_IN_FINALIZER], env=environment(), capture_output=True, text=True, check=False
     )

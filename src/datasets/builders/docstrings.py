@@ -1,6 +1,7 @@
 """`docstrings`: docstrings of Python libraries, with the library as class."""
 
 import ast
+import collections
 import importlib.metadata
 import importlib.util
 import re
@@ -73,8 +74,17 @@ def docstrings(library: str) -> Iterator[tuple[str, str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in strings of the library
             tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
+        for node in _statements(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 text = ast.get_docstring(node)
                 if text and len(text) >= SHORTEST:
                     yield f"{'/'.join(parts)}:{getattr(node, 'lineno', 0)}", text
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """The module and its statements, breadth first like `ast.walk`, without walking their expressions, which are most nodes."""
+    waiting = collections.deque[ast.AST]([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        waiting.extend(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt | ast.excepthandler | ast.match_case))

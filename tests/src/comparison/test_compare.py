@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from src import compare
-from src.comparison import groups, significance, tables
+from src.comparison import formats, groups, significance
 from src.comparison.groups import Group
 from src.errors import UserError
 from src.metrics import format_value
@@ -22,7 +22,7 @@ from tests.commands import environment
 
 
 def finished(recipe="cnn", seed=0, start_time=0, test_digest="a", metrics=None, task="image_classification", **settings):
-    """A run as MLflow would have it."""
+    """The summary of a finished run."""
     own = {"model.name": recipe, "dataset.name": "digits", "task.name": task, "seed": str(seed), "tracking.run_name": "any"}
     own |= {name.replace("__", "."): value for name, value in settings.items()}
     return RunSummary(f"{recipe}{start_time}", start_time, own, metrics or {"test/accuracy": 0.9}, test_digest)
@@ -32,7 +32,7 @@ def accuracies(recipe, *values, **more):
     return [finished(recipe, seed, metrics={"test/accuracy": value}, **more) for seed, value in enumerate(values)]
 
 
-def test_runs_that_differ_by_their_seed_are_taken_together_and_of_each_seed_the_newest_counts():
+def test_groups_have_the_newest_run_of_each_seed():
     runs = [*accuracies("cnn", 0.8, 0.9), finished("cnn", 1, start_time=5, metrics={"test/accuracy": 1.0})]
     (group,) = groups.group_runs(runs)
     assert sorted(group.values("test/accuracy")) == [0.8, 1.0]
@@ -40,7 +40,7 @@ def test_runs_that_differ_by_their_seed_are_taken_together_and_of_each_seed_the_
     assert group.standard_deviation("test/accuracy") == pytest.approx(np.std([0.8, 1.0], ddof=1))
 
 
-def test_the_best_comes_first_whether_more_or_less_is_better():
+def test_leaderboard_ranks_the_best_first():
     runs = [finished("cnn", metrics={"test/accuracy": 0.9, "test/nll": 0.2})]
     runs += [finished("rnn", metrics={"test/accuracy": 0.8, "test/nll": 0.1})]
     (board,) = groups.leaderboards(runs)
@@ -49,12 +49,20 @@ def test_the_best_comes_first_whether_more_or_less_is_better():
     assert [group.recipe for group in board.groups] == ["rnn", "cnn"]
 
 
-def test_where_no_run_has_its_metric_that_is_said():
+def test_leaderboard_without_the_metric_is_reported():
     with pytest.raises(UserError, match="compared by; type metric=<one of test/nll>"):
         groups.leaderboards([finished("cnn", metrics={"test/nll": 0.2})])
 
 
-def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranked_together():
+def test_unregistered_task_is_compared_by_a_metric_that_is_given():
+    runs = [finished("cnn"), finished("rnn", task="brightness_of_images", metrics={"test/error": 0.1})]
+    assert [board.task for board in groups.leaderboards(runs)] == ["image classification"]
+    assert [board.task for board in groups.leaderboards(runs, "test/error")] == ["brightness of images"]
+    with pytest.raises(UserError, match="The task 'brightness_of_images' of rnn is not registered; type metric=<name>"):
+        groups.metric_of(groups.group_runs(runs[1:])[0])
+
+
+def test_leaderboards_separate_tasks_and_test_sets():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
     runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
     runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
@@ -62,13 +70,13 @@ def test_what_was_tested_on_other_examples_or_with_another_question_is_not_ranke
     assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
 
 
-def test_a_group_is_named_by_what_is_particular_about_it():
+def test_group_title_has_the_differing_settings():
     runs = [finished("cnn", model__filters="8", a="1"), finished("cnn", model__filters="16", a="1"), finished("rnn", a="1")]
     (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn model.filters=16", "cnn model.filters=8", "rnn"]
 
 
-def test_an_experiment_goes_by_its_own_name():
+def test_group_title_of_experiments():
     runs = [finished("cnn", filters="8", experiment="cnn_small"), finished("cnn", filters="16", experiment="cnn_large")]
     runs += [finished("cnn", start_time=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
     runs[0].settings["epochs"] = "9"
@@ -76,7 +84,7 @@ def test_an_experiment_goes_by_its_own_name():
     assert sorted(group.title for group in board.groups) == ["cnn", "cnn_large", "cnn_small epochs=1", "cnn_small epochs=9"]
 
 
-def test_the_baseline_is_the_best_one():
+def test_baseline_of_a_group_is_the_best_one():
     base = {"baseline/majority_class/accuracy": 0.1, "baseline/logistic_regression/accuracy": 0.97}
     base |= {"baseline/majority_class/nll": 2.3, "baseline/logistic_regression/nll": 0.1}
     (group,) = groups.group_runs([finished(metrics={"test/accuracy": 0.9, "test/nll": 0.2, **base})])
@@ -85,7 +93,7 @@ def test_the_baseline_is_the_best_one():
     assert group.baseline("val/accuracy") is None
 
 
-def test_a_difference_is_that_of_welch():
+def test_difference_matches_welch_t_test():
     draw = np.random.default_rng(0)
     one, other = draw.normal(0.9, 0.01, 5), draw.normal(0.88, 0.03, 8)
     difference = significance.Difference(one, other)
@@ -95,7 +103,7 @@ def test_a_difference_is_that_of_welch():
     assert difference.significant == (stats.ttest_ind(one, other, equal_var=False).pvalue < 0.05)
 
 
-def test_as_many_seeds_as_are_needed_show_a_difference_in_four_of_five_trials():
+def test_seeds_needed_give_a_power_of_80_percent():
     one, other = np.array([0.90, 0.92, 0.91]), np.array([0.90, 0.91, 0.89])
     difference = significance.Difference(one, other)
     assert not difference.significant
@@ -114,12 +122,12 @@ def test_as_many_seeds_as_are_needed_show_a_difference_in_four_of_five_trials():
         ((0.9, 0.9), (0.9, 0.9), "The difference is not significant."),
     ],
 )
-def test_two_groups_are_compared_in_a_sentence(one, other, sentence):
+def test_significance_is_described_in_a_sentence(one, other, sentence):
     (a,), (b,) = (groups.group_runs(accuracies(name, *values)) for name, values in (("cnn", one), ("rnn", other)))
     assert sentence in significance.describe_difference("test/accuracy", a, b)
 
 
-def test_less_is_better_of_an_error():
+def test_lower_is_better_for_errors():
     a, b = (
         Group([finished(metrics={"test/mae": value}, seed=seed) for seed, value in enumerate(values)], {"model.name": "cnn"})
         for values in ((1.0, 1.01), (2.0, 2.01))
@@ -135,15 +143,15 @@ def test_less_is_better_of_an_error():
         (0.5, "val_accuracy", "50.00 %"), (-0.41461, "test/skill", "-0.4146"),
     ],
 )  # fmt: skip
-def test_numbers_have_four_digits(value, metric, shown):
+def test_values_have_four_significant_digits(value, metric, shown):
     assert format_value(value, metric) == shown
 
 
-def test_every_form_has_the_same_numbers():
+def test_every_format_has_the_same_numbers():
     boards = groups.leaderboards([*accuracies("cnn", 0.9, 0.92, 0.94), *accuracies("rnn", 0.8)])
-    assert tables.text(boards).splitlines()[3].split() == ["cnn", "92.00", "±", "2.00", "%", "3", "–"]
-    assert "| cnn | 92.00 ± 2.00 % | 3 | – |" in tables.markdown(boards)
-    first, second = csv.DictReader(io.StringIO(tables.csv_text(boards)))
+    assert formats.text(boards).splitlines()[3].split() == ["cnn", "92.00", "±", "2.00", "%", "3", "–"]
+    assert "| cnn | 92.00 ± 2.00 % | 3 | – |" in re.sub(" +", " ", formats.markdown(boards))
+    first, second = csv.DictReader(io.StringIO(formats.csv_text(boards)))
     assert (float(first["mean"]), float(first["standard_deviation"]), first["seeds"]) == (
         pytest.approx(0.92),
         pytest.approx(0.02),
@@ -164,7 +172,7 @@ def some(tmp_path_factory):
         yield folder
 
 
-def test_what_is_asked_for_is_shown(some):
+def test_compare_selects_runs_and_metrics(some):
     shown = compare.compare([])
     assert shown.startswith("digits, image classification: test/accuracy, higher is better\n")
     assert len(shown.splitlines()) == 3 + 6
@@ -176,7 +184,7 @@ def test_what_is_asked_for_is_shown(some):
     assert "95 % confidence interval" in text
 
 
-def test_it_is_written_where_that_is_asked_for(some):
+def test_compare_writes_to_a_file(some):
     assert compare.compare(["to=board.md"]) == "Written: board.md"
     assert (some / "board.md").read_text().startswith("digits, image classification: test/accuracy, higher is better:\n\n| re")
 
@@ -197,12 +205,12 @@ def test_it_is_written_where_that_is_asked_for(some):
         (["a=model=lstm", "b=model=rnn", "metric=test/mae"], "a=model=lstm has no metric 'test/mae'; available: "),
     ],
 )  # fmt: skip
-def test_a_mistake_is_answered_in_one_sentence(some, arguments, message):
+def test_invalid_arguments_are_reported_in_one_sentence(some, arguments, message):
     with pytest.raises(UserError, match=message):
         compare.compare(arguments)
 
 
-def test_the_command_line_needs_no_tensorflow(here):
+def test_compare_does_not_import_tensorflow(here):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "src.compare"],
         env=environment(),

@@ -1,4 +1,4 @@
-"""The command line is checked before TensorFlow loads: what is wrong, and what to type instead."""
+"""Validation of the command line before TensorFlow loads, and its error messages."""
 
 import itertools
 import re
@@ -91,21 +91,21 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[line for line, _ in MISTAKES])
-def test_a_mistake_is_answered_in_one_sentence(line, answer):
+def test_invalid_arguments_are_reported_in_one_sentence(line, answer):
     with pytest.raises(UserError) as raised:
         config.parse(line.split())
     assert answer in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_an_old_name_in_a_file_is_answered_too(tmp_path):
+def test_renamed_settings_in_config_files_are_reported(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining:\n  keep: last\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"type training\.restore_best_weights=false\.$"):
         config.parse(["--config-dir", str(tmp_path), "experiment=mine"])
 
 
-def test_a_recipe_that_cannot_learn_a_task_is_told_the_data_sets_it_can_learn_from(tmp_path, monkeypatch):
+def test_incompatible_data_set_is_reported_with_compatible_ones(tmp_path, monkeypatch):
     (tmp_path / "only_series.py").write_text(
         "def build(inputs: Series, outputs: Forecast, *, units: Count = 3): ...\n", encoding="utf-8"
     )
@@ -146,7 +146,7 @@ DATASETS = {
 
 
 @pytest.mark.parametrize(("recipe", "dataset"), list(itertools.product(GROUPS["model"], GROUPS["dataset"])))
-def test_every_recipe_composes_with_the_data_sets_that_it_can_learn(recipe, dataset):
+def test_every_recipe_composes_with_its_compatible_data_sets(recipe, dataset):
     line = [f"model={recipe}", f"dataset={dataset}"]
     if dataset in DATASETS[recipe]:
         config.parse(line)
@@ -156,26 +156,26 @@ def test_every_recipe_composes_with_the_data_sets_that_it_can_learn(recipe, data
 
 
 @pytest.mark.parametrize(("recipe", "debug"), list(itertools.product(GROUPS["model"], GROUPS["debug"])))
-def test_every_recipe_composes_with_every_way_of_looking_for_mistakes(recipe, debug):
+def test_every_recipe_composes_with_every_debug_mode(recipe, debug):
     config.parse([f"model={recipe}", f"debug={debug}"])
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
-def test_every_option_is_sound(group, option):
+def test_every_option_is_valid(group, option):
     words = ["-m"] if group == "sweep" else []
     if group == "dataset":  # one that some recipe learns, which need not be the default one
         words.append(f"model={next(recipe for recipe in DATASETS if option in DATASETS[recipe])}")
     config.parse([*words, f"{group}={option}"])
 
 
-def test_real_data_sets_inherit_from_abstract_ones_alone():
+def test_data_sets_inherit_only_from_abstract_ones():
     for name in GROUPS["dataset"]:
         own = OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml")
         assert own.defaults in (["_image", "_self_"], ["_text", "_self_"], ["_series", "_self_"], ["_pair", "_self_"]), name
 
 
-def test_an_abstract_data_set_is_no_option():
+def test_abstract_data_sets_cannot_be_selected():
     assert (config.CONF / "dataset" / "_image.yaml").exists()
     assert "_image" not in GROUPS["dataset"]
     jobs = config.parse(["-m", "model=lstm", "dataset=glob([d*,_*],exclude=dates)"]).jobs
@@ -186,7 +186,7 @@ def test_an_abstract_data_set_is_no_option():
         assert f"dataset: {', '.join(GROUPS['dataset'])}\n" in hydra.format_config_groups(lambda group: group == "dataset")
 
 
-def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
+def test_model_sets_the_default_data_set_and_the_command_line_overrides_it(settings):
     assert settings("model=lstm").dataset.name == "co2"
     assert settings("model=lstm", "dataset=digits").dataset.name == "digits"
     assert settings("model=lstm").optimizer.clip_norm == 1.0
@@ -210,7 +210,7 @@ def test_a_model_brings_its_data_set_and_the_command_line_wins(settings):
         ("model=rnn dataset=imdb_reviews task.name=language_modeling", "language_modeling"),
     ],
 )
-def test_a_recipe_learns_what_it_is_made_for_of_what_a_data_set_offers(settings, line, task):
+def test_default_task_is_the_one_the_recipe_supports(settings, line, task):
     task_settings = settings(*line.split()).task
     assert task_settings.name == task
     assert hasattr(task_settings, "context") == (task == "language_modeling")
@@ -224,7 +224,7 @@ def test_every_setting_has_a_default_in_conf():
     assert set(shown["training"]) == set(settings.Training.model_fields)
 
 
-def test_checking_loads_neither_tensorflow_nor_mlflow(tmp_path):
+def test_validation_imports_neither_tensorflow_nor_mlflow(tmp_path):
     program = f"""
 import sys
 from src import config
@@ -242,7 +242,7 @@ for line in {[line for line, _ in MISTAKES[::5]]}:
     assert done.returncode == 0, done.stderr
 
 
-def test_showing_the_config_loads_neither_tensorflow_nor_mlflow(tmp_path):
+def test_cfg_job_imports_neither_tensorflow_nor_mlflow(tmp_path):
     program = (
         "import sys; from src import run; run.main(sys.argv[1:]);"
         "assert not {'tensorflow', 'keras', 'mlflow'} & set(sys.modules)"
@@ -280,11 +280,11 @@ OVERRIDDEN = ("optimizer.", "training.")  # by a model
 
 
 @pytest.mark.parametrize("file", FIRST_NAMED)
-def test_every_setting_is_explained_on_its_line(file):
+def test_every_setting_has_a_comment_on_its_line(file):
     exempt = OF_HYDRA + OVERRIDDEN * file.startswith("model/")
     missing = undocumented((config.CONF / file).read_text(encoding="utf-8"))
     assert [key for key in missing if not key.startswith(exempt)] == []
 
 
-def test_a_setting_without_a_comment_is_noticed():
+def test_settings_without_a_comment_are_detected():
     assert undocumented("# no\na: 1  # yes\nb: 2\nc:  # of c\n  d: '#'\n  e: [1]  # yes\nf: 3\n") == ["b", "c.d", "f"]

@@ -1,4 +1,4 @@
-"""What is replaced in Hydra and OmegaConf changes no configuration, and is still needed."""
+"""Patches of Hydra and OmegaConf: they change no configuration, and are still needed."""
 
 import functools
 import json
@@ -61,18 +61,18 @@ def composed(line):
         return OmegaConf.to_container(compose("config", line))
 
 
-def test_configurations_are_those_that_hydra_composes():
+def test_patched_hydra_composes_the_same_configurations():
     assert [composed(line) for line in LINES] == as_they_come()[0]
 
 
 @pytest.mark.parametrize(
     "patch", ["interpolations", "files", "maps", "stores"],
 )  # fmt: skip
-def test_what_is_replaced_is_still_needed(patch):
+def test_patches_are_still_needed(patch):
     assert as_they_come()[1][patch] >= len(LINES)
 
 
-def test_yaml_is_read_in_c_as_omegaconf_reads_it():
+def test_the_c_yaml_loader_reads_what_omegaconf_reads():
     loader = _utils.get_yaml_loader()
     assert issubclass(loader, CParser)
     assert not as_they_come()[2]
@@ -86,14 +86,14 @@ def test_yaml_is_read_in_c_as_omegaconf_reads_it():
         yaml.load("a: 1\na: 2", loader)
 
 
-def test_a_file_that_has_changed_is_loaded_again(tmp_path):
+def test_changed_config_files_are_reloaded(tmp_path):
     for units in (1, 2):
         (tmp_path / "config.yaml").write_text(f"units: {units}\n" + units * "#", encoding="utf-8")
         with initialize_config_dir(str(tmp_path), version_base="1.3"):
             assert compose("config") == {"units": units}
 
 
-def test_defaults_may_still_interpolate(tmp_path):
+def test_interpolation_in_defaults_lists(tmp_path):
     for name in ("model/cnn", "dataset/of_cnn"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\n", encoding="utf-8")
@@ -103,7 +103,7 @@ def test_defaults_may_still_interpolate(tmp_path):
         assert compose("config").dataset.name == "dataset/of_cnn"
 
 
-def test_the_tasks_of_a_data_set_are_read_without_composing():
+def test_tasks_of_a_data_set_are_read_without_composing():
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         for name in ("digits", "fashion_mnist", "wiki40b", "sunspots"):
             names = compose(f"dataset/{name}").task.name

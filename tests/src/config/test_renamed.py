@@ -1,4 +1,4 @@
-"""Settings with another name than in earlier versions: what is typed is answered, what is stored is migrated."""
+"""Renamed settings: typed ones are reported with their new names, stored ones are migrated."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -17,11 +17,11 @@ from src.config import renamed, schema
         ("training.epochs", "3", None),
     ],
 )
-def test_the_new_name_is_answered(old, value, sentence):
+def test_renamed_setting_is_reported_with_its_new_name(old, value, sentence):
     assert renamed.describe_rename(old, value) == sentence
 
 
-def test_a_stored_configuration_is_migrated():
+def test_stored_configuration_is_migrated():
     stored = {
         "model": {"name": "gan", "halvings": 3, "unlabelled": 0.2},
         "dataset": {"passes": 8},
@@ -44,7 +44,7 @@ def test_a_stored_configuration_is_migrated():
     assert renamed.migrate(migrated) == migrated
 
 
-def test_a_hyperparameter_that_a_recipe_still_takes_keeps_its_name():
+def test_hyperparameters_that_a_recipe_still_has_are_not_renamed():
     assert renamed.migrate({"model": {"halvings": 3}}, {"halvings"}) == {"model": {"halvings": 3}}
 
 
@@ -55,7 +55,14 @@ def test_parameters_of_a_run_in_mlflow_are_migrated():
     }  # fmt: skip
 
 
-def test_new_names_are_settings_and_old_ones_are_none():
+def test_recorded_commands_are_compared_with_settings_as_named_now():
+    old = "python -m src.run model=gan training.glances=5 'training.keep=last' resume=never"
+    new = "python -m src.run training.restore_best_weights=false model=gan training.previews=5"
+    assert renamed.migrate_command(old) == renamed.migrate_command(new)
+    assert renamed.migrate_command(old) != renamed.migrate_command(f"{new} seed=1")
+
+
+def test_new_names_exist_and_old_names_do_not():
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composed = [compose("config", [f"model={name}"], return_hydra_config=True) for name in ("gan", "diffusion", "lstm")]
         composed.append(compose("config", ["hydra/sweeper=optuna"], return_hydra_config=True))

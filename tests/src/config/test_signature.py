@@ -19,7 +19,7 @@ def recipe(tmp_path, monkeypatch):
     return write
 
 
-def test_reads_kinds_types_ranges_and_defaults(recipe):
+def test_signature_has_specs_types_ranges_and_defaults(recipe):
     own = "units: Count, dropout: Rate = 0.5, sizes: list[Count] = (1, 2)"
     read = signature.read(recipe(f"def build(inputs: Image | Tokens, outputs: Classes, *, {own}): ..."))
     assert read.inputs == {Image, Tokens}
@@ -30,7 +30,7 @@ def test_reads_kinds_types_ranges_and_defaults(recipe):
             read.hyperparameters(**wrong)
 
 
-def test_reads_the_recipes_of_this_project():
+def test_signatures_of_all_recipes():
     read = signature.read("recipes.lstm.build")
     assert (read.inputs, read.outputs) == ({Image, Tokens, Series}, (Classes, Forecast, NextTokenLogits))
 
@@ -47,6 +47,6 @@ def test_reads_the_recipes_of_this_project():
         ("class build: ...", "has no function 'build'"),
     ],
 )
-def test_says_what_a_recipe_lacks(recipe, source, answer):
+def test_invalid_recipes_are_reported(recipe, source, answer):
     with pytest.raises(UserError, match=answer):
         signature.read(recipe(source))

@@ -62,7 +62,7 @@ def test_docstrings_are_those_of_the_sources():
     } <= result
 
 
-def test_both_forms_of_a_date_agree(examples):
+def test_both_forms_of_a_date_are_the_same_date(examples):
     made = [(example["written"].decode(), example["iso"].decode()) for example in examples("dates")]
     assert len(made) == dates.EXAMPLES
     assert len({iso for _, iso in made}) == len(made)  # no date twice: none of the test set was seen in training
@@ -89,7 +89,7 @@ def test_chinese_numbers(number, written):
         ("etth1", {"train": 17_420}),
     ],
 )
-def test_what_is_downloaded_is_complete(catalogue_data, name, counts):
+def test_downloaded_data_is_complete(catalogue_data, name, counts):
     builder = tfds.builder(name, data_dir=catalogue_data)
     builder.download_and_prepare()
     assert {split: info.num_examples for split, info in builder.info.splits.items()} == counts

@@ -22,7 +22,7 @@ def test_splits_are_disjoint_and_complete(load):
     assert (data.train.inputs.dtype, data.train.inputs.shape[1:]) == (np.uint8, (8, 8, 1))
 
 
-def test_the_digest_tells_data_apart(load, settings):
+def test_digest_depends_on_the_data(load, settings):
     digits = load("digits")
     reloaded = datasets.load.__wrapped__(settings("dataset=digits").dataset)
     other = datasets.load(settings("dataset=digits", 'dataset.splits.train="train[:69%]"').dataset)
@@ -49,7 +49,7 @@ def test_errors_are_reported_in_one_sentence(settings, override, message):
         datasets.load(settings("dataset=digits", override).dataset)
 
 
-def test_without_a_network_the_error_comes_soon_and_names_offline_data_sets(command):
+def test_missing_network_is_reported_soon_with_offline_data_sets(command):
     # The proxy is a port of this machine on which nothing listens: no connection is made, whatever the network.
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     done = command("dataset=fashion_mnist", **proxies, NO_PROXY="", no_proxy="", timeout=60)
@@ -82,7 +82,7 @@ print(len(datasets.load(settings).train), flush=True)
 """
 
 
-def test_a_killed_preparation_is_not_taken_for_a_complete_one(tmp_path):
+def test_killed_preparation_is_repeated(tmp_path):
     def start(speed):
         program = [sys.executable, "-c", PREPARE, str(tmp_path), speed]
         return subprocess.Popen(program, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
@@ -95,7 +95,7 @@ def test_a_killed_preparation_is_not_taken_for_a_complete_one(tmp_path):
     assert second.communicate(timeout=120)[0] == "1258\n"
 
 
-def test_data_that_another_process_has_prepared_meanwhile_is_read(settings, tmp_path, monkeypatch):
+def test_data_prepared_by_another_process_is_read(settings, tmp_path, monkeypatch):
     run_settings = settings("dataset=digits").dataset.model_copy(update={"data_dir": str(tmp_path)})
     early, make_builder = loading._builder(run_settings), loading._builder  # made before the data is prepared
     datasets.prepare(run_settings)

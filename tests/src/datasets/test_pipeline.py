@@ -16,7 +16,7 @@ def epochs(seed, number, batch_size=3):
     return np.array(batches).reshape(number, 3, -1)
 
 
-def test_an_epoch_has_every_example_at_most_once_and_inputs_keep_their_targets():
+def test_epoch_has_every_example_at_most_once_with_its_target():
     for epoch in epochs(seed=0, number=20):
         assert len(set(epoch.flat)) == 9
     for inputs, targets in itertools.islice(pipeline.training(SPLIT, 5, 0), 6):
@@ -32,7 +32,7 @@ def test_the_order_follows_from_seed_and_epoch():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 64])
-def test_evaluation_weighs_all_examples_equally(batch_size):
+def test_evaluation_weights_all_examples_equally(batch_size):
     batches = [[tensor.numpy() for tensor in batch] for batch in pipeline.evaluation(SPLIT, batch_size)]
     inputs, targets, weights = (np.concatenate(tensors) for tensors in zip(*batches))
     assert all(len(batch[0]) == batch_size for batch in batches)
@@ -57,5 +57,5 @@ def test_loss_and_metric_are_exact_however_the_last_batch_is_padded(batch_size):
     [pipeline.training(SPLIT, 2, 0), pipeline.evaluation(SPLIT, 2), pipeline.prediction(SPLIT, 2)],
     ids=["training", "evaluation", "prediction"],
 )
-def test_the_end_of_an_iterator_waits_for_no_autotuning(batches):
+def test_pipeline_has_no_autotuning(batches):
     assert batches.options().autotune.enabled is False

@@ -14,7 +14,7 @@ def start(here, *overrides, **more):
 
 
 def killed_after(here, jobs, number, *overrides):
-    """A sweep that is killed, by a signal, in the middle of the job after so many have ended; what it printed."""
+    """Start a sweep, kill it in the job after `number` have ended, and return its output."""
     process, output = start(here, *overrides), []
     for line in process.stdout:
         output.append(line)

@@ -1,4 +1,4 @@
-"""Jobs in other processes find the run of their sweep, and lose nothing."""
+"""Parallel jobs: logging below their sweep, resuming, and sharing of GPUs and cores."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ LAUNCHERS = [  # how many jobs, on how many processes
 
 
 @pytest.mark.parametrize(("launcher", "number", "processes"), LAUNCHERS)
-def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes, here):
+def test_parallel_jobs_on_one_database(launcher, number, processes, here):
     if launcher != "joblib":
         pytest.importorskip(launcher.partition("_")[0])
     seeds = ",".join(map(str, range(number)))
@@ -48,7 +48,7 @@ def test_jobs_side_by_side_on_one_file_lose_nothing(launcher, number, processes,
 
 
 @pytest.mark.slow
-def test_stopped_side_by_side_each_job_ends_in_its_own_way_and_goes_on(here):
+def test_interrupted_parallel_jobs_resume(here):
     overrides = (
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY[:2], "training.epochs=40", "tracking.log_model=false",
         "checkpoint.every=5", "checkpoint.unit=steps",
@@ -113,7 +113,7 @@ def test_one_process_keeps_all_gpus(tmp_path, monkeypatch):
     assert gpu.visible_gpus() == []
 
 
-def test_tensorflow_has_no_more_threads_than_a_job_is_given():
+def test_job_threads_limit_tensorflow():
     program = (
         "import os, time; from src import terminal; terminal.load_tensorflow(); import tensorflow as tf;"
         "a = tf.random.normal((2000, 2000)); f = tf.function(lambda a: tf.linalg.matmul(a, a)); f(a);"

@@ -1,4 +1,4 @@
-"""The search: what it draws, what it gives up, and that it goes on where it was cut short."""
+"""Searches: sampling, pruning, objectives, and resuming after an interruption."""
 
 import csv
 import io
@@ -42,11 +42,11 @@ def override(text):
         ("a=choice(true,false)", CategoricalDistribution(["True", "False"])),
     ],
 )
-def test_what_hydra_writes_is_what_optuna_draws_from(written, expected):
+def test_hydra_sweep_syntax_becomes_optuna_distributions(written, expected):
     assert optuna_sweeper.distribution(override(written), "tpe") == expected
 
 
-def test_a_grid_draws_from_what_can_be_listed():
+def test_grid_sampler_needs_enumerable_values():
     assert optuna_sweeper.distribution(override("a=range(1,7,2)"), "grid") == CategoricalDistribution(["1", "3", "5"])
     assert search_space.values(override("a=range(1,7,2)")) == ["1", "3", "5"]
     assert search_space.values(override("a=tag(log,interval(1e-4,1))")) == ["0.0001", "1.0"]
@@ -104,7 +104,7 @@ def sweep(tmp_path, monkeypatch):
 RATE, SHARE = "rate=tag(log,interval(1e-5,1))", "share=interval(0,1)"
 
 
-def test_it_comes_close_to_the_best(sweep):
+def test_search_approaches_the_optimum(sweep):
     assert len(sweep(RATE, SHARE, n_trials=40)) == 40
     assert abs(math.log10(sweep.study.best_params["rate"]) + 2) < 0.5
     assert sweep.study.best_params["share"] < 0.3
@@ -115,7 +115,7 @@ def test_it_comes_close_to_the_best(sweep):
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_cut_short_anywhere_it_goes_on_as_it_would_have_gone(sweep, sampler, jobs):
+def test_search_interrupted_at_any_point_resumes_identically(sweep, sampler, jobs):
     options = {"sampler": sampler, "n_jobs": jobs, "n_trials": 9}
     whole = sweep(RATE, SHARE, **options)
     for interrupt_after in (1, 4, 6):
@@ -126,20 +126,20 @@ def test_cut_short_anywhere_it_goes_on_as_it_would_have_gone(sweep, sampler, job
         assert {trial.state.name for trial in sweep.study.trials} == {"COMPLETE"}
 
 
-def test_a_grid_tries_every_combination_once(sweep):
+def test_grid_search_tries_every_combination_once(sweep):
     sweep("rate=0.001,0.01,0.1", "share=range(0,4)", sampler="grid", n_trials=100)
     tried = [(trial.params["rate"], trial.params["share"]) for trial in sweep.study.trials]
     assert sorted(tried) == sorted((rate, str(share)) for rate in ("0.001", "0.01", "0.1") for share in range(4))
     assert sweep.study.best_params == {"rate": "0.01", "share": "0"}
 
 
-def test_batches_are_as_wide_as_the_launcher(sweep):
+def test_batch_size_of_trials_is_the_number_of_parallel_jobs(sweep):
     sweep(RATE, n_trials=7, n_jobs=3)
     assert [len(batch) for batch in sweep.launcher.batches] == [3, 3, 1]
     assert all(overrides[0] == "model=lstm" for batch in sweep.launcher.batches for overrides in batch)
 
 
-def test_a_trial_that_fails_does_not_end_it_unless_that_is_asked_for(sweep):
+def test_failed_trial_ends_the_search_only_with_fail_fast(sweep):
     sweep("rate=0.1", "share=range(0,4)", sampler="grid", failing=(2.0,))
     assert sorted(trial.state.name for trial in sweep.study.trials) == ["COMPLETE"] * 3 + ["FAIL"]
     with pytest.raises(UserError, match="ValueError: no"):
@@ -149,7 +149,7 @@ def test_a_trial_that_fails_does_not_end_it_unless_that_is_asked_for(sweep):
         sweep("rate=0.1", "share=range(0,2)", sampler="grid", failing=(0.0, 1.0), name="none")
 
 
-def test_of_several_objectives_the_front_is_found(sweep):
+def test_pareto_front_of_several_objectives(sweep):
     sweep(RATE, SHARE, objectives=["val_loss", "parameters"], n_trials=20)
     expected = {trial.values[0] for trial in sweep.study.best_trials}
     jobs = sweep.store.all()
@@ -161,7 +161,7 @@ def test_of_several_objectives_the_front_is_found(sweep):
     assert len(figure.axes[0].lines[1].get_xdata()) == len(front)
 
 
-def test_of_an_objective_that_is_to_rise_the_front_is_the_other_side():
+def test_pareto_front_of_a_maximized_objective():
     jobs = [
         JobResult({"seed": str(seed)}, value, {"macs": macs}, "a")
         for seed, (value, macs) in enumerate([(0.9, 2), (0.8, 1), (0.7, 3)])
@@ -173,7 +173,7 @@ def reporter(store, overrides):
     return optuna_sweeper.TrialReporter.current(Search.model_validate(SEARCH), store, overrides, "val_loss")
 
 
-def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
+def test_median_pruner_prunes_after_the_warmup(tmp_path):
     store, search = JobStore(tmp_path / "jobs"), Search.model_validate(SEARCH)
     store.folder.mkdir()
     study = optuna_sweeper.load_study(search, store)
@@ -198,7 +198,7 @@ def test_a_trial_behind_the_median_is_given_up_after_the_warmup(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", config.option_names("model"))
-def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
+def test_search_ranges_of_every_recipe_are_valid(recipe):
     parsed = config.parse(["-m", f"sweep={recipe}"])
     assert parsed.search.n_trials == 20
     assert {job.model.name for job in parsed.jobs} == {recipe}
@@ -236,13 +236,13 @@ def test_every_recipe_has_ranges_that_its_jobs_can_have(recipe):
         (["hydra/launcher=submitit"], "There is no hydra/launcher=submitit"),
     ],
 )
-def test_a_mistake_is_answered_before_the_first_job(overrides, sentence):
+def test_invalid_search_is_reported_before_the_first_job(overrides, sentence):
     with pytest.raises(UserError) as error:
         config.parse(["-m", *overrides])
     assert sentence in str(error.value)
 
 
-def test_a_launcher_whose_package_is_missing_says_how_to_get_it(monkeypatch):
+def test_missing_launcher_package_is_reported(monkeypatch):
     monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package ray; type pip install -r requirements-ray"):
         config.parse(["-m", "seed=0,1", "hydra/launcher=ray"])
@@ -256,7 +256,7 @@ SHORT = {  # a training that takes seconds, in which the recipe's own learning r
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", SHORT)
-def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, here, command):
+def test_search_improves_the_learning_rate_and_prunes(recipe, here, command):
     overrides = (*SHORT[recipe], "tracking.log_model=false")
     done = command(*overrides)
     assert done.returncode == 0, done.stderr
@@ -288,7 +288,7 @@ def test_it_finds_a_better_learning_rate_and_gives_up_what_is_behind(recipe, her
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_as_the_same_search(tmp_path):
+def test_killed_search_resumes(tmp_path):
     overrides = (
         *TINY,
         "hydra/sweeper=optuna",

@@ -1,4 +1,4 @@
-"""A sweep is one thing in MLflow, and goes on where it was cut short."""
+"""Sweeps: one parent run in MLflow, resumed after an interruption; their tables and figures."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from src.sweeps.job_store import JobResult, JobStore
 from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
 
 
-def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
+def test_sweep_is_a_parent_run_with_child_runs(here, command):
     done = command("-m", *TINY, "seed=0,1", "optimizer.learning_rate=1e-3,1e-2")
     assert done.returncode == 0, done.stderr
     left = Left(here)
@@ -35,7 +35,7 @@ def test_a_sweep_is_a_run_with_its_jobs_below_it(here, command):
 
 
 @pytest.mark.slow
-def test_killed_twice_it_ends_as_one_that_was_not(tmp_path):
+def test_sweep_killed_twice_ends_as_an_uninterrupted_one(tmp_path):
     overrides = [*TINY, "seed=0,1,2,3", "optimizer.learning_rate=1e-3,3e-3,1e-2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
@@ -62,7 +62,7 @@ def test_killed_twice_it_ends_as_one_that_was_not(tmp_path):
     assert left.text(resumed, "results.csv").count("\n") == 13
 
 
-def test_a_job_that_fails_does_not_stop_the_others_unless_that_is_asked_for(here, command):
+def test_failed_job_stops_the_sweep_only_with_fail_fast(here, command):
     overrides = ["-m", *TINY, "optimizer.learning_rate=1e-3,1e30,2e-3"]
     done = command(*overrides)
     assert done.returncode == 2
@@ -81,7 +81,7 @@ def test_a_job_that_fails_does_not_stop_the_others_unless_that_is_asked_for(here
     assert len(left.children) == 5  # the third has not started
 
 
-def test_what_is_fixed_may_belong_to_a_group_that_is_swept(here, command):
+def test_fixed_settings_of_a_swept_group(here, command):
     done = command("-m", "model=lstm,rnn", "dataset=co2", *TINY[1:])
     assert done.returncode == 0, done.stderr
     left = Left(here)
@@ -90,14 +90,14 @@ def test_what_is_fixed_may_belong_to_a_group_that_is_swept(here, command):
     assert "model=lstm,rnn dataset=co2 model.units=4" in left.parents[0].data.tags["command"]
 
 
-def test_the_command_typed_again_after_its_end_is_a_new_sweep(here, command):
+def test_repeating_a_finished_sweep_starts_a_new_one(here, command):
     for number in (1, 2):
         assert command("-m", *TINY, "seed=0").returncode == 0
         left = Left(here)
         assert (len(left.parents), len(left.children)) == (number, number)
 
 
-def test_what_has_ended_outlives_the_process(tmp_path, monkeypatch):
+def test_job_results_are_stored_on_disk(tmp_path, monkeypatch):
     monkeypatch.delenv("SWEEP_FOLDER", raising=False)
     assert JobStore.current() is None
     store = JobStore(tmp_path / "jobs")
@@ -120,7 +120,7 @@ def test_what_has_ended_outlives_the_process(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("objective", "best"), [("val_loss", "0"), ("val_accuracy", "2")])
-def test_the_best_job_is_that_of_the_objective(objective, best):
+def test_best_job_is_ranked_first(objective, best):
     jobs = [JobResult({"seed": str(seed), "model": "cnn"}, 0.1 * seed, {}, "a") for seed in range(3)]
     jobs.append(JobResult({"seed": "3", "model": "cnn"}, None, {}, None, "ValueError: no"))
     assert report.ranked(jobs, objective)[0].overrides["seed"] == best
@@ -131,7 +131,7 @@ def test_the_best_job_is_that_of_the_objective(objective, best):
     assert lines[4].endswith("ValueError: no")
 
 
-def test_figures_show_each_parameter_where_it_lies():
+def test_figures_of_parameters():
     jobs = [
         JobResult({"rate": rate, "model": model}, objective, {}, "a")
         for rate, model, objective in (("1e-4", "cnn", 1.0), ("1e-2", "cnn", 2.0), ("1e-4", "rnn", 3.0), ("1e-2", "rnn", 5.0))

@@ -8,7 +8,7 @@ from statsmodels.tsa.holtwinters import ExponentialSmoothing
 from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.forecasting import StandardizedSquaredError, holt_winters
 
 
@@ -20,9 +20,7 @@ def data(train, validation, test):
 @pytest.fixture
 def create(settings):
     def with_settings(made, *overrides):
-        return registry.create(
-            settings("model=lstm", "task.window=6", "task.horizon=3", "task.season=4", *overrides).task, made
-        )
+        return factory.create(settings("model=lstm", "task.window=6", "task.horizon=3", "task.season=4", *overrides).task, made)
 
     return with_settings
 
@@ -38,7 +36,7 @@ def test_every_window_lies_within_one_split(create):
         np.testing.assert_array_equal(seen, np.arange(first, last - 8)[:, None] + np.arange(9))
 
 
-def test_with_history_the_whole_split_is_forecast_and_nothing_of_another(create):
+def test_include_history_forecasts_the_whole_split(create):
     task = create(COUNTING, "task.include_history=true")
     for split, first, last in ((task.train, 6, 30), (task.validation, 30, 50), (task.test, 50, 70)):
         np.testing.assert_array_equal(split.targets[:, 0, 0], np.arange(first, last - 2))
@@ -48,7 +46,7 @@ def test_with_history_the_whole_split_is_forecast_and_nothing_of_another(create)
 
 
 @pytest.mark.parametrize("center", ["last", "mean", "train"])
-def test_scales_are_those_of_the_training_set_alone(create, center):
+def test_scales_come_from_the_training_set_only(create, center):
     wild = data(COUNTING.train.inputs, COUNTING.validation.inputs * 1000, COUNTING.test.inputs * -1000)
     tame, wild = create(COUNTING, f"task.center={center}"), create(wild, f"task.center={center}")
     np.testing.assert_array_equal(tame.scale, wild.scale)
@@ -103,7 +101,7 @@ def test_gaps_are_filled_within_their_split(create):
 
 
 @pytest.mark.parametrize("center", ["last", "mean", "train"])
-def test_the_model_works_in_the_unit_of_the_series(create, center):
+def test_predictions_are_in_the_unit_of_the_series(create, center):
     draw = np.random.default_rng(0).normal(400, 20, 60).cumsum() / 100
     task = create(data(draw[:30], draw[30:45], draw[45:]), f"task.center={center}")
     keras.utils.set_random_seed(0)
@@ -118,10 +116,10 @@ def test_the_model_works_in_the_unit_of_the_series(create, center):
     np.testing.assert_allclose(task.serving_fn(model)[0](task.test.inputs)["forecast"], expected, rtol=1e-4)
 
 
-def test_half_precision_loses_no_ppm(create, settings, load):
+def test_half_precision_keeps_the_accuracy_of_the_series(create, settings, load):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        task = registry.create(settings("model=lstm").task, load("co2"))
+        task = factory.create(settings("model=lstm").task, load("co2"))
         model = task.build_model(lstm.build, {"units": 4})
         for weight in model.get_layer("lstm").get_layer("steps_ahead").weights:
             weight.assign(keras.ops.zeros_like(weight))  # then the forecast is the last value, 26 times
@@ -154,6 +152,6 @@ def test_figures_are_drawn(create, tmp_path):
 
 
 def test_limit_takes_the_first_windows(settings, load):
-    task = registry.create(settings("model=lstm").task, load("co2"), limit=7)
+    task = factory.create(settings("model=lstm").task, load("co2"), limit=7)
     assert [len(task.train), len(task.validation), len(task.test)] == [7, 7, 7]
     assert len(task.baselines()) == 2

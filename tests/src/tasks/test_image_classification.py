@@ -14,14 +14,14 @@ from recipes.specs import Classes, Image
 from src.datasets import Split, pipeline
 from src.errors import UserError
 from src.export import serving
-from src.tasks import image_classification, registry
+from src.tasks import factory, image_classification
 from src.tasks.classification import attention_weights, calibration_error
 from src.training import loop
 
 
 @pytest.fixture
 def task(settings, load):
-    return registry.create(settings("dataset=digits").task, load("digits"))
+    return factory.create(settings("dataset=digits").task, load("digits"))
 
 
 def test_metrics_are_those_of_scikit_learn(task):
@@ -54,7 +54,7 @@ def test_baselines(task):
     assert result["logistic_regression"]["accuracy"] > 0.9
 
 
-def test_the_logistic_regression_learns_from_no_more_pixels_than_fit(task, monkeypatch):
+def test_logistic_regression_is_limited_in_size(task, monkeypatch):
     whole = task.linear_model()
     monkeypatch.setattr(image_classification, "REGRESSION_PIXELS", 100 * 64)  # 100 images of 8 × 8
     reference = LogisticRegression(max_iter=50).fit(task.train.raw[:100].reshape(100, -1) / 255, task.train.targets[:100])
@@ -92,14 +92,14 @@ def test_the_served_model_takes_pixels_and_names_its_outputs(task, tmp_path):
     np.testing.assert_array_equal(outputs["class"], expected.argmax(axis=1))
 
 
-def test_an_image_of_another_shape_is_refused(task, tmp_path):
+def test_serving_rejects_images_of_another_shape(task, tmp_path):
     serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
     served = serving.ServedModel(str(tmp_path / "saved"))
     with pytest.raises(ValueError, match=r"takes inputs of shape \(None, 8, 8, 1\), not \(2, 8, 8, 3\)"):
         served.predict(np.zeros((2, 8, 8, 3), np.uint8))
 
 
-def test_no_images_give_empty_outputs(task, tmp_path):
+def test_serving_no_images_gives_empty_outputs(task, tmp_path):
     serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
     outputs = serving.ServedModel(str(tmp_path / "saved")).predict(task.test.raw[:0])
     assert {name: values.shape for name, values in outputs.items()} == {"probability": (0, 10), "class": (0,)}
@@ -123,7 +123,7 @@ def test_figures_are_drawn(task, tmp_path):
     [(transformer, {"patch": 4}, (2, 2), (8, 8)), (transformer, {"patch": 3}, (3, 3), (9, 9)), (attention, {}, (8, 1), (8, 8))],
     ids=["patches", "patches that do not fit", "rows"],
 )
-def test_attention_weights_are_drawn_where_their_patches_lie(task, recipe, hyperparameters, grid, reach):
+def test_attention_weights_are_drawn_over_their_patches(task, recipe, hyperparameters, grid, reach):
     model = task.build_model(recipe.build, hyperparameters)
     figure = task.figures(model, task.predict(model, task.test, 64))["attention.png"]
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
@@ -135,7 +135,7 @@ def test_attention_weights_are_drawn_where_their_patches_lie(task, recipe, hyper
         assert tuple(shown.get_extent()) == (-0.5, reach[1] - 0.5, reach[0] - 0.5, -0.5)
 
 
-def test_glimpses_are_drawn_and_labels_are_inputs_in_training_alone(task, tmp_path):
+def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(task, tmp_path):
     model = task.build_model(attention.build, {"kind": "hard", "glimpse_size": 4, "units": 8})
     train = task.model_inputs(model, task.train, training=True)
     validation, test = (task.model_inputs(model, split) for split in (task.validation, task.test))
@@ -149,6 +149,6 @@ def test_glimpses_are_drawn_and_labels_are_inputs_in_training_alone(task, tmp_pa
     np.testing.assert_array_equal(outputs["class"], logits[:5].argmax(axis=1))
 
 
-def test_a_series_is_no_image(settings, load):
+def test_series_are_rejected_as_images(settings, load):
     with pytest.raises(UserError, match="image_classification needs images"):
-        registry.create(settings("dataset=digits").task, load("co2"))
+        factory.create(settings("dataset=digits").task, load("co2"))

@@ -9,9 +9,9 @@ import pytest
 
 from recipes.specs import ImageGenerator, StepwiseDecoder
 from src import datasets
-from src.config import schema
+from src.config.tasks import GenerationSettings, PixelGenerationSettings
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.image_generation import ANY_CLASS, ImageSampler, LossTerm, SumOfLossTerms, image_grid, to_uint8
 from src.tasks.pixel_generation import FIRST_LEVEL, PixelSampler, PixelTokenizer
 
@@ -44,21 +44,21 @@ def data():
 
 @pytest.fixture
 def task(data):
-    return registry.create(
-        schema.ImageGeneration(name="image_generation", reference_classifier="cnn", samples=80),
+    return factory.create(
+        GenerationSettings(name="image_generation", reference_classifier="cnn", samples=80),
         data,
         reference_classifier=FakeReferenceClassifier(),
     )
 
 
-def test_images_go_in_as_numbers_up_to_1_with_their_labels(task, data):
+def test_images_are_scaled_and_labels_are_inputs(task, data):
     assert task.train.inputs["image"].dtype == np.float32
     np.testing.assert_allclose(task.train.inputs["image"] * 255, data.train.inputs, atol=1e-4)
     np.testing.assert_array_equal(task.train.inputs["label"], data.train.targets)
     np.testing.assert_array_equal(task.test.raw, data.test.targets)
 
 
-def test_real_images_are_good_and_noise_is_not(task):
+def test_metrics_rank_real_images_above_noise(task):
     floor, ceiling = task.baselines().values()
     assert floor["fid"] < 0.1 * ceiling["fid"]
     assert floor["kid"] < 0.1 * ceiling["kid"]
@@ -93,7 +93,7 @@ class Generator(ImageGenerator):
         return keras.ops.where(first, keras.ops.cast(labels, "float32")[:, None, None, None], image) / 255.0
 
 
-def test_a_collapse_is_logged(task, caplog):
+def test_mode_collapse_is_logged(task, caplog):
     def warnings():  # TensorFlow logs warnings too
         return [record.message for record in caplog.records if record.name == "src.tasks.image_generation"]
 
@@ -124,7 +124,7 @@ def test_equal_seeds_give_equal_images_in_any_number_of_batches():
     assert (first != sampler.sample(labels, 4)).any()
 
 
-def test_the_loss_is_the_sum_of_the_terms_and_each_is_measured():
+def test_loss_terms_are_logged_and_add_up_to_the_loss():
     terms, weights = np.array([[1.0, 2.0], [3.0, 5.0], [9.0, 9.0]], np.float32), np.array([1.0, 1.0, 0.0], np.float32)
     loss = SumOfLossTerms(reduction="none")
     np.testing.assert_allclose(loss(np.zeros(3), terms), [3, 8, 18])
@@ -138,14 +138,14 @@ def test_images_are_rounded_to_uint8():
     np.testing.assert_array_equal(to_uint8(np.array([-0.1, 0.0, 0.5, 1.0, 1.1], np.float32)), [0, 0, 128, 255, 255])
 
 
-def test_a_grid_has_lines_between_images():
+def test_image_grid_has_lines_between_images():
     page = image_grid(np.arange(1, 4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8), 2)
     np.testing.assert_array_equal(
         page[..., 0], [[1, 1, 96, 2, 2], [1, 1, 96, 2, 2], [96] * 5, [3, 3, 96, 96, 96], [3, 3, 96, 96, 96]]
     )
 
 
-def test_pixels_become_tokens_and_images_again():
+def test_pixel_tokens_are_decoded_to_the_same_images():
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (5, 3, 4, 2), dtype=np.uint8), np.array([0, 1, 2, 0, 1])
     for levels, error in ((256, 0), (17, 8), (2, 128)):
@@ -158,16 +158,16 @@ def test_pixels_become_tokens_and_images_again():
         assert np.abs(np.asarray(tokenizer.decode(tokens)).astype(int) - images).max() <= error
 
 
-def test_pixel_by_pixel_the_first_token_is_the_class(data):
-    run_settings = schema.PixelGeneration(name="pixel_generation", reference_classifier="cnn", samples=80, levels=16)
-    task = registry.create(run_settings, data, reference_classifier=FakeReferenceClassifier())
+def test_first_pixel_token_is_the_class(data):
+    run_settings = PixelGenerationSettings(name="pixel_generation", reference_classifier="cnn", samples=80, levels=16)
+    task = factory.create(run_settings, data, reference_classifier=FakeReferenceClassifier())
     assert task.train.inputs.shape == task.train.targets.shape == (300, 16)
     np.testing.assert_array_equal(task.train.inputs[:, 1:], task.train.targets[:, :-1])
     np.testing.assert_array_equal(task.train.inputs[:, 0] - task.train.source, FIRST_LEVEL + 16)
     assert json.loads(task.artifacts()["images.json"]) == {"shape": [4, 4, 1], "classes": list("abcdefghij"), "levels": 16}
 
 
-def test_only_levels_are_sampled_and_any_class_is_a_class():
+def test_only_pixel_levels_are_sampled():
     class Biased(StepwiseDecoder):
         """Its most probable tokens are padding, END and classes, and then level 2."""
 
@@ -192,4 +192,4 @@ def test_only_images_are_accepted(data):
         name="texts", source="", description="", train=texts, validation=texts, test=texts, classes=("a", "b")
     )
     with pytest.raises(UserError, match="dataset=texts: image_generation needs images"):
-        registry.create(schema.ImageGeneration(name="image_generation", reference_classifier="cnn", samples=80), other)
+        factory.create(GenerationSettings(name="image_generation", reference_classifier="cnn", samples=80), other)

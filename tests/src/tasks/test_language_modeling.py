@@ -11,7 +11,7 @@ from recipes.specs import PADDING, NextTokenLogits, Tokens
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.language_modeling import TextGenerator, windows
 
 TEXTS = {"train": ["abab", "abc", "aab"] * 5, "validation": ["abc", "ab"], "test": ["cab", "aab", "bé"]}
@@ -29,12 +29,12 @@ def create(settings):
             "made", "made:1.0.0", "", *(make_split(TEXTS[name]) for name in ("train", "validation", "test")), classes=()
         )
         common = ("model=gpt", "dataset=docstrings", "task.context=4", "task.tokens=character", "task.bpe_vocabulary=270")
-        return registry.create(settings(*common, *overrides).task, made)
+        return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
 
 
-def test_every_token_is_predicted_once_and_after_the_right_one():
+def test_windows_predict_every_token_once():
     stream = np.arange(4, 17, dtype=np.int32)
     result = windows(stream, 5)
     np.testing.assert_array_equal(result.targets[result.targets != PADDING], stream[1:])
@@ -98,7 +98,7 @@ def test_baselines_by_hand(create):
 
 
 @pytest.mark.parametrize("recipe", [gpt, lstm])
-def test_texts_may_outgrow_the_context_follow_the_seed_and_begin_with_the_prompt(create, recipe):
+def test_generated_texts_follow_prompt_and_seed_beyond_the_context(create, recipe):
     task = create()
     keras.utils.set_random_seed(0)
     generator = TextGenerator(task.build_model(recipe.build, {}), task.vocabulary, 4)

@@ -16,13 +16,13 @@ def draw():
     return np.random.default_rng(0)
 
 
-def test_the_frechet_distance_of_shifted_features_is_the_square_of_the_shift(draw):
+def test_frechet_distance_of_shifted_features_is_the_squared_shift(draw):
     features, shift = draw.normal(size=(500, 4)), np.array([1.0, -2.0, 0.0, 0.5])
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(features, features + shift) == pytest.approx((shift**2).sum())
 
 
-def test_the_frechet_distance_of_stretched_features_is_that_of_their_deviations(draw):
+def test_frechet_distance_of_scaled_features(draw):
     features = draw.normal(size=(500, 3))
     features -= features.mean(axis=0)
     deviations = np.sqrt(np.linalg.eigvalsh(np.cov(features, rowvar=False)))
@@ -30,7 +30,7 @@ def test_the_frechet_distance_of_stretched_features_is_that_of_their_deviations(
 
 
 @pytest.mark.parametrize("number", [500, 12])  # fewer features than entries: the covariance is singular
-def test_the_frechet_distance_is_that_of_its_formula(draw, number):
+def test_frechet_distance_matches_its_formula(draw, number):
     one, other = draw.normal(size=(number, 20)), draw.normal(size=(number, 20)) @ draw.normal(size=(20, 20)) + 1
     covariances = [np.cov(x, rowvar=False) for x in (one, other)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1] + 1e-10 * np.eye(20)).real
@@ -40,7 +40,7 @@ def test_the_frechet_distance_is_that_of_its_formula(draw, number):
     assert frechet_distance(other, one) == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_kernel_distance_is_that_of_its_definition(draw):
+def test_kernel_distance_matches_its_definition(draw):
     one, other = draw.normal(size=(7, 3)), draw.normal(size=(5, 3)) + 0.5
 
     def k(x, y):
@@ -51,7 +51,7 @@ def test_the_kernel_distance_is_that_of_its_definition(draw):
     assert kernel_distance(one, other) == pytest.approx(within[0] + within[1] - 2 * between)
 
 
-def test_the_kernel_distance_has_no_bias(draw):
+def test_kernel_distance_is_unbiased(draw):
     """The mean over many small samples of one distribution is 0."""
     result = [kernel_distance(draw.normal(size=(20, 4)), draw.normal(size=(20, 4))) for _ in range(2000)]
     assert abs(np.mean(result)) < 4 * np.std(result) / np.sqrt(len(result))

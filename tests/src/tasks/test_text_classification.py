@@ -12,7 +12,7 @@ from recipes import attention, cnn, lstm, rnn, transformer
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.classification import attention_weights
 
 GOOD, BAD = (
@@ -34,7 +34,7 @@ def data(train=None, **splits):
 @pytest.fixture
 def create(settings):
     def with_settings(made, *overrides):
-        return registry.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
+        return factory.create(settings("dataset=docstrings", "model=cnn", "task.length=6", *overrides).task, made)
 
     return with_settings
 
@@ -74,14 +74,14 @@ def test_baselines(create):
     assert result["bag_of_words"]["accuracy"] >= 0.9
 
 
-def test_the_bag_of_words_sees_the_whole_text(create):
+def test_bag_of_words_baseline_uses_the_whole_text(create):
     long = make_split([f"{'w ' * 30} {word}" for word in ("yes", "no") * 10], [1, 0] * 10)
     task = create(data(long), "task.length=6")
     assert len({tuple(row) for row in task.train.inputs}) == 1  # the recipe cannot tell them apart
     assert task.baselines()["bag_of_words"]["accuracy"] == 1
 
 
-def test_the_bag_of_words_is_fitted_to_the_end(create):
+def test_bag_of_words_baseline_converges(create):
     """Where every word says a little, a fit that stops early is far from what a bag of words can do."""
     draw = np.random.default_rng(0)
     words, lean = [f"w{n}" for n in range(400)], draw.normal(size=400)
@@ -94,19 +94,19 @@ def test_the_bag_of_words_is_fitted_to_the_end(create):
     np.testing.assert_allclose(task.baselines()["bag_of_words"]["nll"], expected, rtol=0.02)
 
 
-def test_the_vocabulary_is_that_of_the_training_set_alone(create):
+def test_vocabulary_is_built_from_the_training_set_only(create):
     task = create(data(test=make_split(["unheard words"], [0])))
     assert set(task.test.inputs[0]) == {0, 1}
 
 
-def test_an_empty_text_is_named(create):
+def test_empty_text_is_reported(create):
     with pytest.raises(UserError, match=r"Example 1 of the test split of dataset=made is an empty text \(1 in all\)"):
         create(data(test=make_split(["words", "  "], [0, 1])))
 
 
-def test_pictures_are_no_texts(settings, load):
+def test_images_are_rejected_as_texts(settings, load):
     with pytest.raises(UserError, match=r"The train split of dataset=digits holds no texts"):
-        registry.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
+        factory.create(settings("dataset=docstrings", "model=cnn").task, load("digits"))
 
 
 @pytest.mark.parametrize(("recipe", "has_attention"), [(transformer, True), (attention, True), (cnn, False)])
@@ -124,17 +124,17 @@ def test_attention_weights_are_drawn(create, recipe, has_attention):
         assert "&lt;" in figures["attention.html"]
 
 
-def test_chinese_is_not_one_token(create):
+def test_chinese_text_is_split_into_tokens(create):
     task = create(data(make_split(["我喜欢吃苹果", "我不喜欢"], [1, 0])))
     assert (task.train.inputs > 0).sum(axis=1).tolist() == [6, 4]
 
 
-def test_no_texts_give_empty_outputs(create, tmp_path):
+def test_serving_no_texts_gives_empty_outputs(create, tmp_path):
     task = create(data())
     serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
     assert serving.ServedModel(str(tmp_path / "saved")).predict([])["probability"].shape == (0, 2)
 
 
-def test_encoding_for_serving_is_that_of_training(create):
+def test_serving_and_training_encode_alike(create):
     task = create(data())
     np.testing.assert_array_equal(task.serving_inputs(None, tf.constant(task.test.source)), task.test.inputs)

@@ -42,7 +42,7 @@ def test_characters():
     assert make_tokenizer("Ab c", unit="character", lowercase=False).tokenize("Ab c") == ["A", "b", " ", "c"]
 
 
-def test_the_most_frequent_tokens_have_the_smallest_ids_and_the_rest_is_unknown():
+def test_most_frequent_tokens_have_the_smallest_ids_and_rare_ones_are_unknown():
     tokenizer = make_tokenizer("c b a b c c d d d d", vocabulary=7)
     assert tokenizer.tokens.tolist() == ["", "[UNK]", "[START]", "[END]", "d", "c", "b"]
     assert tokenizer.encode(texts("a b d"), end=True).tolist() == [[UNKNOWN, 6, 4, END, 0, 0, 0, 0]]
@@ -64,7 +64,7 @@ def test_token_ids_are_decoded(unit):
     assert tokenizer.decode(tf.constant(after_the_end)).numpy().tolist() == given.tolist()
 
 
-def test_many_texts_are_encoded_as_single_ones_are():
+def test_encoding_a_batch_equals_encoding_each_text():
     given = texts(*(f"w{n % 7} w{n % 3}" for n in range(2_500)))
     tokenizer = Tokenizer(given, "word", 50, 4, True)
     np.testing.assert_array_equal(
@@ -73,7 +73,7 @@ def test_many_texts_are_encoded_as_single_ones_are():
     )
 
 
-def test_the_name_of_a_special_token_is_ordinary_text():
+def test_names_of_special_tokens_are_ordinary_text():
     tokenizer = make_tokenizer("a [START] [END] [UNK]")
     assert START not in tokenizer.encode(texts("a [START] b"))[0]
     assert tokenizer.tokenize("[END]") == ["[", "end", "]"]

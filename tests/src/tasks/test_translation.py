@@ -9,7 +9,7 @@ from recipes import attention, transformer
 from recipes.specs import END, PADDING, START
 from src.datasets import Data, Split
 from src.export import serving
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 
 PAIRS = [("one two", "eins zwei"), ("two", "zwei"), ("Three, one", "drei, eins"), ("一", "eins")]
@@ -25,7 +25,7 @@ def create(settings):
     def with_settings(*overrides, pairs=PAIRS):
         made = Data("made", "made:1.0.0", "", make_split(pairs), make_split(pairs), make_split(pairs), classes=())
         common = ("model=transformer", "dataset=dates", "task.unit=word", "task.source_length=5", "task.target_length=4")
-        return registry.create(settings(*common, *overrides).task, made)
+        return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
 
@@ -76,16 +76,18 @@ def test_metrics_are_those_of_sacrebleu(create):
     assert task.metrics(task.test, perfect)["exact_match"] == 1
 
 
-@pytest.mark.parametrize("recipe", [transformer, attention], ids=["transformer", "attention"])
+@pytest.mark.parametrize(
+    ("recipe", "hyperparameters"), [(transformer, {"blocks": 1}), (attention, {})], ids=["transformer", "attention"]
+)
 @pytest.mark.parametrize(
     ("unit", "beams"), [("word", 3), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("word", 1), ("bpe", 3)))]
 )
-def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, beams, unit):
+def test_translation_model_overfits_decodes_and_serves(create, tmp_path, recipe, hyperparameters, beams, unit):
     keras.utils.set_random_seed(0)
     task = create(
         f"task.unit={unit}", "task.vocabulary=290", "task.source_length=8", "task.target_length=9", f"task.beams={beams}"
     )
-    model = task.build_model(recipe.build, {"dropout": 0.0})
+    model = task.build_model(recipe.build, {"dropout": 0.0, **hyperparameters})
     model.compile(keras.optimizers.Adam(0.01), loss=task.loss(), weighted_metrics=task.training_metrics(model))
     model.fit(task.train.inputs, task.train.targets, epochs=60, verbose=0)
     expected = ["eins zwei", "zwei", "drei , eins" if unit == "word" else "drei, eins", "eins"]
@@ -99,7 +101,7 @@ def test_it_overfits_decodes_and_is_served(create, tmp_path, recipe, beams, unit
 
 
 @pytest.mark.parametrize("unit", ["word", "bpe"])
-def test_a_truncated_target_has_no_end(create, unit):
+def test_truncated_target_has_no_end_token(create, unit):
     task = create(f"task.unit={unit}", "task.vocabulary=400", "task.target_length=3", pairs=[("a", "b b b"), ("a", "b b b b")])
     inputs, expected = task.train.inputs["target"], task.train.targets
     assert (inputs[:, 0] == START).all()

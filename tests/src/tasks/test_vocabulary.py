@@ -22,7 +22,7 @@ def test_decoding_restores_texts(tokens):
     assert [vocabulary.tokenizer.id_to_token(token_id) for token_id in range(4)] == SPECIAL
 
 
-def test_sizes():
+def test_vocabulary_sizes():
     assert len(Vocabulary.from_texts(["abca"], "character", 0)) == 4 + 3
     assert len(Vocabulary.from_texts(["abca"], "byte", 0)) == 4 + 256
     assert len(Vocabulary.from_texts(TEXTS, "bpe", 270)) == 270
@@ -31,12 +31,12 @@ def test_sizes():
     assert len(Vocabulary.from_texts(["the the the the"], "bpe", 270).encode("the")) == 1  # the most frequent pairs are joined
 
 
-def test_an_unknown_character_is_unknown_and_no_byte_is():
+def test_unknown_characters_are_unknown_tokens_and_bytes_never_are():
     assert Vocabulary.from_texts(["abc"], "character", 0).encode("aéc")[1] == UNKNOWN
     assert UNKNOWN not in Vocabulary.from_texts(["abc"], "bpe", 260).encode("aéc")
 
 
-def test_a_stream_has_every_text_between_start_and_end():
+def test_token_stream_puts_start_and_end_around_every_text():
     vocabulary = Vocabulary.from_texts(["ab", "b"], "character", 0)
     a, b = vocabulary.encode("ab")
     np.testing.assert_array_equal(vocabulary.encode_stream(["ab", "b"]), [START, a, b, END, START, b, END])

@@ -1,4 +1,4 @@
-"""The energy of a run: what the machine's own counters count while it lasts."""
+"""The energy of a run, from the counters of the machine."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ def sockets(tmp_path):
     return set_counters
 
 
-def test_all_sockets_are_added_up_and_counters_may_wrap_around(sockets):
+def test_energy_sums_sockets_and_handles_wrap_around(sockets):
     meter = EnergyMeter(sockets(1000, 262_000))
     assert meter
     assert meter.joules() == 0

@@ -1,4 +1,4 @@
-"""Faults that a run survives, and what it loses: nothing but the steps since the last checkpoint."""
+"""Faults: kills, lost files, full disks and unreachable servers cost a run at most the steps since its last checkpoint."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def server(tmp_path_factory):
     server.stop()
 
 
-def test_a_killed_run_is_marked_by_the_next_command_and_resumed_when_its_own_is_typed_again(here, command):
+def test_killed_run_is_marked_killed_and_resumed(here, command):
     process = start(here, *LSTM, "training.epochs=200", fresh=True)
     until(process, "epoch 3/200")
     process.kill()
@@ -84,7 +84,7 @@ def test_a_finished_run_is_not_resumed(here, command):
 
 
 @pytest.mark.slow
-def test_resume_never_starts_a_new_run_and_an_id_resumes_that_run(here, command):
+def test_resume_never_and_resume_by_id(here, command):
     process = start(here, *LSTM, "training.epochs=6")
     until(process, "epoch 2/6")
     process.kill()
@@ -119,7 +119,7 @@ def test_a_run_whose_local_files_are_lost_is_resumed_from_mlflow(here, command):
     assert steps(client(here), run) == list(range(1, 31))
 
 
-def test_a_server_that_is_down_at_the_start_gets_everything_later(here, server, command):
+def test_server_down_at_the_start_receives_everything_later(here, server, command):
     done = command(*LSTM, "training.epochs=3", MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 0, done.stderr
     assert "does not answer" in done.stdout + done.stderr
@@ -135,7 +135,7 @@ def test_a_server_that_is_down_at_the_start_gets_everything_later(here, server, 
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_and_comes_back_has_everything_once(here, server):
+def test_restarted_server_receives_everything_once(here, server):
     server.start()
     process = start(here, *LSTM, "training.epochs=40", MLFLOW_TRACKING_URI=server.uri)
     until(process, "epoch 5/40")
@@ -156,7 +156,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(here, server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "strategy"), [("lstm", "single"), ("cnn", "mirrored")])
-def test_killed_at_random_moments_it_ends_the_same(recipe, strategy):
+def test_run_killed_at_random_moments_ends_the_same(recipe, strategy):
     overrides = faults.overrides(recipe, strategy)
     with faults.folders(2) as (undisturbed, disturbed):
         reference = faults.run_undisturbed(overrides, undisturbed)
@@ -210,7 +210,7 @@ def test_a_run_that_a_full_disk_ended_is_resumed_once_there_is_space(here, comma
 
 
 @pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
-def test_processes_on_one_file_lose_nothing(here, number):
+def test_concurrent_runs_on_one_database(here, number):
     tiny = ("training.epochs=3", "training.steps_per_epoch=5")
     processes = [start(here, *LSTM, *tiny, f"seed={seed}") for seed in range(number)]
     for process in processes:
@@ -273,7 +273,7 @@ def test_a_slow_server_does_not_hold_up_the_training(here, server):
     assert steps(remote, run) == list(range(1, 31))
 
 
-def test_a_password_reaches_the_server_and_nothing_else(here, tmp_path_factory, command):
+def test_password_is_sent_to_the_server_only(here, tmp_path_factory, command):
     folder = tmp_path_factory.mktemp("server")
     settings = folder / "auth.ini"
     settings.write_text(
@@ -309,7 +309,7 @@ def test_a_password_reaches_the_server_and_nothing_else(here, tmp_path_factory, 
         server.stop()
 
 
-def test_a_run_that_needs_an_earlier_one_reports_that_the_server_is_down(here, server, command):
+def test_missing_server_is_reported_by_runs_that_load_another_run(here, server, command):
     done = command("model=gan", MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 2
     assert f"MLflow at {server.uri} does not answer" in done.stderr

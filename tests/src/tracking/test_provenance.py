@@ -44,15 +44,15 @@ def digest(tmp_path):
     ],
     ids=["module docstring", "docstring", "no docstring", "comment", "layout", "parentheses"],
 )
-def test_prose_and_layout_do_not_count(digest, old, new):
+def test_code_digest_ignores_docstrings_comments_and_layout(digest, old, new):
     assert old in MODULE
     assert digest(MODULE.replace(old, new)) == digest(MODULE)
 
 
 @pytest.mark.parametrize(("old", "new"), [("0.1", "0.2"), ("steps * RATE", "RATE * steps"), ('"steps"', '"step"')])
-def test_code_counts(digest, old, new):
+def test_code_digest_depends_on_code(digest, old, new):
     assert digest(MODULE.replace(old, new)) != digest(MODULE)
 
 
-def test_the_name_of_a_module_counts(digest):
+def test_code_digest_depends_on_module_names(digest):
     assert digest(MODULE, "renamed.py") != digest(MODULE)

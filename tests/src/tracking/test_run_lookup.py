@@ -45,7 +45,7 @@ def test_last_is_the_newest_finished_run_and_no_sweep(create):
 
 
 @pytest.mark.parametrize("reference", ["", "lstm", "0" * 31, "%", "'\"", "lstm-seed1", "sweep-2-jobs"])
-def test_what_names_no_finished_run_is_answered_in_one_sentence(create, reference):
+def test_unknown_runs_are_reported_in_one_sentence(create, reference):
     create("lstm-seed0")
     create("lstm-seed1", status="KILLED")
     create("sweep-2-jobs", trained=False)
@@ -53,7 +53,7 @@ def test_what_names_no_finished_run_is_answered_in_one_sentence(create, referenc
         find_run_id(reference)
 
 
-def test_where_no_run_has_been_made_there_is_no_last_one(store):
+def test_last_without_runs_is_reported(store):
     with pytest.raises(UserError, match="run=last names no finished run; none has been made yet"):
         find_run_id("last")
 

@@ -1,5 +1,6 @@
-"""What a run leaves in MLflow."""
+"""What a run logs to MLflow."""
 
+import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -16,8 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from src import datasets, experiment
+from src.config import schema
 from src.errors import OutOfMemoryError, UserError
-from src.tasks import registry, report
+from src.tasks import factory, report
 from src.tracking import finished_runs, lifecycle, outbox, provenance, status, training_logger
 from src.tracking.client import create_client
 from src.training import loop, strategies
@@ -78,7 +80,7 @@ def test_a_run_logs_everything(cnn_run, settings):
 
 def test_the_logged_model_maps_pixels_to_named_outputs(cnn_run):
     _, run, run_settings, _ = cnn_run
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     outputs = model.predict(task.test.inputs)
     accuracy = np.mean(outputs["class"] == task.test.targets)
@@ -108,7 +110,7 @@ def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
     run_settings = settings("model=lstm", "training.epochs=1", "dataset.limit=128", "model.units=4")
     experiment.run(run_settings, quiet=True)
     run = only_run(store, "co2")
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(task.test.inputs)["forecast"]
     assert outputs.shape == task.test.targets.shape
     error = np.abs(outputs - task.test.targets).mean()
@@ -144,7 +146,7 @@ def test_the_logged_model_takes_plain_strings(store, settings):
     experiment.run(run_settings, quiet=True)
     run = only_run(store, "docstrings")
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     outputs = model.predict([text.decode() for text in task.test.source])
     assert np.mean(outputs["class"] == task.test.targets) == run.data.metrics["test/accuracy"]
     assert model.metadata.metadata["classes"][0] == "keras"
@@ -202,7 +204,7 @@ def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language
 
     run_settings, writer = finished_runs.load_pretrained(settings(*finetuned))
     loop.prepare(run_settings)
-    task = registry.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
+    task = factory.create(run_settings.task, datasets.load(run_settings.dataset), pretrained=writer)
     model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
     loop.transfer_weights(writer.model, model)
     for transferred, source in zip(model.get_layer("backbone").get_weights(), writer.model.backbone.get_weights()):
@@ -221,7 +223,7 @@ def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("no such thing"), "FAILED"), (KeyboardInterrupt(), "KILLED")], ids=["error", "ctrl-c"]
 )
-def test_the_status_is_true(store, settings, load, error, status):
+def test_status_of_finished_failed_and_killed_runs(store, settings, load, error, status):
     def failing_run():
         with lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
@@ -306,7 +308,32 @@ def test_changed_code_starts_a_new_run_unless_resume_names_the_old_one(store, se
     assert number() == 2
 
 
-def test_only_failures_that_may_not_happen_again_are_resumable(store, settings, load):
+def test_interrupted_run_of_another_version_is_reported(settings, load, monkeypatch, caplog):
+    def interrupted_run(version, *overrides):
+        monkeypatch.setattr(lifecycle, "code_digest", lambda: version)
+        monkeypatch.setattr(schema.Settings, "fingerprint", lambda _: f"settings of {version}")
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            lifecycle.training_run(settings("model=cnn", *overrides), load("digits"), log_file=None) as run_logger,
+        ):
+            raise KeyboardInterrupt
+        return run_logger.run_id
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(sys, "argv", ["src/run.py", "model=cnn", "training.glances=0"])
+    old = interrupted_run("old")
+    monkeypatch.setattr(sys, "argv", ["src/run.py", "model=cnn", "training.previews=0"])
+    assert interrupted_run("new") != old
+    assert f"An interrupted run of this command ({old}) was started by another version of the code" in caplog.text
+    with pytest.raises(UserError, match=f"resume={old} was started by another version of the code"):
+        interrupted_run("new", f"resume={old}")
+    caplog.clear()
+    monkeypatch.setattr(sys, "argv", ["src/run.py", "model=cnn", "training.previews=1"])
+    interrupted_run("newest")
+    assert "another version" not in caplog.text
+
+
+def test_only_temporary_failures_are_resumable(store, settings, load):
     for error, outboxes in ((UserError("wrong"), 0), (OutOfMemoryError("too little"), 1)):
         with pytest.raises(type(error)), lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
             raise error
@@ -334,14 +361,14 @@ def test_a_run_that_was_out_of_memory_is_resumed(store, settings, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
-def test_an_artifact_outside_of_the_run_is_refused(store, settings, load, here, name):
+def test_artifact_path_outside_the_run_is_rejected(store, settings, load, here, name):
     outside = pytest.raises(UserError, match=r"would lie outside of the run's folder")
     with outside, lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None) as run_logger:
         run_logger.log_texts({name: "something"})
     assert not list(here.rglob("out.txt"))
 
 
-def test_a_checkpoint_waits_for_the_one_before_it(here):
+def test_checkpoint_upload_waits_for_the_previous_one(here):
     queue = outbox.Outbox.create(fingerprint="a", uri="b")
     run_logger = training_logger.TrainingLogger(queue)
     (here / "some.npz").write_bytes(b"12")
@@ -374,7 +401,7 @@ def test_one_package_imports_mlflow():
     assert importing == {"tracking"}
 
 
-def test_the_summary_marks_the_best_of_each_column():
+def test_results_table_marks_the_best_of_each_column():
     baselines = {"seasonal_naive": {"mae": 2.0, "skill": 0.5}}
     text = report.results_table("lstm", {"mae": 1.0, "skill": 0.2}, {}, baselines, {"mae": "ppm"})
     assert text.splitlines() == [

@@ -10,7 +10,7 @@ import pytest
 
 from src import datasets
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.training import checkpoint, loop, strategies
 from src.training.checkpoint import CheckpointManager, TrainingState
 from tests.src.training.test_grid import DATASETS, FEW, PAIRS, SMALL, FakeReferenceClassifier, float32_afterwards  # noqa: F401
@@ -40,7 +40,7 @@ def trained(settings, tmp_path, monkeypatch):
         )  # fmt: skip
         data = datasets.load(run_settings.dataset)
         loop.prepare(run_settings)
-        task = registry.create(
+        task = factory.create(
             run_settings.task, data, run_settings.dataset.limit, reference_classifier=FakeReferenceClassifier()
         )
         model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
@@ -86,7 +86,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trained, tmp_path, recipe, s
 @pytest.mark.parametrize(
     "more",
     [
-        ("compression=sparse", "compression.every=1", "training.epochs=6"),
+        ("compression=sparse", "compression.every=1", "training.epochs=4"),
         ("training.precision=mixed_float16",),
         ("training.gradient_accumulation=2",),
         ("training.early_stopping=1", "optimizer.learning_rate=0.3"),
@@ -94,7 +94,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trained, tmp_path, recipe, s
     ],
     ids=lambda more: more[0],
 )
-def test_all_state_is_restored(trained, tmp_path, more):
+def test_all_training_state_is_restored(trained, tmp_path, more):
     whole = trained("cnn", "image_classification", "single", *more)
     files = sorted((tmp_path / "kept").glob("*.npz"))
     assert len(files) >= 2
@@ -138,7 +138,7 @@ def test_reading_a_file_runs_no_code(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_the_checkpoint_of_another_model_is_refused():
+def test_checkpoint_of_another_model_is_rejected():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(UserError, match="resume=never"):

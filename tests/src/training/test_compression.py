@@ -12,7 +12,7 @@ from recipes import cnn
 from src.config.schema import Single
 from src.errors import UserError
 from src.export import litert
-from src.tasks import registry
+from src.tasks import factory
 from src.training import distillation, loop, pruning, strategies
 
 SMALL = ("dataset=digits", "dataset.limit=512", "training.epochs=4")
@@ -28,7 +28,7 @@ def run(settings, load):
         run_settings = settings(*SMALL, *recipe, *overrides)
         data = load("digits")
         loop.prepare(run_settings)
-        task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+        task = factory.create(run_settings.task, data, run_settings.dataset.limit)
         strategy = strategies.create(run_settings.strategy)
         distiller = model = loop.build(run_settings, task, strategy)
         if load_teacher:
@@ -78,7 +78,7 @@ def test_the_kept_weights_are_sparse(run, best, ema):
     assert pruning.sparsity(model) == pytest.approx(0.8, abs=0.01)
 
 
-def test_the_smallest_weights_go_first_and_the_schedule_is_cubic():
+def test_smallest_weights_are_pruned_first_on_a_cubic_schedule():
     model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10)])
     kernel = np.arange(1, 101, dtype=np.float32).reshape(10, 10)
     model.layers[0].set_weights([kernel, np.zeros(10)])
@@ -93,12 +93,12 @@ def test_the_smallest_weights_go_first_and_the_schedule_is_cubic():
         np.testing.assert_array_equal(model.layers[0].kernel.numpy().ravel() == 0, np.arange(100) < gone)
 
 
-def test_depthwise_kernels_are_left_whole():
+def test_depthwise_kernels_are_not_pruned():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.DepthwiseConv2D(3), keras.layers.Conv2D(4, 1)])
     assert [kernel.shape for kernel in pruning.prunable_kernels(model)] == [(1, 1, 3, 4)]
 
 
-def test_files_are_measured(run, tmp_path):
+def test_litert_files_are_measured(run, tmp_path):
     run_settings, task, model = run("compression.export=true", "compression.calibration=100")
     result = litert.export(model, task, run_settings.compression, str(tmp_path / "litert"))
     kept = task.metrics(task.test, task.predict(model, task.test, 64))
@@ -124,7 +124,7 @@ def test_the_int8_file_holds_8_bit_weights_and_activations(run, tmp_path):
     assert {tensor["dtype"] for tensor in large} <= {np.int8, np.uint8}
 
 
-def test_the_distillation_loss_by_hand(run, settings):
+def test_distillation_loss_by_hand(run, settings):
     run_settings, task, teacher = run("compression.temperature=2.0", "compression.teacher_weight=0.7")
     student = loop.build(run_settings, task, strategies.create(Single(name="single", device="auto")))
     distiller = loop.student(student, lambda: teacher, run_settings, task, tf.distribute.get_strategy())
@@ -150,7 +150,7 @@ def test_the_distillation_loss_by_hand(run, settings):
     assert alone == pytest.approx(hard, rel=1e-4)
 
 
-def test_a_student_learns_the_same_under_every_strategy_and_leaves_its_teacher_alone(run):
+def test_distillation_agrees_across_strategies_and_does_not_change_the_teacher(run):
     run_settings, task, model = run()
     weights = model.get_weights()
     teachers = []
@@ -178,19 +178,19 @@ def test_a_student_learns_the_same_under_every_strategy_and_leaves_its_teacher_a
 
 
 @pytest.mark.parametrize("override", ["compression=litert", "compression.teacher=a-run"])
-def test_what_learns_by_reward_is_not_compressed(run, override):
+def test_models_trained_by_reinforce_cannot_be_compressed(run, override):
     with pytest.raises(UserError, match=r"compression\.(teacher|export) does not work for a recipe that learns by reward"):
         run(override, recipe=("model=attention", "model.kind=hard", "model.glimpse_size=4"))
 
 
-def test_a_teacher_of_other_data_is_refused(run, settings):
+def test_teacher_trained_on_other_data_is_rejected(run, settings):
     run_settings, task, _ = run("training.epochs=1")
     teacher_config = settings("model=cnn", "dataset=mnist").model_dump(by_alias=True)
     with pytest.raises(UserError, match="was trained on dataset=mnist, not on dataset=digits"):
         distillation.load_teacher(teacher_config, keras.Model.load_weights, run_settings, task)
 
 
-def test_a_teacher_comes_back_from_its_recorded_settings_and_weights(run, tmp_path):
+def test_teacher_is_restored_from_recorded_settings_and_weights(run, tmp_path):
     run_settings, task, model = run("training.epochs=1")
     model.save_weights(tmp_path / "model.weights.h5")
     restored = distillation.load_teacher(

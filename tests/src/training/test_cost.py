@@ -38,13 +38,13 @@ def test_macs(name):
     assert cost.count_macs(model, example(model)) == by_hand
 
 
-def test_counting_leaves_the_model_as_it_was():
+def test_counting_macs_does_not_change_the_model():
     model, _ = CASES["lstm"]
     cost.count_macs(model, example(model))
     assert model.layers[0].unroll is False
 
 
-def test_parameters_are_the_trainable_ones():
+def test_only_trainable_parameters_are_counted():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.BatchNormalization()])
     assert cost.count_parameters(model) == 3 * 4 + 4 + 4 + 4  # not the moving mean and variance
 
@@ -62,7 +62,7 @@ def test_parameters_are_the_trainable_ones():
         (lambda: build_lightweight("shufflenet_v2"), 224, 146e6),
     ],
 )
-def test_macs_are_those_of_the_papers(network, extent, paper):
+def test_macs_match_the_papers(network, extent, paper):
     """ResNet-20: counted by hand, its paper gives none."""
     assert cost.count_macs(network(), np.zeros((1, extent, extent, 3), np.float32)) == pytest.approx(paper, rel=0.02)
 

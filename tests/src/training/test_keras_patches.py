@@ -48,7 +48,7 @@ def test_keras_has_no_public_list_of_all_layers_and_no_hooks():
     assert not [name for name in public if "hook" in name or "flatten" in name]
 
 
-def test_layers_are_called_as_before_after_they_were_observed():
+def test_layer_calls_are_restored_after_observation():
     call = keras.layers.Layer.__call__
     assert (
         callbacks.first_non_finite_layer(keras.Sequential([keras.layers.ReLU(name="first")]), np.array([[np.inf]])) == "first"

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from recipes.specs import LearningRates
 from src.errors import OutOfMemoryError, UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.tasks.image_classification import ImageClassification
 from src.training import callbacks, loop, optimizers, strategies
 from src.training.optimizers import WarmupThenDecay
@@ -59,7 +59,7 @@ def trained(settings, load):
         run_settings = settings("model=cnn", "model.filters=[8,8]", "training.epochs=2", "dataset.limit=256", *overrides)
         data = load("digits")  # first, as in a run: preparing data draws random numbers
         loop.prepare(run_settings)
-        task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+        task = factory.create(run_settings.task, data, run_settings.dataset.limit)
         model = loop.build(run_settings, task, tf.distribute.get_strategy())
         history = []
         objective = loop.fit(
@@ -73,7 +73,7 @@ def trained(settings, load):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
-def test_every_optimizer_learns(trained, optimizer):
+def test_every_optimizer_reduces_the_loss(trained, optimizer):
     _, history, _ = trained(
         f"optimizer={optimizer}", "training.epochs=5", "model.augmentation=0", "optimizer.learning_rate=2e-3"
     )
@@ -84,13 +84,13 @@ def test_every_optimizer_learns(trained, optimizer):
     "override",
     ["training.precision=mixed_bfloat16", "training.precision=mixed_float16", "training.jit_compile=true", "training.ema=0.9"],
 )
-def test_every_setting_of_fit_learns(trained, override):
+def test_every_training_setting_reduces_the_loss(trained, override):
     _, history, _ = trained(override, "training.epochs=5", "model.augmentation=0")
     assert history[-1]["train/loss"] < history[0]["train/loss"]
     assert np.isfinite([value for epoch in history for value in epoch.values()]).all()
 
 
-def test_the_norm_of_the_gradient_is_that_of_the_loss_that_is_not_scaled(trained):
+def test_gradient_norm_is_that_of_the_unscaled_loss(trained):
     """Under mixed_float16 Keras scales the loss by a power of two, so that small gradients do not vanish."""
     common = (
         "model.augmentation=0",
@@ -123,7 +123,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch(trained):
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("momentum", [0.0, 0.8, 0.999])
-def test_the_average_moves_once_per_update_and_is_corrected_for_its_start(settings, accumulation, momentum):
+def test_ema_moves_once_per_update_and_is_bias_corrected(settings, accumulation, momentum):
     run_settings = settings(
         "model=cnn", "optimizer=sgd", f"training.ema={momentum}", f"training.gradient_accumulation={accumulation}"
     )
@@ -134,17 +134,18 @@ def test_the_average_moves_once_per_update_and_is_corrected_for_its_start(settin
     for step in range(1, 31):
         optimizer.apply([tf.constant(draw.normal(size=5), tf.float32)])
         if step % accumulation == 0:
-            updates.append(np.array(weight, copy=True))
+            updates.append(keras.ops.convert_to_numpy(weight).copy())
             expected = np.average(updates, axis=0, weights=momentum ** np.arange(len(updates))[::-1])
         if step >= accumulation:
             (average,) = optimizer._model_variables_moving_average
             np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_averaged_weights_are_kept(trained):
+def test_ema_weights_are_kept(trained):
     common = (
         "training.restore_best_weights=false",
         "optimizer=sgd",  # Adam would turn rounding errors of a gradient near 0 into steps
+        "optimizer.learning_rate=0.1",
         "optimizer.warmup=0",
         "optimizer.schedule=constant",
         "training.epochs=1",
@@ -158,7 +159,9 @@ def test_the_averaged_weights_are_kept(trained):
 
     def fit(model, *args, callbacks, **more):
         note = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: seen.append([np.array(w, copy=True) for w in model.trainable_weights])
+            on_train_batch_end=lambda batch, logs: seen.append(
+                [keras.ops.convert_to_numpy(w).copy() for w in model.trainable_weights]
+            )
         )
         return original_fit(model, *args, callbacks=[*callbacks, note], **more)
 
@@ -171,21 +174,17 @@ def test_the_averaged_weights_are_kept(trained):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), (one + 2 * two) / 3, atol=1e-6)
 
 
-def test_an_average_over_the_whole_run_is_warned_of(settings, caplog):
+def test_ema_over_the_whole_run_is_warned_of(settings, caplog):
     def check(momentum):
         caplog.clear()
         loop._check_updates(settings("model=cnn", f"training.ema={momentum}", "training.epochs=5").training, steps=8)
         return caplog.text
 
-    assert (
-        "training.ema=0.998 averages the weights over the whole run, which has 40 updates; type training.ema=0.92 or less"
-        in (check(0.998))
-    )
+    assert "over the whole run, which has 40 updates; type training.ema=0.92 or less" in check(0.998)
     assert check(0.92) == ""
-    assert 0.92**40 < loop.FORGOTTEN
 
 
-def test_the_best_epoch_is_kept(trained):
+def test_best_weights_are_restored(trained):
     wild = ("optimizer.learning_rate=0.2", "optimizer.schedule=constant", "optimizer.warmup=0")
     model, history, objective = trained("training.epochs=5", *wild)
     losses = [epoch["val/loss"] for epoch in history]
@@ -195,7 +194,7 @@ def test_the_best_epoch_is_kept(trained):
     np.testing.assert_allclose(result["nll"], min(losses), rtol=1e-4)
 
 
-def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
+def test_last_weights_are_kept_without_restore_best_weights(trained):
     common = (
         "training.epochs=6",
         "optimizer.learning_rate=0.05",
@@ -208,7 +207,7 @@ def test_the_last_epoch_is_kept_if_that_is_asked_for(trained):
     np.testing.assert_allclose(result["nll"], objective, rtol=1e-4)
 
 
-def test_the_norm_of_the_gradient_is_that_of_the_batch_before_clipping(trained):
+def test_gradient_norm_is_measured_before_clipping(trained):
     plain = (
         "optimizer=sgd",
         "optimizer.momentum=0",
@@ -247,7 +246,7 @@ def test_training_stops_early(trained):
     assert losses.index(min(losses)) == len(losses) - 3
 
 
-def test_a_loss_that_is_no_number_ends_the_run(trained):
+def test_nan_loss_ends_the_run(trained):
     message = (
         r"The loss became (nan|inf) in epoch 1, step 2; the first layer whose output is not finite is 'block.*_convolution'"
     )
@@ -263,7 +262,7 @@ class Rooted(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("more", [(), ("training.gradient_accumulation=2",), ("optimizer=adamw", "optimizer.weight_decay=0.1")])
-def test_a_gradient_that_is_no_number_ends_the_run_and_leaves_the_weights(settings, more):
+def test_nan_gradient_ends_the_run_and_leaves_the_weights(settings, more):
     source = keras.Input((3,))
     middle = keras.layers.Dense(2, name="before")(source)
     model = keras.Model(source, keras.layers.Dense(1, name="after")(Rooted(name="root")(middle)))
@@ -276,7 +275,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_leaves_the_weights(settin
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
-def test_a_gradient_that_is_no_number_on_one_replica_stops_all(settings):
+def test_nan_gradient_on_one_replica_stops_all_replicas(settings):
     strategy = strategies.create(settings("model=cnn", "strategy=mirrored").strategy)
     run_settings = settings("model=cnn", "optimizer=sgd")
     with strategy.scope():
@@ -298,12 +297,12 @@ def test_a_gradient_that_is_no_number_on_one_replica_stops_all(settings):
         np.testing.assert_array_equal(value, [1.0, 2.0])
 
 
-def test_too_little_memory_is_reported_in_one_sentence(trained):
+def test_out_of_memory_is_reported_in_one_sentence(trained):
     with pytest.raises(OutOfMemoryError, match=r"Out of memory with training\.batch_size=32; a smaller one may help"):
         trained("training.batch_size=32", "model.filters=[3000000,3000000]")  # 324 TB of weights
 
 
-def test_an_epoch_may_have_another_number_of_steps(trained):
+def test_steps_per_epoch_can_be_set(trained):
     model, history, _ = trained("training.steps_per_epoch=10", "training.epochs=2")
     assert int(model.optimizer.iterations) == 20
     assert len(history) == 2
@@ -328,7 +327,7 @@ def test_errors_are_reported_in_one_sentence(trained, override, message):
         trained(override)
 
 
-def test_what_a_recipe_refuses_is_reported_in_one_sentence(trained, monkeypatch):
+def test_errors_of_recipes_are_reported_in_one_sentence(trained, monkeypatch):
     def build(inputs, outputs, **hyperparameters):
         raise ValueError("depth must be\n6n + 2, not 9")
 
@@ -337,7 +336,7 @@ def test_what_a_recipe_refuses_is_reported_in_one_sentence(trained, monkeypatch)
         trained()
 
 
-def test_a_model_can_give_a_layer_a_learning_rate_of_its_own(settings):
+def test_learning_rate_factor_of_a_layer(settings):
     slow, fast = keras.layers.Dense(2, name="slow"), keras.layers.Dense(2, name="fast")
 
     class Model(keras.Model, LearningRates):
@@ -356,7 +355,7 @@ def test_a_model_can_give_a_layer_a_learning_rate_of_its_own(settings):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), was - step, atol=1e-6)
 
 
-def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
+def test_weights_are_transferred_by_name_and_shape(caplog):
     def model(classes, units=4):
         source = keras.Input((3,))
         x = keras.layers.Dense(units, name="same")(source)
@@ -372,7 +371,7 @@ def test_weights_go_over_to_layers_of_the_same_name_and_shape(caplog):
 
 
 @pytest.mark.parametrize(("previews", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
-def test_samples_are_previewed_as_often_as_set_and_at_the_end(settings, monkeypatch, previews, epochs):
+def test_previews_are_evenly_spaced_and_include_the_last_epoch(settings, monkeypatch, previews, epochs):
     monkeypatch.setattr(ImageClassification, "preview", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
     model_settings = settings("model=cnn", "training.epochs=5", f"training.previews={previews}").training
     logged, shown = [], []
@@ -401,7 +400,7 @@ class AddMetric(keras.callbacks.Callback):
             self.weights[epoch] = self.model.get_weights()
 
 
-def test_what_only_some_epochs_have_can_be_monitored():
+def test_metrics_of_some_epochs_can_be_monitored():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
     adder, reported = AddMetric({1: 3.0, 3: 2.0, 5: 4.0}), []

@@ -8,7 +8,7 @@ import tensorflow as tf
 from src import datasets
 from src.config import schema as sections
 from src.errors import UserError
-from src.tasks import registry
+from src.tasks import factory
 from src.training import loop, strategies
 
 SINGLE = sections.Single(name="single", device="auto")
@@ -54,7 +54,7 @@ def train(run_settings):
     strategy = strategies.create(run_settings.strategy)
     data = datasets.load(run_settings.dataset)
     loop.prepare(run_settings)
-    task = registry.create(run_settings.task, data, run_settings.dataset.limit)
+    task = factory.create(run_settings.task, data, run_settings.dataset.limit)
     model = loop.build(run_settings, task, strategy)
     history = []
     loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
@@ -107,7 +107,7 @@ def test_clipping_bounds_the_gradient_of_the_whole_batch(settings):
         *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("cnn", "mirrored"), ("lstm", "single"))),
     ],
 )  # fmt: skip
-def test_the_same_seed_gives_the_same_run_to_the_last_bit(settings, recipe, strategy):
+def test_same_seed_gives_bit_identical_runs(settings, recipe, strategy):
     dataset = RECIPES[recipe][1]
     common = (f"model={recipe}", dataset, "model.dropout=0.2", "training.epochs=2", "dataset.limit=256", f"strategy={strategy}")
     first, first_weights = train(settings(*common))
@@ -142,19 +142,19 @@ def test_replicas_draw_different_numbers():
         assert not np.array_equal(first, run_on_replicas(compute)[0])  # and new ones every time
 
 
-def test_the_first_replica_draws_what_a_single_device_would():
+def test_first_replica_draws_the_numbers_of_a_single_device():
     with strategies.create(MIRRORED).scope():
         generator = keras.random.SeedGenerator(3)
     first, _ = run_on_replicas(lambda: keras.random.normal((100,), seed=generator))
     np.testing.assert_array_equal(first, keras.random.normal((100,), seed=keras.random.SeedGenerator(3)))
 
 
-def test_one_strategy_for_the_life_of_a_process():
+def test_a_process_has_one_strategy():
     assert strategies.create(MIRRORED) is strategies.create(sections.Mirrored(name="mirrored", replicas=2))
     assert strategies.create(sections.Mirrored(name="mirrored", replicas=None)).num_replicas_in_sync == 2
 
 
-def test_a_second_number_of_replicas_is_reported_in_one_sentence():
+def test_changing_the_number_of_replicas_is_reported():
     strategies.create(MIRRORED)
     with pytest.raises(UserError, match="cannot mirror over 4 devices in a process that did so over 2"):
         strategies.create(sections.Mirrored(name="mirrored", replicas=4))

@@ -12,7 +12,7 @@ def registered():
     return {name for name in gradient_registry._registry if name.startswith("CustomGradient-")}
 
 
-def test_tensorflow_keeps_the_gradients_of_graphs_that_are_gone():
+def test_tensorflow_still_keeps_gradients_of_deleted_graphs():
     @tf.custom_gradient
     def identity(x):
         return tf.identity(x), lambda gradient: gradient

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 
-from src import metrics
+from src import metrics, tables
 from src.comparison.groups import Group, Leaderboard
 
 COSTS = {  # {heading: metric} of what a result costs
@@ -14,10 +14,6 @@ COSTS = {  # {heading: metric} of what a result costs
     "seconds": "seconds",
     "joules": "joules",
     "examples/s": "examples_per_second",
-}
-DESCRIPTIONS = {  # of metrics that the literature computes with features of Inception v3
-    "test/fid": "Fréchet distance (features of this project's classifier)",
-    "test/kid": "kernel distance (features of this project's classifier)",
 }
 
 
@@ -51,32 +47,17 @@ def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
 def title(board: Leaderboard) -> str:
     """The data set, the task and the metric of a leaderboard."""
     better = "lower" if metrics.lower_is_better(board.metric) else "higher"
-    metric = ", ".join(filter(None, [board.metric, DESCRIPTIONS.get(board.metric)]))
-    return f"{board.dataset}, {board.task}: {metric}, {better} is better"
+    return f"{board.dataset}, {board.task}: {metrics.describe(board.metric)}, {better} is better"
 
 
 def text(boards: Sequence[Leaderboard]) -> str:
     """Leaderboards for the terminal."""
-    sections = []
-    for board in boards:
-        heading, rows = heading_and_rows(board)
-        widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-            for row in [heading, *rows]
-        ]
-        sections.append("\n".join([title(board), "", *lines]))
-    return "\n\n\n".join(sections)
+    return "\n\n\n".join(f"{title(board)}\n\n{tables.text(*heading_and_rows(board))}" for board in boards)
 
 
 def markdown(boards: Sequence[Leaderboard]) -> str:
     """Leaderboards as Markdown tables."""
-    sections = []
-    for board in boards:
-        heading, rows = heading_and_rows(board)
-        lines = [f"| {' | '.join(row)} |" for row in [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]]
-        sections.append("\n".join([f"{title(board)}:", "", *lines]))
-    return "\n\n".join(sections) + "\n"
+    return "\n".join(f"{title(board)}:\n\n{tables.markdown(*heading_and_rows(board))}\n" for board in boards)
 
 
 def csv_text(boards: Sequence[Leaderboard]) -> str:

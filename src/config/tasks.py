@@ -1,0 +1,286 @@
+"""The registry of tasks: all that is known of a task before TensorFlow loads, each with one class for its settings.
+
+What a setting means stands beside its default in conf/dataset. The class of a task is in the module that its entry names; it is
+imported when a run creates the task.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic_core import PydanticKnownError
+
+from recipes.specs import (
+    Classes,
+    Count,
+    Forecast,
+    GeneratedImages,
+    Image,
+    LabelledImage,
+    NextTokenLogits,
+    Rate,
+    Series,
+    SourceTarget,
+    TargetTokenLogits,
+    Tokens,
+)
+from src.config.section import Section
+
+Direction = Literal["higher", "lower", "neither"]  # which values of a metric are better
+
+
+class TaskSettings(Section):
+    """The section `task` of the settings; each task has a subclass with its own settings."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """An entry of the registry.
+
+    Attributes:
+        name: value of the setting `task.name`.
+        title: heading of its comparisons; runs of tasks with the same title are compared with each other.
+        settings: class of its settings.
+        inputs, outputs: specifications from `recipes.specs`; a recipe whose `build` accepts both can learn the task.
+        metrics: {metric on the test set: which values are better}. The first is the leading one, by which runs are compared.
+        implementation: "module:class" of the `src.tasks.base.Task`, created with the settings and the data set.
+        generates: whether `src.generate` works with its runs; the class is also a `src.tasks.base.Generative`.
+    """
+
+    name: str
+    title: str
+    settings: type[TaskSettings]
+    inputs: type
+    outputs: type
+    metrics: Mapping[str, Direction]
+    implementation: str
+    generates: bool = False
+
+    @property
+    def leading_metric(self) -> str:
+        return next(iter(self.metrics))
+
+
+TASKS: dict[str, TaskSpec] = {}  # {name: entry}, in the order of registration
+
+
+def register(task: TaskSpec) -> None:
+    """Add a task to the registry, before the settings that name it are validated.
+
+    Raises:
+        ValueError: there is a task of this name, or one that says otherwise which values of a metric are better.
+    """
+    if task.name in TASKS:
+        raise ValueError(f"There is a task '{task.name}' already; choose another name.")
+    for metric, better in task.metrics.items():
+        if direction(metric) not in (better, None):
+            raise ValueError(f"Of '{metric}' {direction(metric)} values are better in other tasks; choose another name.")
+    TASKS[task.name] = task
+
+
+def direction(metric: str) -> Direction | None:
+    """Which values of a task's metric are better; None if no task has the metric."""
+    return next((task.metrics[metric] for task in TASKS.values() if metric in task.metrics), None)
+
+
+def validate_settings(section: Any) -> Any:
+    """Validate the section `task`, as a dictionary, against the class of settings of the task that it names.
+
+    Raises:
+        pydantic.ValidationError: a setting is invalid.
+        PydanticKnownError: there is no such task.
+    """
+    if not isinstance(section, dict) or "name" not in section:
+        return section  # pydantic reports it
+    if section["name"] not in list(TASKS):  # a list, since the name may be anything
+        expected = ", ".join(map(repr, TASKS))
+        raise PydanticKnownError(
+            "union_tag_invalid", {"discriminator": "'name'", "tag": str(section["name"]), "expected_tags": expected}
+        )
+    return TASKS[section["name"]].settings.model_validate(section)
+
+
+# --- classification -------------------------------------------------------------------------------------------------
+
+CLASSIFICATION_METRICS: Mapping[str, Direction] = {
+    "accuracy": "higher", "nll": "lower", "calibration_error": "lower",
+}  # fmt: skip
+
+
+class TextSettings(TaskSettings):
+    """Tokenization of texts."""
+
+    unit: Literal["word", "character", "byte", "bpe"]
+    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
+    lowercase: bool
+
+    @pydantic.model_validator(mode="after")
+    def _check_vocabulary(self) -> Self:
+        if self.unit == "bpe" and self.vocabulary < 260:
+            raise ValueError(
+                f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
+                "type task.vocabulary=260 or more"
+            )
+        return self
+
+
+class ImageClassificationSettings(TaskSettings):
+    """Image classification has no settings."""
+
+
+class TextClassificationSettings(TextSettings):
+    """Settings of text classification."""
+
+    length: Count  # tokens; longer texts are truncated
+
+
+register(
+    TaskSpec(
+        name="image_classification",
+        title="image classification",
+        settings=ImageClassificationSettings,
+        inputs=Image,
+        outputs=Classes,
+        metrics=CLASSIFICATION_METRICS,
+        implementation="src.tasks.image_classification:ImageClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="text_classification",
+        title="text classification",
+        settings=TextClassificationSettings,
+        inputs=Tokens,
+        outputs=Classes,
+        metrics=CLASSIFICATION_METRICS,
+        implementation="src.tasks.text_classification:TextClassification",
+    )
+)
+
+# --- image generation -----------------------------------------------------------------------------------------------
+
+GENERATION_METRICS: Mapping[str, Direction] = {
+    "fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher", "diversity": "higher", "confident": "higher",
+    "classes": "higher", "class_distance": "lower", "training_distance": "neither",
+}  # fmt: skip
+
+
+class GenerationSettings(TaskSettings):
+    """Evaluation of generated images."""
+
+    reference_classifier: str  # name of a recipe
+    samples: Annotated[int, pydantic.Field(ge=20)]  # images that are generated for the evaluation
+
+
+class PixelGenerationSettings(GenerationSettings):
+    """Settings of generation pixel by pixel."""
+
+    levels: Annotated[int, pydantic.Field(ge=2, le=256)]
+
+
+register(
+    TaskSpec(
+        name="image_generation",
+        title="image generation",
+        settings=GenerationSettings,
+        inputs=LabelledImage,
+        outputs=GeneratedImages,
+        metrics=GENERATION_METRICS,
+        implementation="src.tasks.image_generation:ImageGeneration",
+        generates=True,
+    )
+)
+register(
+    TaskSpec(
+        name="pixel_generation",
+        title="image generation",
+        settings=PixelGenerationSettings,
+        inputs=Tokens,
+        outputs=NextTokenLogits,
+        metrics=GENERATION_METRICS,
+        implementation="src.tasks.pixel_generation:PixelGeneration",
+        generates=True,
+    )
+)
+
+# --- sequences ------------------------------------------------------------------------------------------------------
+
+
+class LanguageModelingSettings(TaskSettings):
+    """Settings of language modeling."""
+
+    tokens: Literal["character", "byte", "bpe"]
+    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 special tokens and 256 bytes
+    context: Annotated[int, pydantic.Field(ge=2)]
+
+
+class TranslationSettings(TextSettings):
+    """Settings of translation."""
+
+    unit: Literal["word", "character", "bpe"]
+    source_length: Count  # tokens
+    target_length: Count
+    label_smoothing: Rate
+    beams: Count
+
+
+class ForecastingSettings(TaskSettings):
+    """Settings of forecasting."""
+
+    window: Count  # steps of input
+    horizon: Count  # steps that are predicted
+    season: Count  # period in steps
+    center: Literal["last", "mean", "train"]
+    include_history: bool
+    unit: str
+
+    @pydantic.model_validator(mode="after")
+    def _check_season(self) -> Self:
+        if self.window < self.season:
+            raise ValueError(
+                f"task.window={self.window} is shorter than task.season={self.season}, so the seasonal naive forecast "
+                f"has nothing to repeat; type task.window={self.season} or more"
+            )
+        return self
+
+
+register(
+    TaskSpec(
+        name="language_modeling",
+        title="language modeling",
+        settings=LanguageModelingSettings,
+        inputs=Tokens,
+        outputs=NextTokenLogits,
+        metrics={"bits_per_character": "lower", "nll": "lower", "perplexity": "lower"},
+        implementation="src.tasks.language_modeling:LanguageModeling",
+        generates=True,
+    )
+)
+register(
+    TaskSpec(
+        name="translation",
+        title="translation",
+        settings=TranslationSettings,
+        inputs=SourceTarget,
+        outputs=TargetTokenLogits,
+        metrics={"bleu": "higher", "chrf": "higher", "exact_match": "higher"},
+        implementation="src.tasks.translation:Translation",
+    )
+)
+register(
+    TaskSpec(
+        name="forecasting",
+        title="forecasting",
+        settings=ForecastingSettings,
+        inputs=Series,
+        outputs=Forecast,
+        metrics={
+            "mae": "lower", "rmse": "lower", "mase": "lower", "skill": "higher",
+            "standardized_mae": "lower", "standardized_mse": "lower",
+        },
+        implementation="src.tasks.forecasting:Forecasting",
+    )
+)  # fmt: skip
