@@ -15,7 +15,7 @@ from src.config import schema
 from src.datasets import Split, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.tasks.base import Task
-from src.training import distillation, optimizers, tensorflow_patches
+from src.training import distillation, keras_patches, optimizers, tensorflow_patches
 from src.training.callbacks import (
     BestWeights,
     EpochLogger,
@@ -37,11 +37,16 @@ FORGOTTEN = 0.05  # of a moving average's total weight: at most this much lies o
 
 
 def prepare(settings: schema.Settings) -> None:
-    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision."""
+    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision.
+
+    What ~/.keras/keras.json may say of floats and of the layout of images is overruled, since no run records it.
+    """
     keras.backend.clear_session()
     tensorflow_patches.clear_gradient_registry()
     gc.collect()
     keras.utils.set_random_seed(settings.seed)
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(settings.training.precision)
 
 
@@ -138,7 +143,19 @@ def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
         weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0
         jit_compile=settings.training.jit_compile,
     )
+    _check_jit_compile(model, settings)
     model.optimizer.build(model.trainable_variables)  # otherwise the first step builds it, and Keras traces that step twice
+
+
+def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
+    """Raise a UserError if XLA is requested for a model that Keras would train without it, after no more than a warning."""
+    if model.jit_compile == settings.training.jit_compile:
+        return
+    names = ", ".join(layer.name for layer in keras_patches.all_layers(model) if not layer.supports_jit)
+    raise UserError(
+        f"XLA cannot compile these layers of model={settings.model.name}: {names}; type training.jit_compile=false, or disable "
+        "them (augmentation of images: model.augmentation=0 model.shift=0)."
+    )
 
 
 def _check_compression(model: keras.Model, compression: schema.Compression) -> None:
