@@ -79,8 +79,9 @@ def register(task: TaskSpec) -> None:
     if task.name in TASKS:
         raise ValueError(f"There is a task '{task.name}' already; choose another name.")
     for metric, better in task.metrics.items():
-        if direction(metric) not in (better, None):
-            raise ValueError(f"Of '{metric}' {direction(metric)} values are better in other tasks; choose another name.")
+        other = direction(metric)
+        if other not in (better, None):
+            raise ValueError(f"'{metric}' is a metric of another task, with direction {other}; choose another name.")
     TASKS[task.name] = task
 
 

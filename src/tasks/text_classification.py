@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -14,7 +13,7 @@ from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import html
-from src.tasks.base import Metrics
+from src.tasks.base import Figures, Metrics
 from src.tasks.classification import Classification, attention_weights
 from src.tasks.tokenizers import Encoder, Tokenizer, Vocabulary
 
@@ -36,9 +35,9 @@ class TextClassification(Classification):
     example_noun = "texts"
 
     def __init__(self, settings: TextClassificationSettings, data: Data, vocabulary: Vocabulary | None = None):
+        for name, split in data.splits.items():
+            check_texts(split.raw, f"the {name} split of dataset={data.name}")
         super().__init__(data)
-        for name in ("train", "validation", "test"):
-            check_texts(getattr(data, name).raw, f"the {name} split of dataset={data.name}")
         self.settings = settings
         unit = settings.unit if settings.unit in ("word", "character") else "word"
         self.tokenizer = Tokenizer(data.train.raw, unit, settings.vocabulary, settings.length, settings.lowercase)
@@ -48,7 +47,7 @@ class TextClassification(Classification):
             self.encoder = Encoder(vocabulary, settings.length)
         else:
             self.serving_layers = (self.tokenizer.layer,)
-        self.train, self.validation, self.test = map(self._encode_split, (data.train, data.validation, data.test))
+        self.train, self.validation, self.test = map(self._encode_split, (self.train, self.validation, self.test))
         self.inputs = Tokens(settings.length, len(self.encoder.vocabulary if self.encoder else self.tokenizer))
 
     def _encode_split(self, split: Split) -> Split:
@@ -93,10 +92,10 @@ class TextClassification(Classification):
     def _standardize(self, texts: np.ndarray) -> list[str]:
         return [text.decode() for text in self.tokenizer.standardize(tf.constant(texts)).numpy()]
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         return {**super().figures(model, predictions), **self._attention(model, predictions)}
 
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> dict[str, Figure | str]:
+    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         mistakes = self._mistakes(log_probabilities)
         rows = [
             f"<p>{self._verdict(index, log_probabilities[index])}</p>"

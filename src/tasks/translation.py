@@ -8,14 +8,13 @@ import numpy as np
 import sacrebleu
 import tensorflow as tf
 from keras import ops
-from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
 from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.tasks import html
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Encoder, SubwordTokenizer, Tokenizer, Vocabulary
@@ -117,7 +116,7 @@ class Translation(Task):
             return lambda token_ids: {"text": translate(token_ids)}, [model]
         return lambda texts: {"text": translate(source(texts))}, [model, source.layer]
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         examples = self.test.take(MAX_SHOWN)
         targets = self.target.encode(predictions[:MAX_SHOWN], start=True)
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": targets}))

@@ -1,4 +1,4 @@
-"""Sweeps as a user types them, and what they leave in MLflow."""
+"""Sweeps as processes, and access to what they log to MLflow."""
 
 import mlflow
 
@@ -9,12 +9,12 @@ TIMES = ("seconds", "joules", "examples_per_second")
 
 
 def start(here, *overrides, **more):
-    """A sweep as a process, in a session of its own, as a terminal's is."""
+    """Start a sweep as a process in a session of its own, as a terminal does."""
     return commands.start(here, "-m", *overrides, own_session=True, **more)
 
 
 def killed_after(here, jobs, number, *overrides):
-    """Start a sweep, kill it in the job after `number` have ended, and return its output."""
+    """Start a sweep, send it signal `number` in the job after the first `jobs` ones, and return its output."""
     process, output = start(here, *overrides), []
     for line in process.stdout:
         output.append(line)
@@ -28,8 +28,8 @@ def killed_after(here, jobs, number, *overrides):
     return "".join(output)
 
 
-class Left:
-    """What a sweep has left in the store of a folder."""
+class StoredSweep:
+    """The sweep in the MLflow store of a folder."""
 
     def __init__(self, here):
         self.client = stored.client(here)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.commands import environment
-from tests.src.sweeps.sweeps import TINY, Left, start
+from tests.src.sweeps.sweeps import TINY, StoredSweep, start
 
 # --- what each launcher makes of the same jobs -----------------------------------------------------------------------
 
@@ -30,18 +30,18 @@ def test_parallel_jobs_on_one_database(launcher, number, processes, here):
     process = start(here, *launched, *TINY, f"seed={seeds}", fresh=True, HOME=str(here), TFDS_DATA_DIR=data)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    left = Left(here)
-    (sweep,) = left.parents
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
     assert sweep.info.status == "FINISHED"
-    assert sorted(run.data.params["seed"] for run in left.children) == seeds.split(",")
-    assert {run.data.tags["mlflow.parentRunId"] for run in left.children} == {sweep.info.run_id}
-    assert {run.info.status for run in left.children} == {"FINISHED"}
-    names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in left.children]
+    assert sorted(run.data.params["seed"] for run in stored.children) == seeds.split(",")
+    assert {run.data.tags["mlflow.parentRunId"] for run in stored.children} == {sweep.info.run_id}
+    assert {run.info.status for run in stored.children} == {"FINISHED"}
+    names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in stored.children]
     assert all(logged == names[0] for logged in names)
-    assert all(len(left.history(run, "train/loss")) == 2 for run in left.children)
-    artifacts = [{file.path for file in left.client.list_artifacts(run.info.run_id)} for run in left.children]
+    assert all(len(stored.history(run, "train/loss")) == 2 for run in stored.children)
+    artifacts = [{file.path for file in stored.client.list_artifacts(run.info.run_id)} for run in stored.children]
     assert all(paths == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for paths in artifacts)
-    assert left.text(sweep, "results.csv").count("\n") == number + 1
+    assert stored.text(sweep, "results.csv").count("\n") == number + 1
     assert output.count("Preparing co2") == 1
     assert output.index("Preparing co2") < output.index("#0")  # job
     assert not list((here / "mlruns/unfinished").glob("*/"))
@@ -63,21 +63,21 @@ def test_interrupted_parallel_jobs_resume(here):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 130
-    left = Left(here)
-    (sweep,) = left.parents
-    assert {run.info.status for run in left.runs} == {"KILLED"}
-    assert len(left.children) == 2
-    assert all("failure" not in run.data.tags for run in left.children)  # which says that a process ended without a word
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
+    assert {run.info.status for run in stored.runs} == {"KILLED"}
+    assert len(stored.children) == 2
+    assert all("failure" not in run.data.tags for run in stored.children)  # which says that a process ended without a word
 
     process = start(here, *overrides, "seed=0,1,2")
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert output.count("interrupted run from epoch") == 2
-    left = Left(here)
-    assert [run.info.run_id for run in left.parents] == [sweep.info.run_id]
-    assert {run.info.status for run in left.runs} == {"FINISHED"}
-    assert len(left.children) == 3
-    assert all(len(left.history(run, "train/loss")) == 40 for run in left.children)
+    stored = StoredSweep(here)
+    assert [run.info.run_id for run in stored.parents] == [sweep.info.run_id]
+    assert {run.info.status for run in stored.runs} == {"FINISHED"}
+    assert len(stored.children) == 3
+    assert all(len(stored.history(run, "train/loss")) == 40 for run in stored.children)
 
 
 # --- the share of a machine that is a job's own ----------------------------------------------------------------------

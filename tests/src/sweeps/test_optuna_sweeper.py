@@ -16,7 +16,7 @@ from src.config.schema import Search
 from src.errors import PrunedError, UserError
 from src.sweeps import optuna_sweeper, report
 from src.sweeps.job_store import JobResult, JobStore
-from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
+from tests.src.sweeps.sweeps import TINY, StoredSweep, killed_after, start
 
 SEARCH = {
     "n_trials": 12, "n_jobs": 1, "sampler": "tpe", "n_startup_trials": 3, "pruner": "median", "n_warmup_epochs": 1,
@@ -260,29 +260,29 @@ def test_search_improves_the_learning_rate_and_prunes(recipe, here, command):
     overrides = (*SHORT[recipe], "tracking.log_model=false")
     done = command(*overrides)
     assert done.returncode == 0, done.stderr
-    (default,) = Left(here).runs
+    (default,) = StoredSweep(here).runs
     ranged = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
     done = command("-m", *overrides, "hydra/sweeper=optuna", ranged, "hydra.sweeper.n_trials=16")
     assert done.returncode == 0, done.stderr
 
-    left = Left(here)
-    (sweep,) = left.parents
-    best = left.client.get_run(sweep.data.tags["best.run_id"])
-    assert sweep.data.metrics["best/objective"] < min(value.value for value in left.history(default, "val/loss"))
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
+    best = stored.client.get_run(sweep.data.tags["best.run_id"])
+    assert sweep.data.metrics["best/objective"] < min(value.value for value in stored.history(default, "val/loss"))
     assert best.data.params["optimizer.learning_rate"] != default.data.params["optimizer.learning_rate"]
 
-    epochs = [len(left.history(run, "val/loss")) for run in left.children]
+    epochs = [len(stored.history(run, "val/loss")) for run in stored.children]
     saved = 1 - sum(epochs) / (16 * 8)
     print(f"{recipe}: {saved:.0%} of the epochs saved")
     assert saved >= 0.3
-    killed = [run for run in left.children if run.info.status == "KILLED"]
-    assert {run.info.status for run in left.children} == {"KILLED", "FINISHED"}
+    killed = [run for run in stored.children if run.info.status == "KILLED"]
+    assert {run.info.status for run in stored.children} == {"KILLED", "FINISHED"}
     assert all(run.data.tags["failure"].startswith("Pruned after epoch") for run in killed)
     assert all(run.data.metrics["seconds"] > 0 for run in killed)
     assert sweep.data.metrics["jobs/pruned"] == len(killed)
-    rows = list(csv.DictReader(io.StringIO(left.text(sweep, "results.csv"))))
+    rows = list(csv.DictReader(io.StringIO(stored.text(sweep, "results.csv"))))
     assert len([row for row in rows if row["pruned"]]) == len(killed)
-    (here / "study.log").write_text(left.text(sweep, "study.log"))
+    (here / "study.log").write_text(stored.text(sweep, "study.log"))
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here / "study.log")))
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == 16
 
@@ -303,7 +303,7 @@ def test_killed_search_resumes(tmp_path):
     killed_after(cut, 3, 9, *overrides)
     output, _ = start(cut, *overrides).communicate()
     assert "This sweep was interrupted; it resumes" in output
-    left = Left(cut)
-    (sweep,) = left.parents
-    assert (sweep.info.status, len(left.children)) == ("FINISHED", 6)
-    assert left.metrics() == Left(whole).metrics()
+    stored = StoredSweep(cut)
+    (sweep,) = stored.parents
+    assert (sweep.info.status, len(stored.children)) == ("FINISHED", 6)
+    assert stored.metrics() == StoredSweep(whole).metrics()

@@ -7,27 +7,30 @@ import signal
 import numpy as np
 import pytest
 
-from src.sweeps import report
+from src.sweeps import parent_run, report
 from src.sweeps.job_store import JobResult, JobStore
-from tests.src.sweeps.sweeps import TINY, Left, killed_after, start
+from src.tracking.client import tracking_uri
+from src.tracking.outbox import Outbox
+from src.tracking.provenance import command as this_command
+from tests.src.sweeps.sweeps import TINY, StoredSweep, killed_after, start
 
 
 def test_sweep_is_a_parent_run_with_child_runs(here, command):
     done = command("-m", *TINY, "seed=0,1", "optimizer.learning_rate=1e-3,1e-2")
     assert done.returncode == 0, done.stderr
-    left = Left(here)
-    (sweep,) = left.parents
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
     assert sweep.info.status == "FINISHED"
     assert sweep.data.params["optimizer.learning_rate"] == "1e-3,1e-2"
     assert "-m model=lstm" in sweep.data.tags["command"]
-    assert len(left.children) == 4
-    assert {run.data.tags["mlflow.parentRunId"] for run in left.children} == {sweep.info.run_id}
-    rows = list(csv.DictReader(io.StringIO(left.text(sweep, "results.csv"))))
-    assert sorted(row["run_id"] for row in rows) == sorted(run.info.run_id for run in left.children)
+    assert len(stored.children) == 4
+    assert {run.data.tags["mlflow.parentRunId"] for run in stored.children} == {sweep.info.run_id}
+    rows = list(csv.DictReader(io.StringIO(stored.text(sweep, "results.csv"))))
+    assert sorted(row["run_id"] for row in rows) == sorted(run.info.run_id for run in stored.children)
     best = min(rows, key=lambda row: float(row["objective"]))
     assert sweep.data.tags["best.run_id"] == best["run_id"]
     assert sweep.data.metrics["best/objective"] == float(best["objective"])
-    names = {file.path for file in left.client.list_artifacts(sweep.info.run_id, "figures")}
+    names = {file.path for file in stored.client.list_artifacts(sweep.info.run_id, "figures")}
     assert names == {"figures/effects.png", "figures/parallel_coordinates.png"}
     table = done.stdout[done.stdout.rindex("seed  ") :].splitlines()
     assert [line.split()[2] for line in table[1:5]] == sorted(line.split()[2] for line in table[1:5])
@@ -47,19 +50,19 @@ def test_sweep_killed_twice_ends_as_an_uninterrupted_one(tmp_path):
     killed_after(cut, 3, signal.SIGKILL, *overrides)
     output = killed_after(cut, 4, signal.SIGTERM, *overrides)
     assert "This sweep was interrupted; it resumes" in output
-    (sweep,) = Left(cut).parents
+    (sweep,) = StoredSweep(cut).parents
     assert sweep.info.status == "KILLED"
     process = start(cut, *overrides)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert output.count("Has finished before") >= 6
-    left = Left(cut)
-    (resumed,) = left.parents
+    stored = StoredSweep(cut)
+    (resumed,) = stored.parents
     assert (resumed.info.run_id, resumed.info.status) == (sweep.info.run_id, "FINISHED")
-    assert {run.info.status for run in left.children} == {"FINISHED"}
-    assert len(left.children) == 12
-    assert left.metrics() == Left(whole).metrics()
-    assert left.text(resumed, "results.csv").count("\n") == 13
+    assert {run.info.status for run in stored.children} == {"FINISHED"}
+    assert len(stored.children) == 12
+    assert stored.metrics() == StoredSweep(whole).metrics()
+    assert stored.text(resumed, "results.csv").count("\n") == 13
 
 
 def test_failed_job_stops_the_sweep_only_with_fail_fast(here, command):
@@ -67,34 +70,44 @@ def test_failed_job_stops_the_sweep_only_with_fail_fast(here, command):
     done = command(*overrides)
     assert done.returncode == 2
     assert "1 of 3 jobs failed; the first: UserError: " in done.stderr
-    left = Left(here)
-    (sweep,) = left.parents
+    stored = StoredSweep(here)
+    (sweep,) = stored.parents
     assert sweep.info.status == "FAILED"
-    assert sorted(run.info.status for run in left.children) == ["FAILED", "FINISHED", "FINISHED"]
-    failures = [row["failure"] for row in csv.DictReader(io.StringIO(left.text(sweep, "results.csv")))]
+    assert sorted(run.info.status for run in stored.children) == ["FAILED", "FINISHED", "FINISHED"]
+    failures = [row["failure"] for row in csv.DictReader(io.StringIO(stored.text(sweep, "results.csv")))]
     assert [failure.partition(":")[0] for failure in failures] == ["", "UserError", ""]
 
     done = command(*overrides, "sweep.fail_fast=true", "resume=never")
     assert done.returncode == 2
-    left = Left(here)
-    assert len(left.parents) == 2
-    assert len(left.children) == 5  # the third has not started
+    stored = StoredSweep(here)
+    assert len(stored.parents) == 2
+    assert len(stored.children) == 5  # the third has not started
 
 
 def test_fixed_settings_of_a_swept_group(here, command):
     done = command("-m", "model=lstm,rnn", "dataset=co2", *TINY[1:])
     assert done.returncode == 0, done.stderr
-    left = Left(here)
-    assert {run.data.params["model.units"] for run in left.children} == {"4"}
-    assert {run.data.tags["command"] for run in left.runs} == {left.parents[0].data.tags["command"]}
-    assert "model=lstm,rnn dataset=co2 model.units=4" in left.parents[0].data.tags["command"]
+    stored = StoredSweep(here)
+    assert {run.data.params["model.units"] for run in stored.children} == {"4"}
+    assert {run.data.tags["command"] for run in stored.runs} == {stored.parents[0].data.tags["command"]}
+    assert "model=lstm,rnn dataset=co2 model.units=4" in stored.parents[0].data.tags["command"]
 
 
 def test_repeating_a_finished_sweep_starts_a_new_one(here, command):
     for number in (1, 2):
         assert command("-m", *TINY, "seed=0").returncode == 0
-        left = Left(here)
-        assert (len(left.parents), len(left.children)) == (number, number)
+        stored = StoredSweep(here)
+        assert (len(stored.parents), len(stored.children)) == (number, number)
+
+
+def test_interrupted_sweep_of_another_version_is_reported(here, settings, caplog):
+    caplog.set_level("INFO")
+    old = {"uri": tracking_uri(), "command": this_command(), "fingerprint": "settings", "code": "old"}
+    with Outbox.create(**old).closing():
+        pass
+    new = parent_run._open("settings", [settings("model=cnn")], "sweep-1-jobs")
+    assert new.metadata["code"] != "old"
+    assert "An interrupted sweep of this command was started by another version of the code" in caplog.text
 
 
 def test_job_results_are_stored_on_disk(tmp_path, monkeypatch):

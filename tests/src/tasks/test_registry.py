@@ -154,22 +154,22 @@ def entry(**changes):
     return TaskSpec(**own | changes)
 
 
-def test_a_name_and_the_direction_of_a_metric_are_registered_once(registered):
+def test_duplicate_tasks_and_contradictory_metrics_are_rejected(registered):
     with pytest.raises(ValueError, match="There is a task 'forecasting' already"):
         register(entry(name="forecasting", metrics={"mae": "lower"}))
-    with pytest.raises(ValueError, match="Of 'mae' lower values are better in other tasks"):
+    with pytest.raises(ValueError, match="'mae' is a metric of another task, with direction lower"):
         register(entry(metrics={"mae": "higher"}))
     register(entry(metrics={"mae": "lower"}))
     assert TASKS["new"].leading_metric == "mae"
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_class_of_an_entry_is_a_task_that_generates_if_the_entry_says_so(name):
+def test_registered_classes_implement_their_interfaces(name):
     task = factory.load_class(name)
     assert issubclass(task, Task)
     assert issubclass(task, Generative) == TASKS[name].generates
 
 
-def test_tasks_that_are_compared_with_each_other_have_one_leading_metric():
+def test_tasks_with_one_title_have_one_leading_metric():
     for title in {task.title for task in TASKS.values()}:
         assert len({task.leading_metric for task in TASKS.values() if task.title == title}) == 1
