@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from src import config
-from src.config import schema
+from src.config import schema, signature
 from src.errors import UserError
 from src.tasks import factory
 from src.training import loop, optimizers
@@ -83,7 +83,8 @@ def test_every_recipe_trains_compiled_by_xla(settings, load, recipe):
     run_settings = settings(
         f"model={recipe}", f"dataset={DATASETS[task_name]}", "training.jit_compile=true", "dataset.limit=16",
         "training.batch_size=8", "training.epochs=1", "training.previews=0", *SMALL.get(recipe, []), *FEW.get(task_name, []),
-        *(["model.augmentation=0"] if recipe in ("cnn", "resnet", "lightweight") else []),
+        *(["model.augmentation=0"] if "augmentation" in signature.read(f"recipes.{recipe}.build").hyperparameters.model_fields
+          else []),
     )  # fmt: skip
     data = load(run_settings.dataset.name)
     loop.prepare(run_settings)
