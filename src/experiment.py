@@ -63,7 +63,7 @@ def run(
 
     start = time.perf_counter()
     strategy = strategies.create(settings.strategy)
-    log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
+    log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
     reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None

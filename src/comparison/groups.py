@@ -31,6 +31,23 @@ class Group:
     differences: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def task_title(self) -> str:
+        """The title of the task; its name if no such task is registered here."""
+        name = self.settings["task.name"]
+        return TASKS[name].title if name in TASKS else name.replace("_", " ")
+
+    @property
+    def evaluation(self) -> dict[str, str]:
+        """What was tested: results of groups are compared only where all of this is equal."""
+        test_split = f"{self.settings['dataset.name']} {self.settings.get('dataset.splits.test', 'test')}"
+        task = TASKS.get(self.settings["task.name"])
+        names = {"dataset.limit", *(f"task.{name}" for name in (task.evaluation if task else ()))}
+        if self.settings.get("task.include_history") == "True":
+            names -= {"task.window"}  # the first window of a split begins in the one before: all its steps are predicted
+        settings = {name: self.settings.get(name, "None") for name in sorted(names)}
+        return {"task": self.task_title, "digest of the test set": self.runs[0].test_digest or test_split, **settings}
+
+    @property
     def recipe(self) -> str:
         return self.settings["model.name"]
 
@@ -114,13 +131,10 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
         raise UserError(f"No run has the metric '{metric}'; available: {', '.join(sorted(available))}.")
     comparable: dict[tuple, list[Group]] = defaultdict(list)
     for group in group_runs(runs):
-        settings = group.settings
-        task = TASKS.get(settings["task.name"])  # None: the run was made with a task that is not registered here
-        title = task.title if task else settings["task.name"].replace("_", " ")
-        ranked_by = metric or (metric_of(group) if task else "")
+        ranked_by = metric or (metric_of(group) if group.settings["task.name"] in TASKS else "")
         if len(group.values(ranked_by)):
-            test_set = group.runs[0].test_digest, settings.get("task.horizon")
-            comparable[(settings["dataset.name"], title, ranked_by, test_set)].append(group)
+            key = group.settings["dataset.name"], group.task_title, ranked_by, tuple(group.evaluation.items())
+            comparable[key].append(group)
     if not comparable:
         raise UserError(
             f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(available))}>."
@@ -129,6 +143,21 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
         Leaderboard(dataset, task, ranked_by, _ranked(_with_differences(groups), ranked_by))
         for (dataset, task, ranked_by, _), groups in sorted(comparable.items(), key=lambda item: item[0][:3])
     ]
+
+
+def check_comparable(one: Group, other: Group) -> None:
+    """Raise a UserError unless two groups were tested for the same task on the same examples."""
+    differing = [
+        f"{name} ({one.evaluation.get(name)} and {other.evaluation.get(name)})"
+        for name in dict.fromkeys([*one.evaluation, *other.evaluation])
+        if one.evaluation.get(name) != other.evaluation.get(name)
+    ]
+    if differing:
+        datasets = [group.settings["dataset.name"] for group in (one, other)]
+        raise UserError(
+            f"a was tested on {datasets[0]} and b on {datasets[1]}, and they differ by {', '.join(differing)}; only results of "
+            "one task on the same examples are compared, so choose groups that agree in that."
+        )
 
 
 def metric_of(group: Group) -> str:

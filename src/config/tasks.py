@@ -47,6 +47,8 @@ class TaskSpec:
         inputs, outputs: specifications from `recipes.specs`; a recipe whose `build` accepts both can learn the task.
         metrics: {metric on the test set: which values are better}. The first is the leading one, by which runs are compared.
         implementation: "module:class" of the `src.tasks.base.Task`, created with the settings and the data set.
+        evaluation: names of its settings that change what is tested, examples or measure; results are compared where all of
+            them are equal.
         generates: whether `src.generate` works with its runs; the class is also a `src.tasks.base.Generative`.
     """
 
@@ -57,6 +59,7 @@ class TaskSpec:
     outputs: type
     metrics: Mapping[str, Direction]
     implementation: str
+    evaluation: tuple[str, ...] = ()
     generates: bool = False
 
     @property
@@ -191,6 +194,7 @@ register(
         outputs=GeneratedImages,
         metrics=GENERATION_METRICS,
         implementation="src.tasks.image_generation:ImageGeneration",
+        evaluation=("reference_classifier", "samples"),
         generates=True,
     )
 )
@@ -203,6 +207,7 @@ register(
         outputs=NextTokenLogits,
         metrics=GENERATION_METRICS,
         implementation="src.tasks.pixel_generation:PixelGeneration",
+        evaluation=("reference_classifier", "samples"),
         generates=True,
     )
 )
@@ -269,6 +274,7 @@ register(
         outputs=TargetTokenLogits,
         metrics={"bleu": "higher", "chrf": "higher", "exact_match": "higher"},
         implementation="src.tasks.translation:Translation",
+        evaluation=("unit", "lowercase"),  # of the references
     )
 )
 register(
@@ -283,5 +289,6 @@ register(
             "standardized_mae": "lower", "standardized_mse": "lower",
         },
         implementation="src.tasks.forecasting:Forecasting",
+        evaluation=("horizon", "window", "include_history"),
     )
 )  # fmt: skip

@@ -147,9 +147,9 @@ def _tags(settings: Settings) -> dict[str, str]:
         "precision": settings.training.precision,
         "command": provenance.command(),
     }
-    return tags | provenance.environment()
+    return tags | provenance.environment(settings.strategy)
 
 
-def provenance_of(data: Data) -> dict[str, str]:
+def provenance_of(settings: Settings, data: Data) -> dict[str, str]:
     """What results depend on besides the settings: code, versions and machine of this process, and digests of the data."""
-    return provenance.environment() | {f"data.{split}": getattr(data, split).digest for split in SPLITS}
+    return provenance.environment(settings.strategy) | {f"data.{split}": getattr(data, split).digest for split in SPLITS}

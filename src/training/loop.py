@@ -15,7 +15,7 @@ from src.config import schema
 from src.datasets import Split, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.tasks.base import Task
-from src.training import distillation, optimizers, tensorflow_patches
+from src.training import distillation, keras_patches, optimizers, tensorflow_patches
 from src.training.callbacks import (
     BestWeights,
     EpochLogger,
@@ -33,13 +33,20 @@ from src.training.pruning import MagnitudePruning
 
 log = logging.getLogger(__name__)
 
+FORGOTTEN = 0.05  # of a moving average's total weight: at most this much lies on the time before its start
+
 
 def prepare(settings: schema.Settings) -> None:
-    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision."""
+    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision.
+
+    What ~/.keras/keras.json may say of floats and of the layout of images is overruled, since no run records it.
+    """
     keras.backend.clear_session()
     tensorflow_patches.clear_gradient_registry()
     gc.collect()
     keras.utils.set_random_seed(settings.seed)
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(settings.training.precision)
 
 
@@ -51,7 +58,7 @@ def build(settings: schema.Settings, task: Task, strategy: tf.distribute.Strateg
         OutOfMemoryError: the model is too large for this machine.
     """
     recipe = hydra.utils.get_method(settings.model.target)
-    steps_per_epoch(settings.training, task.train)  # the cheapest check comes first
+    _check_updates(settings.training, steps_per_epoch(settings.training, task.train))  # the cheapest check comes first
     with explain_out_of_memory(settings.training), strategy.scope():
         try:
             model = task.build_model(recipe, settings.model.hyperparameters)
@@ -136,7 +143,19 @@ def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
         weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0
         jit_compile=settings.training.jit_compile,
     )
+    _check_jit_compile(model, settings)
     model.optimizer.build(model.trainable_variables)  # otherwise the first step builds it, and Keras traces that step twice
+
+
+def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
+    """Raise a UserError if XLA is requested for a model that Keras would train without it, after no more than a warning."""
+    if model.jit_compile == settings.training.jit_compile:
+        return
+    names = ", ".join(layer.name for layer in keras_patches.all_layers(model) if not layer.supports_jit)
+    raise UserError(
+        f"XLA cannot compile these layers of model={settings.model.name}: {names}; type training.jit_compile=false, or disable "
+        "them (augmentation of images: model.augmentation=0 model.shift=0)."
+    )
 
 
 def _check_compression(model: keras.Model, compression: schema.Compression) -> None:
@@ -173,6 +192,29 @@ def steps_per_epoch(training: schema.Training, split: Split) -> int:
             f"type training.batch_size={len(split)} or less."
         )
     return training.steps_per_epoch or len(split) // training.batch_size
+
+
+def _check_updates(training: schema.Training, steps: int) -> None:
+    """Check that a run of `steps` steps an epoch updates the weights, and often enough for their average.
+
+    Raises:
+        UserError: the run ends before the first update.
+    """
+    steps *= training.epochs
+    updates = steps // training.gradient_accumulation
+    if not updates:
+        raise UserError(
+            f"training.gradient_accumulation={training.gradient_accumulation} is more than the {steps} steps of the run, so "
+            f"the weights would never be updated; type training.gradient_accumulation={steps} or less."
+        )
+    if training.ema is not None and training.ema**updates > FORGOTTEN:
+        step = 1 - FORGOTTEN ** (1 / updates)
+        digits = math.ceil(-math.log10(step))
+        log.warning(
+            "training.ema=%s averages the weights over the whole run, which has %d updates; type training.ema=%.*f or less "
+            "for an average that has forgotten the beginning.",
+            training.ema, updates, digits, max(1 - math.ceil(step * 10**digits) / 10**digits, 0),
+        )  # fmt: skip
 
 
 def fit(

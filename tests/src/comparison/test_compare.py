@@ -16,6 +16,7 @@ from src.comparison import formats, groups, significance
 from src.comparison.groups import Group
 from src.errors import UserError
 from src.metrics import format_value
+from src.tracking import run_summaries
 from src.tracking.run_summaries import RunSummary
 from tests.bench_compare import create_runs
 from tests.commands import environment
@@ -68,6 +69,51 @@ def test_leaderboards_separate_tasks_and_test_sets():
     runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
     recipes = [[group.recipe for group in board.groups] for board in groups.leaderboards(runs)]
     assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
+
+
+FORECAST = {"task": "forecasting", "task__horizon": "24", "task__window": "48", "task__include_history": "False"}
+GENERATED = {"task": "image_generation", "task__samples": "1000", "task__reference_classifier": "cnn"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        (
+            {"dataset__name": "mnist", "test_digest": "b"},
+            {},
+            r"on mnist and b on digits, and .* digest .* \(b and a\)",
+        ),
+        ({"test_digest": "b"}, {}, r"they differ by digest of the test set \(b and a\); only results of one task on the same"),
+        ({"test_digest": "", "dataset__name": "mnist"}, {"test_digest": ""}, r"test set \(mnist test and digits test\);"),
+        ({"task": "text_classification"}, {}, r"by task \(text classification and image classification\);"),
+        ({"dataset__limit": "100"}, {}, r"by dataset.limit \(100 and None\);"),
+        (FORECAST, FORECAST | {"task__horizon": "12"}, r"by task.horizon \(24 and 12\);"),
+        (FORECAST, FORECAST | {"task__window": "96"}, r"by task.window \(48 and 96\);"),
+        (GENERATED, GENERATED | {"task__samples": "2000"}, r"by task.samples \(1000 and 2000\);"),
+        (GENERATED, GENERATED | {"task__reference_classifier": "resnet"}, r"by task.reference_classifier \(cnn and resnet\);"),
+    ],
+)
+def test_only_results_on_the_same_examples_are_compared(one, other, difference):
+    runs = finished(**one), finished(**other)
+    a, b = (groups.group_runs([run])[0] for run in runs)
+    with pytest.raises(UserError, match=difference):
+        groups.check_comparable(a, b)
+    groups.check_comparable(a, a)
+    assert len(groups.leaderboards(runs, "test/accuracy")) == 2
+
+
+def test_groups_on_different_data_sets_are_not_compared(monkeypatch):
+    runs = [*accuracies("cnn", 0.9, 0.91), *accuracies("cnn", 0.5, 0.51, dataset__name="mnist", test_digest="b")]
+    monkeypatch.setattr(run_summaries, "load_summaries", lambda: runs)
+    with pytest.raises(UserError, match="a was tested on digits and b on mnist"):
+        compare.compare(["a=dataset=digits", "b=dataset=mnist"])
+
+
+def test_window_does_not_change_what_is_predicted_where_history_is_included():
+    with_history = FORECAST | {"task__include_history": "True"}
+    runs = finished(**with_history), finished(**with_history | {"task__window": "96"})
+    groups.check_comparable(*groups.group_runs(runs))
+    assert len(groups.leaderboards(runs, "test/accuracy")) == 1
 
 
 def test_group_title_has_the_differing_settings():

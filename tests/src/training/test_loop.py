@@ -121,32 +121,67 @@ def test_accumulated_gradients_are_those_of_the_large_batch(trained):
         np.testing.assert_allclose(one, two, atol=2e-6)
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.8, 0.999])
+def test_ema_moves_once_per_update_and_is_bias_corrected(settings, accumulation, momentum):
+    run_settings = settings(
+        "model=cnn", "optimizer=sgd", f"training.ema={momentum}", f"training.gradient_accumulation={accumulation}"
+    )
+    optimizer = optimizers.create(run_settings.optimizer, run_settings.training, 60)
+    weight = keras.Variable(np.zeros(5, np.float32))
+    optimizer.build([weight])
+    draw, updates = np.random.default_rng(0), []
+    for step in range(1, 31):
+        optimizer.apply([tf.constant(draw.normal(size=5), tf.float32)])
+        if step % accumulation == 0:
+            updates.append(keras.ops.convert_to_numpy(weight).copy())
+            expected = np.average(updates, axis=0, weights=momentum ** np.arange(len(updates))[::-1])
+        if step >= accumulation:
+            (average,) = optimizer._model_variables_moving_average
+            np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_ema_weights_are_kept(trained):
     common = (
         "training.restore_best_weights=false",
+        "optimizer=sgd",  # Adam would turn rounding errors of a gradient near 0 into steps
+        "optimizer.learning_rate=0.1",
+        "optimizer.warmup=0",
         "optimizer.schedule=constant",
         "training.epochs=1",
+        "training.gradient_accumulation=2",
         "model.normalization=false",
+        "model.augmentation=0",
     )
     averaged, _, _ = trained(*common, "training.ema=0.5")
     seen = []
     original_fit = keras.Model.fit
 
     def fit(model, *args, callbacks, **more):
-        note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.get_weights()))
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append(
+                [keras.ops.convert_to_numpy(w).copy() for w in model.trainable_weights]
+            )
+        )
         return original_fit(model, *args, callbacks=[*callbacks, note], **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", fit)
-        model, _, _ = trained(*common)
-    trainable = {id(v): n for n, v in enumerate(model.weights)}
-    for variable, kept in zip(model.trainable_weights, averaged.trainable_weights):
-        at = trainable[id(variable)]
-        mean = seen[0][at]  # Keras starts the average at the first weights that it sees
-        for weights in seen[1:]:
-            mean = 0.5 * mean + 0.5 * weights[at]
-        assert np.abs(keras.ops.convert_to_numpy(kept) - seen[-1][at]).max() > 0
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), mean, atol=1e-4)
+        trained(*common)
+    _, first, _, last = seen
+    for kept, one, two in zip(averaged.trainable_weights, first, last):
+        assert np.abs(one - two).max() > 1e-4
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), (one + 2 * two) / 3, atol=1e-6)
+
+
+def test_ema_over_the_whole_run_is_warned_of(settings, caplog):
+    def check(momentum):
+        caplog.clear()
+        loop._check_updates(settings("model=cnn", f"training.ema={momentum}", "training.epochs=5").training, steps=8)
+        return caplog.text
+
+    assert "over the whole run, which has 40 updates; type training.ema=0.92 or less" in check(0.998)
+    assert check(0.92) == ""
 
 
 def test_best_weights_are_restored(trained):
@@ -277,6 +312,10 @@ def test_steps_per_epoch_can_be_set(trained):
     ("override", "message"),
     [
         ("training.batch_size=257", "more than the 256 training examples; type training.batch_size=256 or less"),
+        (
+            "training.gradient_accumulation=9",
+            "=9 is more than the 8 steps of the run, .* type training.gradient_accumulation=8 or less",
+        ),
         (
             "training.monitor=val_accurcy",
             "no metric training.monitor=val_accurcy; available: val_loss, val_accuracy, loss, accuracy",
