@@ -1,6 +1,7 @@
 """How a command starts and ends: its arguments, `--help`, signals, its exit status."""
 
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -63,9 +64,14 @@ def run_command(main: Callable[[Sequence[str]], int], usage: Usage | None = None
         if usage and not {"--help", "-h"}.isdisjoint(arguments):
             print(usage)
             sys.exit(0)
-        sys.exit(main(arguments))
+        status = main(arguments)
+        sys.stdout.flush()  # here, and not at exit, a reader that is gone can be handled
+        sys.exit(status)
     except UserError as error:
         exit_with_error(error)
+    except BrokenPipeError:  # what reads the output has seen enough, like head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        sys.exit(0)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src import cli
+from src import cli, terminal
 from src.errors import UserError
 
 if TYPE_CHECKING:
     from src.comparison.groups import Leaderboard
     from src.tracking.run_summaries import RunSummary
 
-SUFFIXES = {"text": ".txt", "markdown": ".md", "csv": ".csv", "html": ".html"}  # of files, by format
+SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv", "html": ".html"}  # of files, by format
 GROUPS = ("model", "dataset", "task", "strategy", "optimizer")  # model=cnn is short for model.name=cnn
 
 USAGE = cli.Usage(
@@ -67,7 +67,8 @@ def compare(arguments: Sequence[str]) -> str:
     from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
     from src.tracking.run_summaries import load_summaries
 
-    runs = load_summaries()
+    with terminal.phase("Reading runs from MLflow", announce=False):  # the output may be read by a program
+        runs = load_summaries()
     available = {name for run in runs for name in run.settings}
     for settings in (selection, *sides.values()):
         for name in settings:
@@ -177,7 +178,8 @@ def _formatted(boards: Sequence["Leaderboard"], output_format: str) -> str:
         return html.page(boards)
     from src.comparison import formats
 
-    return {"text": formats.text, "markdown": formats.markdown, "csv": formats.csv_text}[output_format](boards)
+    write = {"text": formats.text, "markdown": formats.markdown, "latex": formats.latex, "csv": formats.csv_text}
+    return write[output_format](boards)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from src.datasets import Data
-    from src.tasks.base import Metrics, Task
+    from src.tasks.base import Figures, Metrics, Task
     from src.tasks.reference_classifier import ReferenceClassifier
     from src.tracking.run_logger import RunLogger
 
@@ -38,7 +38,7 @@ class RunResult(NamedTuple):
 
 
 def run(
-    settings: Settings, log_file: str | None = None, quiet: bool = False,
+    settings: Settings, log_file: str | None = None,
     sweep: dict[str, str] | None = None, report_metric: Callable[[float, int], None] | None = None,
 ) -> RunResult:  # fmt: skip
     """Train, test and log one model.
@@ -46,20 +46,21 @@ def run(
     Args:
         settings: the checked settings.
         log_file: path of a log file that is stored with the run.
-        quiet: log a line per epoch instead of showing a progress bar.
         sweep: the sweep that this run is a job of (`JobStore.sweep`).
         report_metric: called with the monitored metric and the epoch after every epoch; may raise PrunedError.
 
     Raises:
         PrunedError: a search has pruned the run.
     """
-    terminal.load_tensorflow()  # takes seconds, so it comes after the settings have been checked
-    from src import datasets
-    from src.export import litert
-    from src.tasks import report
-    from src.tracking import finished_runs, lifecycle
-    from src.training import cost as costs
-    from src.training import loop, pruning, strategies
+    with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
+        terminal.load_tensorflow()
+        from src import datasets
+        from src.export import litert
+        from src.figures import style
+        from src.tasks import report
+        from src.tracking import finished_runs, lifecycle
+        from src.training import cost as costs
+        from src.training import loop, pruning, strategies
 
     start = time.perf_counter()
     strategy = strategies.create(settings.strategy)
@@ -73,7 +74,8 @@ def run(
     if settings.compression.teacher:
         learner = loop.student(model, finished_runs.load_teacher(settings, task), settings, task, strategy)
     example = task.model_inputs(model, task.train.take(1)).inputs
-    cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
+    with terminal.phase("Counting parameters and multiply–accumulates"):
+        cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
         settings.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
@@ -88,10 +90,16 @@ def run(
         if reference_classifier:
             run_logger.log_reference_classifier(reference_classifier)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
+
+        def log_figures(draw: Callable[[], "Figures"]) -> None:
+            with terminal.phase("Drawing figures"):
+                subject = f"{settings.model.name} on {data.name}, seed {settings.seed}"
+                run_logger.log_figures(lambda: style.label(draw(), subject))
+
         try:
             objective = loop.fit(
-                learner, settings, task, run_logger.log_metrics, log_figures=run_logger.log_figures,
-                checkpoints=run_logger.checkpoint_manager, quiet=quiet, profile_to=profile_to, report=report_metric,
+                learner, settings, task, run_logger.log_metrics, log_figures=log_figures,
+                checkpoints=run_logger.checkpoint_manager, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
             run_logger.log_metrics({"seconds": time.perf_counter() - start + run_logger.previous_seconds})
@@ -99,18 +107,19 @@ def run(
         # First what cannot be had again; then what the run survives without.
         run_logger.log_weights(model)
         run_logger.log_texts(task.artifacts())
-        predictions = task.predict(model, task.test, settings.training.batch_size)
-        test = task.metrics(task.test, predictions)
+        with terminal.phase("Evaluating on the test set"):
+            predictions = task.predict(model, task.test, settings.training.batch_size)
+            test = task.metrics(task.test, predictions)
         run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
         baselines: dict[str, Metrics] = {}
         ablations: dict[str, Metrics] = {}
-        with run_logger.survive("baselines"):
+        with run_logger.survive("baselines"), terminal.phase("Fitting the baselines"):
             baselines = task.baselines()
             _log_methods(run_logger, "baseline", baselines)
-        with run_logger.survive("ablations"):
+        with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
             _log_methods(run_logger, "ablation", ablations)
-        run_logger.log_figures(lambda: task.figures(model, predictions))
+        log_figures(lambda: task.figures(model, predictions))
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -119,13 +128,13 @@ def run(
             with run_logger.survive("profile"):
                 run_logger.log_files(profile_to, "profile")
         if settings.compression.export:
-            with run_logger.survive("export"):
+            with run_logger.survive("export"), terminal.phase("Exporting to LiteRT"):
                 litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
                 run_logger.log_files(f"{scratch}/litert", "litert")
                 _log_methods(run_logger, "litert", litert_metrics)
                 log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
         if settings.tracking.log_model:
-            with run_logger.survive("serving"):
+            with run_logger.survive("serving"), terminal.phase("Exporting the served model"):
                 run_logger.log_model(task, model, task.test.take(2).raw)
 
         seconds = time.perf_counter() - start + run_logger.previous_seconds
@@ -165,10 +174,12 @@ def build_model(
     if settings.model.pretrained:
         settings, pretrained = finished_runs.load_pretrained(settings)
     loop.prepare(settings)
-    task = factory.create(
-        settings.task, data, settings.dataset.limit, reference_classifier=reference_classifier, pretrained=pretrained
-    )
-    model = loop.build(settings, task, strategy)
+    with terminal.phase(f"Encoding the examples of {data.name}"):
+        task = factory.create(
+            settings.task, data, settings.dataset.limit, reference_classifier=reference_classifier, pretrained=pretrained
+        )
+    with terminal.phase("Building the model"):
+        model = loop.build(settings, task, strategy)
     if pretrained:
         loop.transfer_weights(pretrained.model, model)
     return settings, task, model
@@ -186,7 +197,7 @@ def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceCl
             log.info(
                 "Images on %s are evaluated by a reference classifier, %s, trained first.", data.name, classifier.model.name
             )
-            run_id = run(classifier, quiet=True).run_id
+            run_id = run(classifier).run_id
             if run_id is None:
                 raise UserError(
                     "The reference classifier is trained, but MLflow does not answer; type the same again when it does."

@@ -6,6 +6,7 @@ from src.config import tasks
 
 LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseconds_per_sample"}  # besides metrics of tasks
 PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
+SMALLEST_DECIMAL = 1e-4  # what is smaller is written with an exponent
 COUNTS = {"parameters", "macs"}  # shown as integers
 
 # Distances that the literature computes with features of Inception v3, as FID and KID; here with those of another classifier.
@@ -38,11 +39,16 @@ def is_percentage(name: str) -> bool:
 
 
 def format_value(value: float, metric: str) -> str:
-    """A value with four significant digits or more, as a percentage with two decimals, or as an integer."""
+    """A value with four significant digits or more, as a percentage with two decimals, or as an integer.
+
+    What is very small is written with an exponent: 1.23e-07.
+    """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else str(value)
     if is_percentage(metric):
         return f"{100 * value:.2f} %"
+    if 0 < abs(value) < SMALLEST_DECIMAL:
+        return f"{value:.2e}"
     return f"{value:,.{0 if _base_name(metric) in COUNTS else decimals(value)}f}"
 
 

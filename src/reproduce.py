@@ -50,7 +50,7 @@ def reproduce(run: str) -> int:
     print("Changed since then:" if changed else "Nothing has changed since then: code, versions, data, device.")
     for name in changed:
         print(f"  {name}: {then.get(name)} then, {now.get(name)} now", flush=True)
-    run_id = runs.run(settings.model_copy(update={"resume": "never"}), quiet=True).run_id
+    run_id = runs.run(settings.model_copy(update={"resume": "never"})).run_id
     if run_id is None:
         raise UserError(
             "MLflow does not answer, so the metrics cannot be compared; what was run is kept for python -m src.sync"

@@ -15,6 +15,8 @@ from src.config.schema import Settings
 from src.errors import UserError
 from src.sweeps import worker
 
+INTERRUPTED = "Stopped. Type the same command again to resume; what was logged so far is kept, with the status KILLED."
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command. All its settings are checked before the first job starts."""
@@ -36,7 +38,7 @@ def run_job(composed: DictConfig) -> float:
             return worker.run_sweep_job(settings, log_file, hydra_config)
         return worker.run_worker_job(settings, log_file, hydra_config)
     try:
-        return experiment.run(settings, log_file, quiet=not sys.stdout.isatty()).objective
+        return experiment.run(settings, log_file).objective
     except UserError as error:  # Hydra would print the overrides first
         cli.exit_with_error(error)
 
@@ -70,4 +72,4 @@ def _prepare_data(jobs: Sequence[Settings]) -> None:
 if __name__ == "__main__":
     from src import run  # jobs in other processes find it by this name, and not as __main__
 
-    cli.run_command(run.main, interrupted="Stopped. What was logged so far is kept, and the run is marked KILLED.")
+    cli.run_command(run.main, interrupted=INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Tables as text, for the terminal and in Markdown."""
+"""Tables as text: for the terminal, in Markdown and in LaTeX."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -32,6 +32,14 @@ def text(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collectio
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """A table in Markdown. The arguments are those of `text`."""
     return tabulate(rows, headings, tablefmt="pipe", colalign=_alignment(headings, left), disable_numparse=True)
+
+
+def latex(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """A table in LaTeX, which needs the package booktabs. The arguments are those of `text`."""
+    table = tabulate(
+        rows, headings, tablefmt="latex_booktabs", colalign=_alignment(headings, left), disable_numparse=True
+    )  # fmt: skip
+    return table.replace("±", r"$\pm$").replace("–", "--")
 
 
 def _draw(cells: Sequence[Sequence[str]], left: Collection[int], max_widths: Mapping[int, int] = {}) -> str:

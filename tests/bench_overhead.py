@@ -63,7 +63,7 @@ def whole_run(settings) -> tuple[float, float]:
     keras.Model.fit = lambda model, *args, callbacks, **kwargs: fit(model, *args, callbacks=[epochs, *callbacks], **kwargs)
     start = time.perf_counter()
     try:
-        experiment.run(settings, quiet=True)
+        experiment.run(settings)
     finally:
         keras.Model.fit = fit
     return epochs.seconds[-1], time.perf_counter() - start

@@ -116,7 +116,7 @@ def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespa
         patched.chdir(folder)
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         mlflow.set_tracking_uri(None)
-        outcome = experiment.run(run_settings, log_file="run.log", quiet=True)
+        outcome = experiment.run(run_settings, log_file="run.log")
     return SimpleNamespace(folder=folder, settings=run_settings, objective=outcome.objective, run_id=outcome.run_id)
 
 

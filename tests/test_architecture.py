@@ -12,7 +12,7 @@ from tests.commands import ROOT
 COMMANDS = {"run", "evaluate", "generate", "reproduce", "compare", "sync"}
 # From the bottom up.
 LAYERS = [
-    {"errors", "redaction", "signals", "tables"},
+    {"errors", "redaction", "signals", "tables", "figures"},
     {"terminal"},
     {"config"},
     {"datasets", "metrics"},  # which metrics lead, and which of their values are better, the registry of tasks says

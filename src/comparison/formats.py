@@ -1,4 +1,4 @@
-"""Formats leaderboards for the terminal, as Markdown or CSV."""
+"""Formats leaderboards for the terminal, as Markdown, LaTeX or CSV."""
 
 import csv
 import io
@@ -58,6 +58,15 @@ def text(boards: Sequence[Leaderboard]) -> str:
 def markdown(boards: Sequence[Leaderboard]) -> str:
     """Leaderboards as Markdown tables."""
     return "\n".join(f"{title(board)}:\n\n{tables.markdown(*heading_and_rows(board))}\n" for board in boards)
+
+
+def latex(boards: Sequence[Leaderboard]) -> str:
+    """Leaderboards as LaTeX tables; they need the package booktabs."""
+    sections = []
+    for board in boards:
+        heading, rows = heading_and_rows(board)
+        sections.append(f"% {title(board)}\n{tables.latex(heading, rows)}\n")
+    return "\n".join(sections)
 
 
 def csv_text(boards: Sequence[Leaderboard]) -> str:

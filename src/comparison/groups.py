@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.tracking.run_summaries import RunSummary
 
 # Prefixes of the settings that may differ within a group.
-NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir")
+NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "task.time_unit")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,14 @@ class Leaderboard:
     metric: str
     groups: Sequence[Group]
 
+    @property
+    def unit(self) -> str:
+        """The unit of the metric; empty if it has none."""
+        name = self.metric.rpartition("/")[2]
+        if name in ("mae", "rmse"):
+            return self.groups[0].settings.get("task.unit", "")
+        return {"nll": "nats"}.get(name, "")
+
 
 def group_runs(runs: Iterable[RunSummary]) -> list[Group]:
     """Group the runs that differ by nuisance settings alone; of several runs with the same seed the newest counts."""
@@ -188,5 +196,10 @@ def _with_differences(groups: list[Group]) -> list[Group]:
     result = []
     for group in groups:
         names = differing_settings(other for other in groups if other.name == group.name)
-        result.append(Group(group.runs, group.settings, {name: group.settings.get(name, "none") for name in names}))
+        # A strategy has other settings than another one, which its name says already.
+        names = [name for name in names if not ("strategy.name" in names and name.startswith("strategy."))] + [
+            name for name in names if name == "strategy.name"
+        ]
+        differences = {name.removesuffix(".name"): group.settings.get(name, "none") for name in names}
+        result.append(Group(group.runs, group.settings, differences))
     return result

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +87,9 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
         jobs = [validate(compose_config(name, fixed + job)) for job in _jobs(swept, search)]
     if search:
         _check_objectives(search, jobs)
+        if search.sampler == "grid":
+            points = math.prod(len(search_space.values(override)) for override in swept)
+            search = search.model_copy(update={"n_trials": min(search.n_trials, points)})
     return ParsedCommand(multirun, parsed.overrides, arguments, jobs, search, launcher)
 
 

@@ -242,6 +242,7 @@ class ForecastingSettings(TaskSettings):
     center: Literal["last", "mean", "train"]
     include_history: bool
     unit: str
+    time_unit: str = "step"  # what runs of earlier versions say
 
     @pydantic.model_validator(mode="after")
     def _check_season(self) -> Self:

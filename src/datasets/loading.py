@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import tensorflow_datasets as tfds
 
+from src import terminal
 from src.config import schema
 from src.datasets import conversion, validation
 from src.datasets.data import Data, Slice, Split
@@ -36,6 +37,8 @@ def load(settings: schema.Dataset) -> Data:
         validation.check_overlap(slices)
     read = _read_shuffled if settings.shuffle else _read
     target = features[settings.targets]
+    with terminal.phase(f"Reading {settings.name}"):
+        splits = {name: read(builder, settings, expression, slices[name]) for name, expression in expressions.items()}
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
@@ -43,7 +46,7 @@ def load(settings: schema.Dataset) -> Data:
         classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
-        **{name: read(builder, settings, expression, slices[name]) for name, expression in expressions.items()},
+        **splits,
     )
     data = conversion.to_utf8(data, settings.encoding)
     validation.check_finite(data)

@@ -11,6 +11,7 @@ from types import ModuleType
 import filelock
 import tensorflow_datasets as tfds
 
+from src import terminal
 from src.config import schema
 from src.datasets import builders, tfds_patches
 from src.errors import UserError
@@ -70,7 +71,15 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
         progress = not offline and sys.stderr.isatty()
         (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
         try:
-            with tfds_patches.fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
+            # TFDS shows bars of its own while it downloads.
+            title = f"Preparing {builder.info.full_name}"
+            shown = contextlib.nullcontext() if progress else terminal.phase(title, announce=False)
+            with (
+                shown,
+                tfds_patches.fail_fast_downloads(),
+                open(os.devnull, "w") as devnull,
+                contextlib.redirect_stdout(devnull),
+            ):
                 builder.download_and_prepare()
         except Exception as error:
             if offline:

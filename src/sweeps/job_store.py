@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -99,8 +100,16 @@ class JobStore:
     @property
     def sweep(self) -> dict[str, str]:
         """The name and the experiment of the sweep's outbox, and own run."""
-        metadata = json.loads((self.folder.parent / "metadata.json").read_text())
-        return {"journal": self.folder.parent.name, "experiment": metadata["experiment"]}
+        return {"journal": self.folder.parent.name, "experiment": self._metadata["experiment"]}
+
+    @property
+    def number(self) -> int:
+        """The number of all jobs of the sweep."""
+        return self._metadata["jobs"]
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return json.loads((self.folder.parent / "metadata.json").read_text())
 
     def finished(self, fingerprint: str) -> JobResult | None:
         """The result of the job with these settings, if it has finished or was pruned."""

@@ -72,7 +72,7 @@ class OptunaSweeper(Sweeper):
         fixed = [search_space.as_typed(override) for override in overrides if not override.is_sweep_override()]
         fixed += [f"{name}={search_space.values(override)[0]}" for name, override in swept.items() if name not in varied]
         max_trials = number_of_trials(self.search, list(varied.values()))
-        trials, launched = _interrupted_trials(load_study(self.search, store, list(varied.values()))), 0
+        trials = _interrupted_trials(load_study(self.search, store, list(varied.values())))
         while True:
             study = load_study(self.search, store, list(varied.values()))
             while len(trials) < self.search.n_jobs and len(study.get_trials(deepcopy=False)) < max_trials:
@@ -80,9 +80,8 @@ class OptunaSweeper(Sweeper):
             if not trials:
                 break
             batch = [[*fixed, *(f"{key}={value}" for key, value in values.items())] for _, values in trials]
-            self.launcher.launch(batch, initial_job_idx=launched)
+            self.launcher.launch(batch, initial_job_idx=trials[0][0])  # the number of the trial, also in a search that resumes
             signals.raise_if_requested()  # trials whose jobs were interrupted run again when the search is typed again
-            launched += len(batch)
             for number, values in trials:
                 _tell(study, number, store.find(values), self.search)
             trials = []

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from src.config import schema
 from src.errors import SweepError
+from src.figures import style
 from src.redaction import redact
 from src.sweeps import report
 from src.sweeps.job_store import JobResult, JobStore
@@ -56,7 +57,7 @@ def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: sch
                 "jobs": str(number),
             }
             run_logger.start(parameters, tags, {})
-        outbox.update_metadata(started=True, status=None)
+        outbox.update_metadata(started=True, status=None, jobs=number)
         store.start(command(), retry_failed=search is None or jobs[0].sweep.fail_fast)
 
     try:
@@ -70,7 +71,7 @@ def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: sch
                 raise SweepError(len(failures), number, failures[0]) from error
             finally:
                 try:
-                    _report(run_logger, store, number, objectives)
+                    _report(run_logger, store, number, objectives, subject(jobs))
                 except Exception:  # must not hide how the jobs have ended
                     log.exception("The results of the sweep could not be reported.")
                 log.info("The sweep in MLflow: %s.", run_logger.describe())
@@ -100,7 +101,15 @@ def _open(fingerprint: str, jobs: Sequence[schema.Settings], name: str) -> Outbo
     )  # fmt: skip
 
 
-def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Sequence[str]) -> None:
+def subject(jobs: Sequence[schema.Settings]) -> str:
+    """Which jobs a figure is of: "cnn, lstm on digits, seeds 0, 1, 2"."""
+    models, datasets, seeds = (
+        list(dict.fromkeys(map(str, values))) for values in zip(*((job.model.name, job.dataset.name, job.seed) for job in jobs))
+    )
+    return f"{', '.join(models)} on {', '.join(datasets)}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+
+
+def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Sequence[str], subject: str) -> None:
     """Log the results, the best job, and figures of what each parameter does; of a search its study, too.
 
     Args:
@@ -108,6 +117,7 @@ def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Seq
         store: of the sweep.
         number: of all jobs.
         objectives: the monitored metric, and what else a search optimizes.
+        subject: of the figures.
     """
     results, objective = store.all(), objectives[0]
     if store.study_path.exists():
@@ -127,7 +137,7 @@ def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Seq
     run_logger.log_metrics(
         {"best/objective": best.final_objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(results)
     )
-    run_logger.log_figures(lambda: report.figures(finished, objectives))
+    run_logger.log_figures(lambda: style.label(report.figures(finished, objectives), subject))
 
 
 def _results_csv(results: Sequence[JobResult]) -> str:

@@ -1,20 +1,29 @@
 """The results of a sweep: a table, and figures of what each parameter does."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from src import tables
 from src.config.tasks import TASKS
+from src.figures import style
 from src.metrics import format_value, lower_is_better
 from src.sweeps.job_store import JobResult
 
 LOG_SCALE_RATIO = 10  # of the largest to the smallest value, from which on an axis is logarithmic
 MAX_TICKS = 6  # up to so many values are all labelled
+MAX_CHARACTERS = 40  # of the categories of an axis; longer ones are written upwards
+MIN_DISTANCE = 0.06  # of two labels of an axis, as a fraction of its height
 COLUMNS = 3  # of axes in a figure
+MIN_WIDTH = 6.0  # inches, for the title
 
 
 def ranked(jobs: Sequence[JobResult], objective: str) -> list[JobResult]:
@@ -90,55 +99,81 @@ def figures(jobs: Sequence[JobResult], objectives: Sequence[str]) -> dict[str, F
 
 
 def _effects(jobs: Sequence[JobResult], names: Sequence[str], objective: str) -> Figure:
-    """The objective against each parameter, with the mean of each value."""
-    rows = math.ceil(len(names) / COLUMNS)
-    columns = min(len(names), COLUMNS)
-    figure = Figure(figsize=(1.5 + 3.5 * columns, 0.5 + 3 * rows), layout="constrained")
+    """The objective against each parameter, with the mean of each value; means of numbers are connected."""
+    rows, columns = math.ceil(len(names) / COLUMNS), min(len(names), COLUMNS)
+    size = (max(1.0 + 3.2 * columns, MIN_WIDTH), 1.3 + 2.8 * rows)
+    figure, panels = style.create(
+        f"Effect of each setting on {axis_label(objective)}, {len(jobs)} jobs", rows, columns, size, sharey=True
+    )
     values = np.array([job.final_objective for job in jobs])
-    for axes, name in zip(figure.subplots(rows, columns, squeeze=False, sharey=True).flat, names):
-        positions = _positions(axes, [job.overrides.get(name, "") for job in jobs])
-        axes.plot(positions, values, "o", alpha=0.5)
-        means = {position: values[positions == position].mean() for position in sorted(set(positions))}
-        axes.plot(means.keys(), means.values(), "-", color="C0", alpha=0.6)
-        axes.set(xlabel=name)
-        axes.grid(alpha=0.3)
-    for index, axes in enumerate(figure.axes):
-        if index >= len(names):
-            axes.axis("off")
-        elif index % columns == 0:
-            axes.set_ylabel(objective)
+    for axes, name in zip(panels, names):
+        positions, are_numbers = _positions(axes, name, [job.overrides.get(name, "") for job in jobs])
+        axes.plot(positions, values, "o", color=style.MODEL, alpha=0.4, label="job")
+        if 2 * len(set(positions)) <= len(positions):  # means of single jobs would be those jobs
+            means = {position: values[positions == position].mean() for position in sorted(set(positions))}
+            line = "_-" if are_numbers else "_"
+            axes.plot(list(means), list(means.values()), line, color=style.TARGET, markersize=14, linewidth=1, label="mean")
+        axes.set_xlabel(f"{name} (log scale)" if axes.get_xscale() == "log" else name)
+        axes.grid()
+    for axes in panels[::columns]:
+        axes.set_ylabel(objective)
+    for axes in panels[len(names) :]:
+        axes.axis("off")
+    entries = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels())}
+    figure.legend(entries.values(), entries.keys(), ncols=2, loc="outside lower center")
     return figure
 
 
 def _pareto(jobs: Sequence[JobResult], objectives: Sequence[str], other: str) -> Figure:
     """The first objective against another one, with a line through the Pareto front."""
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([job.value(other) for job in jobs], [job.final_objective for job in jobs], "o", color="0.6", label="all jobs")
+    figure, (axes,) = style.create(f"{objectives[0]} against {other}, {len(jobs)} jobs")
     best = sorted(pareto_front(jobs, objectives), key=lambda job: job.value(other))
-    axes.plot([job.value(other) for job in best], [job.final_objective for job in best], "o-", color="C0", label="Pareto front")
-    if _spans_decades(np.array([job.value(other) for job in jobs])):
-        axes.set_xscale("log")
-    axes.set(xlabel=other, ylabel=objectives[0])
+    for shown, line, color, text in ((jobs, "o", style.PAST, "all jobs"), (best, "o-", style.MODEL, "Pareto front")):
+        axes.plot([job.value(other) for job in shown], [job.final_objective for job in shown], line, color=color, label=text)
+    values = np.array([job.value(other) for job in jobs])
+    if _spans_decades(values):
+        style.log_scale(axes, "x", values)
+    axes.set(xlabel=axis_label(other, axes.get_xscale() == "log"), ylabel=axis_label(objectives[0]))
     axes.legend()
-    axes.grid(alpha=0.3)
+    axes.grid()
     return figure
 
 
-def _positions(axes: Axes, texts: Sequence[str]) -> np.ndarray:
-    """Set the scale and ticks of the horizontal axis for values; return where they lie on it: (n,)."""
-    try:
-        numbers = np.array([float(text) for text in texts])
-    except ValueError:
+def axis_label(objective: str, log_scale: bool = False) -> str:
+    """An objective, and which of its values are better: "val_loss (lower is better)"."""
+    better = f"{'lower' if lower_is_better(objective) else 'higher'} is better"
+    return f"{objective} ({'log scale, ' if log_scale else ''}{better})"
+
+
+def _positions(axes: Axes, name: str, texts: Sequence[str]) -> tuple[np.ndarray, bool]:
+    """Set the scale and ticks of the horizontal axis for values.
+
+    Returns:
+        Where the values lie on the axis, (n,), and whether they are numbers; seeds count as names.
+    """
+    numbers = None if name == "seed" else _numbers(texts)
+    if numbers is None:
         categories = list(dict.fromkeys(texts))
-        axes.set_xticks(range(len(categories)), categories)
-        return np.array([categories.index(text) for text in texts], float)
+        long = sum(map(len, categories)) > MAX_CHARACTERS
+        axes.set_xticks(range(len(categories)), categories, rotation=90 if long else 0)
+        axes.set_xlim(-0.5, len(categories) - 0.5)
+        return np.array([categories.index(text) for text in texts], float), False
     if _spans_decades(numbers):
-        axes.set_xscale("log")
+        style.log_scale(axes, "x", numbers)
     if len(set(numbers)) <= MAX_TICKS:
-        axes.set_xticks(numbers, [shorten(text) for text in texts], minor=False)
+        ticks = {number: shorten(text) for number, text in zip(numbers, texts)}
+        axes.set_xticks(list(ticks), list(ticks.values()), minor=False)
         axes.minorticks_off()
-    return numbers
+    axes.margins(x=0.1)
+    return numbers, True
+
+
+def _numbers(texts: Sequence[str]) -> np.ndarray | None:
+    """The numbers that texts stand for, (n,); None if one stands for none."""
+    try:
+        return np.array([float(text) for text in texts])
+    except ValueError:
+        return None
 
 
 def _spans_decades(numbers: np.ndarray) -> bool:
@@ -147,37 +182,72 @@ def _spans_decades(numbers: np.ndarray) -> bool:
 
 
 def _parallel_coordinates(jobs: Sequence[JobResult], names: Sequence[str], objective: str) -> Figure:
-    """A line for each job, across an axis for each parameter and one for the objective; the better, the darker."""
-    figure = Figure(figsize=(2 + 2 * len(names), 4.5), layout="constrained")
-    axes = figure.subplots()
+    """A line for each job, across an axis for each parameter and one for the objective, in the color of its objective."""
     columns = [*names, objective]
-    texts = [[shorten(job.overrides.get(name, "")) for job in jobs] for name in names]
-    texts.append([f"{job.objective:.4g}" for job in jobs])
-    heights = np.array([_normalized(column) for column in texts])  # (columns, jobs)
-    best = ranked(jobs, objective)
-    for job, line in zip(jobs, heights.T):
-        rank = 1 - best.index(job) / max(len(best) - 1, 1)  # 1: the best job, 0: the worst
-        axes.plot(range(len(columns)), line, color="C0", alpha=0.15 + 0.75 * rank, linewidth=0.8 + 1.7 * rank)
-    for index, (column, column_heights) in enumerate(zip(texts, heights)):
-        axes.axvline(index, color="0.6", linewidth=0.8)
-        labels = dict(zip(column_heights, column))
-        if len(labels) > MAX_TICKS:
-            labels = {height: labels[height] for height in (min(labels), max(labels))}
-        for height, text in labels.items():
-            axes.annotate(text, (index, height), (4, 0), textcoords="offset points", fontsize=8, va="center")
-    axes.set_xticks(range(len(columns)), columns, rotation=15)
-    axes.set_yticks([])
-    axes.margins(x=0.1)
+    title = f"The settings of {len(jobs)} jobs and their {axis_label(objective)}"
+    figure, (axes,) = style.create(title, size=(max(2.5 + 1.7 * len(columns), MIN_WIDTH), 5))
+    objectives = np.array([job.final_objective for job in jobs])
+    scales = [_Scale.of([job.overrides.get(name, "") for job in jobs]) for name in names]
+    scales.append(_Scale.of([repr(value) for value in objectives.tolist()]))
+    dark_if_better = colormaps["viridis" if lower_is_better(objective) else "viridis_r"]
+    scale_of_colors = Normalize(objectives.min(), objectives.max())
+    for job in reversed(ranked(jobs, objective)):  # the best one on top
+        index, is_best = jobs.index(job), job is ranked(jobs, objective)[0]
+        heights = [scale.heights[index] for scale in scales]
+        color, width = dark_if_better(scale_of_colors(job.final_objective)), 3.0 if is_best else 1.2
+        axes.plot(range(len(columns)), heights, color=color, linewidth=width, label="best job" if is_best else None)
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    for index, scale in enumerate(scales):
+        axes.axvline(index, color="0.4", linewidth=0.8, zorder=1)
+        for height, text in scale.ticks.items():
+            axes.plot(index, height, "_", color="0.4", zorder=3)
+            axes.annotate(
+                text, (index, height), (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=box, zorder=4
+            )
+    axes.set_xticks(range(len(columns)), [column.replace(".", ".\n") for column in columns])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set(yticks=[], xlim=(-0.2, len(columns) - 0.5), ylim=(-0.06, 1.06))
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside lower center")
     return figure
 
 
-def _normalized(texts: Sequence[str]) -> np.ndarray:
-    """Values scaled to 0…1, on a logarithmic scale where they span decades; categories by their order: (n,)."""
-    try:
-        numbers = np.array([float(text) for text in texts])
-        if _spans_decades(numbers):
-            numbers = np.log(numbers)
-    except ValueError:
-        categories = list(dict.fromkeys(texts))
-        numbers = np.array([categories.index(text) for text in texts], float)
-    return (numbers - numbers.min()) / max(float(np.ptp(numbers)), 1e-12)
+@dataclass(frozen=True)
+class _Scale:
+    """An axis of parallel coordinates.
+
+    Attributes:
+        heights: of the values, 0…1: (n,).
+        ticks: {height: label}.
+    """
+
+    heights: np.ndarray
+    ticks: Mapping[float, str]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self:
+        """The axis of values: logarithmic where numbers span decades; categories lie at equal distances."""
+        numbers = _numbers(texts)
+        if numbers is None:
+            categories = list(dict.fromkeys(texts))
+            places = np.linspace(0.0, 1.0, len(categories)) if len(categories) > 1 else np.array([0.5])
+            ticks = dict(zip(places.tolist(), categories))
+            return cls(np.array([places[categories.index(text)] for text in texts]), ticks)
+        transform = np.log if _spans_decades(numbers) else np.asarray
+        low, high = transform(numbers.min()), transform(numbers.max())
+        if len(set(numbers)) <= MAX_TICKS:
+            marks = np.unique(numbers)
+        else:
+            locator = LogLocator(subs=style.LOG_TICKS) if transform is np.log else MaxNLocator(MAX_TICKS - 1)
+            marks = np.asarray(locator.tick_values(float(numbers.min()), float(numbers.max())))
+            marks = marks[(marks >= numbers.min()) & (marks <= numbers.max())]
+
+        def height(values: np.ndarray) -> np.ndarray:
+            return (transform(values) - low) / max(high - low, 1e-12)
+
+        ticks = {}
+        for mark, place in zip(marks, height(marks).tolist()):
+            if all(abs(place - other) >= MIN_DISTANCE for other in ticks):
+                ticks[place] = f"{mark:.4g}"
+        return cls(height(numbers), ticks)

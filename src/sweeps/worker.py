@@ -18,13 +18,14 @@ log = logging.getLogger(__name__)
 def run_worker_job(settings: Settings, log_file: str, hydra_config: HydraConf) -> float:
     """Run a job in a worker process, in parallel with others; as `run_sweep_job`."""
     signals.install_handlers()
-    terminal.prefix_log_lines(f"#{hydra_config.job.num}  ")
-    gpu.assign_gpu(JobStore.require_current().folder, parallel_jobs(hydra_config.launcher))
-    try:
-        signals.raise_if_requested()  # one may have come while an earlier job ran in this process
-        return run_sweep_job(settings, log_file, hydra_config)
-    except KeyboardInterrupt:
-        raise UserError("Stopped.") from None  # the launcher would stop the other jobs at a KeyboardInterrupt
+    store = JobStore.require_current()
+    gpu.assign_gpu(store.folder, parallel_jobs(hydra_config.launcher))
+    with terminal.prefix_lines(f"[{hydra_config.job.num + 1}/{store.number}]  "):
+        try:
+            signals.raise_if_requested()  # one may have come while an earlier job ran in this process
+            return run_sweep_job(settings, log_file, hydra_config)
+        except KeyboardInterrupt:
+            raise UserError("Stopped.") from None  # the launcher would stop the other jobs at a KeyboardInterrupt
 
 
 def run_sweep_job(settings: Settings, log_file: str, hydra_config: HydraConf) -> float:
@@ -40,7 +41,9 @@ def run_sweep_job(settings: Settings, log_file: str, hydra_config: HydraConf) ->
     """
     store, fingerprint = JobStore.require_current(), settings.fingerprint()
     overrides = dict(override.partition("=")[::2] for override in hydra_config.overrides.task)
-    with store.lock(fingerprint):
+    job = f"Job {hydra_config.job.num + 1} of {store.number}"
+    log.info("%s: %s", job, " ".join(hydra_config.overrides.task))
+    with terminal.phase(job, announce=False), store.lock(fingerprint):
         if (finished := store.finished(fingerprint)) is not None:
             log.info("Has finished before: run %s.", finished.run_id)
             return math.nan if finished.objective is None else finished.objective
@@ -48,7 +51,7 @@ def run_sweep_job(settings: Settings, log_file: str, hydra_config: HydraConf) ->
             raise UserError("Not started, since another job has failed and sweep.fail_fast=true.")
         report_metric = _metric_reporter(settings, store, overrides, hydra_config)
         try:
-            result = experiment.run(settings, log_file, quiet=True, sweep=store.sweep, report_metric=report_metric)
+            result = experiment.run(settings, log_file, sweep=store.sweep, report_metric=report_metric)
         except PrunedError as error:
             log.info("%s", error)
             store.save(fingerprint, JobResult(overrides, None, {}, None, pruned=str(error)))

@@ -8,8 +8,7 @@ generative_metrics    distances between real and generated images
 losses                of texts and forecasts
 tokenizers            of texts
 gaps                  missing values of a series
-figures               drawing of images
-html, report          pages and tables of results
+report                the table of results
 
 This file imports none of them: a served model needs `tokenizers` alone.
 """

@@ -10,6 +10,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from recipes.specs import Ablatable
+from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
 from src.tasks.tokenizers import Tokenizer
@@ -90,7 +91,9 @@ class Task(ABC):
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         """Predictions of the model on a split, one for each example, as `metrics` takes them."""
         batches = pipeline.prediction(self.model_inputs(model, split), batch_size)
-        return model.predict(batches, verbose=0)[: len(split)]
+        count = -(-len(split) // batch_size)
+        shown = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda batch, logs: terminal.update(batch + 1, count))
+        return model.predict(batches, verbose=0, callbacks=[shown])[: len(split)]
 
     def ablations(self, model: keras.Model, batch_size: int) -> dict[str, Metrics]:
         """{name: metrics on the test set} of the model with a learned component replaced by a trivial one.

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix
 
 from recipes.specs import AttentionLayer, Classes
 from src.datasets import Data, Split, conversion
+from src.figures import style
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
@@ -96,12 +97,12 @@ class Classification(Task):
         count = self.outputs.count
         matrix = confusion_matrix(self.test.targets, predicted, labels=range(count))
         fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        side = max(4.0, 0.5 * count + 2)
-        figure = Figure(figsize=(side + 0.5, side), layout="constrained")
-        axes = figure.subplots()
+        side = max(5.0, 0.5 * count + 2)
+        title = f"Confusion matrix of {len(predicted):,} test {self.example_noun}"
+        figure, (axes,) = style.create(title, size=(side + 0.5, side))
         heatmap = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(heatmap, ax=axes, label="fraction of the true class", shrink=0.8)
-        axes.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix of {len(predicted):,} test {self.example_noun}")
+        axes.set(xlabel="predicted class", ylabel="true class")
         rotation = 90 if max(map(len, self.classes)) > 3 else 0
         axes.set_xticks(range(count), self.classes, rotation=rotation)
         axes.set_yticks(range(count), self.classes)
@@ -111,10 +112,41 @@ class Classification(Task):
                 axes.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
         return figure
 
+    def _verdict(self, index: int, log_probabilities: np.ndarray) -> tuple[str, bool]:
+        """The true and the predicted class of a test example, "4 / 9 (97 %)", and whether they are equal.
+
+        Args:
+            index: of the example.
+            log_probabilities: of its classes, (classes,); or its logits.
+        """
+        probabilities, target = softmax(log_probabilities), self.test.targets[index]
+        predicted = int(log_probabilities.argmax())
+        text = f"{self.classes[target]} / {self.classes[predicted]} ({100 * probabilities[predicted]:.0f} %)"
+        return text, predicted == target
+
     def _mistakes(self, log_probabilities: np.ndarray) -> np.ndarray:
         """Indices of the misclassified test examples, the lowest probability of the true class first."""
         wrong = np.flatnonzero(log_probabilities.argmax(axis=1) != self.test.targets)
         return wrong[np.argsort(log_probabilities[wrong, self.test.targets[wrong]])]
+
+
+def mistakes_title(mistakes: int, shown: int, examples: int, noun: str) -> str:
+    """The title of a figure of mistakes: "The 16 worst of 23 mistakes on 360 test images".
+
+    Args:
+        mistakes: number of misclassified examples.
+        shown: number of them in the figure.
+        examples: number of test examples.
+        noun: what an example is called, in the plural.
+    """
+    match mistakes:
+        case 0:
+            subject = "No mistake"
+        case 1:
+            subject = "The only mistake"
+        case _:
+            subject = f"All {mistakes} mistakes" if shown == mistakes else f"The {shown} worst of {mistakes} mistakes"
+    return f"{subject} on {examples:,} test {noun}"
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """Forecasting of time series."""
 
+import functools
 import logging
 import math
 import warnings
@@ -16,6 +17,7 @@ from recipes.specs import Forecast, Series
 from src.config.tasks import ForecastingSettings
 from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
+from src.figures import style
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
 from src.tasks.gaps import carry_forward, fill_gaps, interpolate
 from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
@@ -156,10 +158,15 @@ class Forecasting(Task):
         }
 
     def baselines(self) -> dict[str, Metrics]:
+        return {name: self.metrics(self.test, forecast) for name, forecast in self._baseline_forecasts.items()}
+
+    @functools.cached_property
+    def _baseline_forecasts(self) -> dict[str, np.ndarray]:
+        """{name: forecasts of the test set} of the baselines, the one with the smallest error first."""
         forecasts = {"seasonal_naive": self._seasonal_naive(self.test)}
         if len(self.series["train"]) >= 2 * self.settings.season:  # fitting needs two seasons
             forecasts["exponential_smoothing"] = self._exponential_smoothing()
-        return {name: self.metrics(self.test, forecast) for name, forecast in forecasts.items()}
+        return dict(sorted(forecasts.items(), key=lambda item: np.nanmean(np.abs(item[1] - self.test.targets))))
 
     def _seasonal_naive(self, split: Split) -> np.ndarray:
         """Forecast the value of one season ago."""
@@ -191,29 +198,44 @@ class Forecasting(Task):
         }
 
     def _forecasts(self, predictions: np.ndarray) -> Figure:
-        """Input, target and forecast of three evenly spaced windows of the test set."""
-        window, horizon = self.settings.window, self.settings.horizon
-        past, future = np.arange(-window, 0), np.arange(horizon)
-        naive = self._seasonal_naive(self.test)
+        """Input, target, forecast and the best baseline of three evenly spaced windows of the test set."""
+        steps = np.arange(1 - self.settings.window, self.settings.horizon + 1)  # 0: the last step of the input
+        baseline, baseline_forecasts = next(iter(self._baseline_forecasts.items()))
         indices = np.unique(np.linspace(0, len(self.test) - 1, 3).astype(int))
-        figure = Figure(figsize=(9, 2.8 * len(indices)), layout="constrained")
-        for axes, index in zip(figure.subplots(len(indices), squeeze=False).flat, indices):
-            axes.plot(past, self.test.array[index, :, 0], color="0.5", label="input")
-            axes.plot(future, self.test.targets[index, :, 0], color="black", label="target")
-            axes.plot(future, naive[index, :, 0], color="tab:orange", linestyle=":", label="seasonal naive")
-            axes.plot(future, predictions[index, :, 0], color="tab:blue", label="forecast")
-            axes.set(xlabel="steps from the end of the window", ylabel=self.settings.unit, title=f"test window {index}")
-        figure.axes[0].legend(ncols=4, fontsize=8)
+        series = f" (first of {self.outputs.features} series)" if self.outputs.features > 1 else ""
+        size = (style.WIDTH, 1.0 + 2.2 * len(indices))
+        figure, panels = style.create(f"Forecasts of the test set{series}", len(indices), size=size, sharex=True)
+        for axes, index in zip(panels, indices):
+            past = self.test.array[index, :, 0]
+            axes.axvline(0, color="0.85", linewidth=1)
+            axes.plot(steps[: len(past)], past, color=style.PAST, label="input")
+            for name, values, color, line in (
+                ("target", self.test.targets, style.TARGET, "-"),
+                (f"baseline: {baseline.replace('_', ' ')}", baseline_forecasts, style.BASELINE, "--"),
+                ("model", predictions, style.MODEL, "-"),
+            ):  # each begins at the last value of the input
+                axes.plot(steps[len(past) - 1 :], [past[-1], *values[index, :, 0]], color=color, linestyle=line, label=name)
+            axes.set(ylabel=self.settings.unit)
+            axes.set_title(f"window {index + 1} of {len(self.test)}", loc="left")
+        panels[-1].set_xlabel(f"{self.settings.time_unit}s from the last value of the input")
+        style.integer_ticks(panels[-1])
+        figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
         return figure
 
     def _error_by_step(self, predictions: np.ndarray) -> Figure:
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
-        steps = np.arange(1, self.settings.horizon + 1)
-        for name, forecast, style in (("forecast", predictions, "-"), ("seasonal naive", self._seasonal_naive(self.test), ":")):
-            axes.plot(steps, np.nanmean(np.abs(forecast - self.test.targets), axis=(0, 2)), style, label=name)
-        axes.set(xlabel="steps ahead", ylabel=f"MAE ({self.settings.unit})", ylim=(0, None), title="Error on the test set")
-        axes.legend()
+        """Mean absolute error against the number of steps ahead, of the model and the baselines."""
+        unit = self.settings.unit
+        figure, (axes,) = style.create("Error on the test set by step of the forecast", size=(style.WIDTH, 4))
+        steps, forecasts = np.arange(1, self.settings.horizon + 1), {"model": predictions, **self._baseline_forecasts}
+        looks = ((style.MODEL, "o-"), (style.BASELINE, "--"), (style.OTHER_BASELINE, ":"))
+        for (name, forecast), (color, line) in zip(forecasts.items(), looks):
+            errors = np.nanmean(np.abs(forecast - self.test.targets), axis=(0, 2))
+            text = f"{'' if name == 'model' else 'baseline: '}{name.replace('_', ' ')} (mean {errors.mean():.3g} {unit})"
+            axes.plot(steps, errors, line, color=color, markersize=3, label=text)
+        axes.set(xlabel=f"{self.settings.time_unit}s ahead", ylabel=f"mean absolute error ({unit})", ylim=(0, None))
+        style.integer_ticks(axes)
+        axes.grid()
+        figure.legend(ncols=2, loc="outside lower center")
         return figure
 
 

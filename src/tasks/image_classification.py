@@ -6,7 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
-from matplotlib.colors import ListedColormap
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from sklearn.exceptions import ConvergenceWarning
@@ -16,14 +19,15 @@ from recipes.specs import GlimpseLayer, Image, PatchLayer, RewardLayer
 from src.config.tasks import ImageClassificationSettings
 from src.datasets import Data, Split, validation
 from src.datasets.conversion import PixelRange
+from src.figures import style
 from src.tasks.base import Figures, Metrics, Task, nested_layers
-from src.tasks.classification import Classification, attention_weights
-from src.tasks.figures import show_image
+from src.tasks.classification import Classification, attention_weights, mistakes_title
 
 REGRESSION_PIXELS = 200_000_000  # to fit the logistic regression on, 800 MB: all of CIFAR-10, fewer images where larger
 REGRESSION_ITERATIONS = 50  # more cost minutes, and gain less than 1 % on data sets like MNIST
 UNKNOWN_LABEL = -1
 MAX_SHOWN = 16  # images in a figure
+OVERLAY = 0.7  # opacity of the largest attention weight
 IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training examples
 
 
@@ -88,10 +92,12 @@ class ImageClassification(Classification):
         networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]  # one: the recipe's
         figures = super().figures(model, predictions)
         for network in networks:
-            figures |= self._glimpses(model, network) if takes_label(model) else self._attention(network)
+            figures |= (
+                self._glimpses(model, network, predictions) if takes_label(model) else self._attention(network, predictions)
+            )
         return figures
 
-    def _attention(self, network: keras.Model) -> dict[str, Figure]:
+    def _attention(self, network: keras.Model, predictions: np.ndarray) -> dict[str, Figure]:
         """Attention weights of rows or patches over the images; nothing for a network without attention."""
         images = self.pixels.normalize(self.test.raw[:MAX_SHOWN])
         weights = attention_weights(network, images)
@@ -101,19 +107,27 @@ class ImageClassification(Classification):
         patch = next((layer.patch for layer in network.layers if isinstance(layer, PatchLayer)), None)
         rows, columns = (-(-height // patch), -(-width // patch)) if patch else (height, 1)
         right, bottom = (columns * patch, rows * patch) if patch else (width, height)
-        figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle(f"Attention weights of {'patches' if patch else 'rows'}: the redder, the larger")
-        for axes, image, image_weights in zip(figure.subplots(4, 4).flat, images, weights):
-            show_image(axes, image)
+        title = f"Attention weights of the {'patches' if patch else 'rows'} of test images; true / predicted class"
+        figure, tiles = style.create_tiles(title, len(images))
+        for index, (axes, image, image_weights) in enumerate(zip(tiles, images, weights)):
+            style.show_image(axes, image)
             opacity = image_weights.reshape(rows, columns) / image_weights.max()
             extent = (-0.5, right - 0.5, bottom - 0.5, -0.5)
-            axes.imshow(opacity, cmap=ListedColormap(["red"]), alpha=0.7 * opacity, extent=extent)
+            axes.imshow(opacity, cmap=ListedColormap(["red"]), alpha=OVERLAY * opacity, extent=extent)
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-            axes.axis("off")
+            self._title(axes, index, predictions[index])
+        reds = LinearSegmentedColormap.from_list("overlay", ["white", (1, 1 - OVERLAY, 1 - OVERLAY)])
+        text = "attention weight, relative to the largest of the image"
+        figure.colorbar(ScalarMappable(cmap=reds), ax=tiles, label=text, location="bottom", shrink=0.5, aspect=40)
         return {"attention.png": figure}
 
-    def _glimpses(self, model: keras.Model, network: keras.Model) -> dict[str, Figure]:
-        """The sequence of glimpses of a network with hard attention."""
+    def _title(self, axes: Axes, index: int, logits: np.ndarray) -> None:
+        """Write the true and the predicted class above a test image, in red if they differ."""
+        text, correct = self._verdict(index, logits)
+        axes.set_title(text, color="black" if correct else style.MISTAKE)
+
+    def _glimpses(self, model: keras.Model, network: keras.Model, predictions: np.ndarray) -> dict[str, Figure]:
+        """The glimpses of a network with hard attention, numbered in their order."""
         images = self.pixels.normalize(self.test.raw[:MAX_SHOWN])
         layer: Any = next((layer for layer in network.layers if isinstance(layer, GlimpseLayer)), None)
         if layer is None:
@@ -122,37 +136,38 @@ class ImageClassification(Classification):
         inputs = self.serving_inputs(model, images)
         locations = locations_model.predict(inputs, verbose=0)  # (images, glimpses, 2), −1..1
         height, width = images.shape[1:3]
-        figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle("Glimpses, from the first (circle) to the last (dot)")
-        for axes, image, path in zip(figure.subplots(4, 4).flat, images, locations):
+        title = "Glimpses at test images, numbered in their order; true / predicted class"
+        figure, tiles = style.create_tiles(title, len(images))
+        colors = colormaps["autumn"](np.linspace(0, 1, locations.shape[1]))  # from red to yellow
+        for index, (axes, image, path) in enumerate(zip(tiles, images, locations)):
             rows, columns = (path.T + 1) / 2 * np.array([[height - 1], [width - 1]])
-            show_image(axes, image)
-            axes.plot(columns, rows, color="tab:orange", linewidth=1)
-            axes.plot(columns[0], rows[0], "o", color="tab:orange", fillstyle="none")
-            axes.plot(columns[-1], rows[-1], "o", color="tab:orange")
+            style.show_image(axes, image)
+            axes.plot(columns, rows, color="tab:orange", linewidth=0.8)
             half = layer.size / 2
-            for row, column in zip(rows, columns):
-                axes.add_patch(
-                    Rectangle((column - half, row - half), 2 * half, 2 * half, fill=False, color="tab:blue", alpha=0.6)
-                )
+            for number, (row, column, color) in enumerate(zip(rows, columns, colors), start=1):
+                corner = (column - half, row - half)
+                axes.add_patch(Rectangle(corner, 2 * half, 2 * half, fill=False, color=color, linewidth=0.8, alpha=0.7))
+                axes.plot(column, row, ".", color=color)
+                angle = 2 * np.pi * number / len(path)  # beside the center, so that numbers of glimpses at one place differ
+                box = {"boxstyle": "circle,pad=0.1", "facecolor": color, "edgecolor": "none"}
+                axes.annotate(
+                    str(number), (column, row), (8 * np.sin(angle), 8 * np.cos(angle)), textcoords="offset points",
+                    fontsize=7, ha="center", va="center", bbox=box,
+                )  # fmt: skip
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-            axes.axis("off")
+            self._title(axes, index, predictions[index])
         return {"glimpses.png": figure}
 
     def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         mistakes = self._mistakes(log_probabilities)
-        figure = Figure(figsize=(8, 8.6), layout="constrained")
-        figure.suptitle(f"The worst of {len(mistakes)} mistakes on {len(log_probabilities):,} test images")
-        for axes in figure.subplots(4, 4).flat:
-            axes.axis("off")
-        for axes, index in zip(figure.axes, mistakes):
-            show_image(axes, self.pixels.normalize(self.test.raw[index]))
-            target, predicted = self.test.targets[index], log_probabilities[index].argmax()
-            axes.set_title(
-                f"true: {self.classes[target]} ({np.exp(log_probabilities[index, target]):.1%})\n"
-                f"predicted: {self.classes[predicted]} ({np.exp(log_probabilities[index, predicted]):.1%})",
-                fontsize=9,
-            )
+        shown = mistakes[:MAX_SHOWN]
+        title = (
+            f"{mistakes_title(len(mistakes), len(shown), len(log_probabilities), self.example_noun)}; true / predicted class"
+        )
+        figure, tiles = style.create_tiles(title, len(shown))
+        for axes, index in zip(tiles, shown):
+            style.show_image(axes, self.pixels.normalize(self.test.raw[index]))
+            axes.set_title(self._verdict(index, log_probabilities[index])[0])
         return {"worst_mistakes.png": figure}
 
 

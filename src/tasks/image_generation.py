@@ -16,11 +16,12 @@ from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 
 from recipes.specs import GeneratedImages, LabelledImage
+from src import terminal
 from src.config.schema import Settings
 from src.config.tasks import GenerationSettings
 from src.datasets import Data, Split, conversion, validation
+from src.figures import style
 from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
-from src.tasks.figures import show_image
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 
@@ -72,8 +73,9 @@ class ImageSampler:
         generator.state.assign(keras.random.SeedGenerator(seed).state)
         count, batch_size = len(labels), min(BATCH_SIZE, len(labels))
         padded = np.concatenate([labels, np.full(-count % batch_size, ANY_CLASS)]).astype(np.int32)
+        starts = range(0, len(padded), batch_size)
         batches = [
-            compiled(tf.constant(padded[start : start + batch_size])).numpy() for start in range(0, len(padded), batch_size)
+            compiled(tf.constant(padded[start : start + batch_size])).numpy() for start in terminal.track(starts, len(starts))
         ]
         return np.concatenate(batches)[:count]
 
@@ -243,48 +245,58 @@ class GenerativeTask(Task, Generative):
         return figures
 
     def _sample_grid(self, images: np.ndarray) -> Figure:
-        figure = Figure(figsize=(8, 8.4), layout="constrained")
-        figure.suptitle("Random samples, not selected")
-        axes = figure.subplots()
-        show_image(axes, image_grid(images[: GRID_SIZE * GRID_SIZE], GRID_SIZE) / 255)
+        shown = images[: GRID_SIZE * GRID_SIZE]
+        rows = -(-len(shown) // GRID_SIZE)
+        title = f"{len(shown)} uncurated samples"
+        figure, (axes,) = style.create(title, size=(style.WIDTH, 0.8 + style.WIDTH * rows / GRID_SIZE))
+        style.show_image(axes, image_grid(shown, GRID_SIZE) / 255)
+        axes.axis("off")
         return figure
 
     def _nearest_training_images(self, images: np.ndarray) -> Figure:
         """Pairs of a sample and the nearest training image: where they are equal, the model has memorized it."""
         images = images[:NEIGHBOR_PAIRS]
         indices, distances = nearest(images, self.train.raw_targets)
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        figure.suptitle("Left: sample. Right: the nearest training image, and its distance")
-        for axes in figure.subplots(4, 4).flat:
-            axes.axis("off")
-        for axes, image, index, distance in zip(figure.axes, images, indices, distances):
-            pair = image_grid(np.stack([image, self.train.raw_targets[index]]), 2)
-            show_image(axes, pair / 255)
-            axes.set_title(f"{distance:.3f}", fontsize=9)
+        title = (
+            "Left: uncurated sample; right: nearest training image\n(and their distance, the root mean square of pixels 0…1)"
+        )
+        figure, tiles = style.create_tiles(title, len(images), proportion=2)
+        for axes, image, index, distance in zip(tiles, images, indices, distances):
+            style.show_image(axes, image_grid(np.stack([image, self.train.raw_targets[index]]), 2) / 255)
+            axes.set_title(f"{distance:.3f}")
         return figure
 
     def _quality_against_steps(self, model: keras.Model) -> Figure:
         """Fréchet distance against the number of sampling steps, with fewer samples than in the metrics."""
         number = max(self.settings.samples // 4, GRID_SIZE)
         step_counts = [steps for steps in SAMPLER_STEPS if steps <= model.timesteps]
-        classifier, (real_features, _) = self.reference_classifier, self._features(self.test)
-        distances = []
-        for steps in step_counts:
-            features, _ = classifier.features_and_probabilities(self._sample(model, number, steps=steps))
-            distances.append(frechet_distance(real_features, features))
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(step_counts, distances, "o-")
+        distances = [self._distance(self._sample(model, number, steps=steps)) for steps in step_counts]
+        figure, (axes,) = style.create(f"Quality against the number of sampling steps, {number} samples each")
+        axes.plot(step_counts, distances, "o-", color=style.MODEL, label="model")
+        best = self._distance(self._random_training_images(number))
+        axes.axhline(best, color=style.BASELINE, linestyle="--", label=f"{number} training images: {best:.3g}")
         for steps, distance in zip(step_counts, distances):
-            axes.annotate(f"{distance:.1f}", (steps, distance), (4, 6), textcoords="offset points")
+            axes.annotate(f"{distance:.3g}", (steps, distance), (4, 6), textcoords="offset points")
         axes.set(
-            xscale="log", yscale="log",
-            xlabel="sampling steps", ylabel="Fréchet distance (features of the reference classifier)",
-            title=f"Quality against sampling steps, {number} samples",
+            xlabel="sampling steps (log scale)",
+            ylabel="Fréchet distance to the test set (log scale;\nfeatures of the reference classifier)",
         )  # fmt: skip
+        style.log_scale(axes, "x", step_counts)
+        style.log_scale(axes, "y", [best, *distances])
         axes.set_xticks(step_counts, [str(steps) for steps in step_counts])
-        axes.minorticks_off()
+        axes.margins(0.08)
+        axes.grid()
+        axes.legend()
         return figure
+
+    def _distance(self, images: np.ndarray) -> float:
+        """The Fréchet distance of images to the test set."""
+        features, _ = self.reference_classifier.features_and_probabilities(images)
+        return frechet_distance(self._features(self.test)[0], features)
+
+    def _random_training_images(self, number: int) -> np.ndarray:
+        rows = np.random.default_rng(0).choice(len(self.train), min(number, len(self.train)), replace=False)
+        return self.train.raw_targets[np.sort(rows)]
 
     def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
         """Class indices (batch,), -1 for any class, to `image` uint8 (batch, H, W, C); each call samples anew."""

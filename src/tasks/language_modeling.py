@@ -12,6 +12,7 @@ from keras import ops
 
 from recipes import decoding
 from recipes.specs import PADDING, UNKNOWN, NextTokenLogits, Tokens
+from src import terminal
 from src.config.schema import Settings
 from src.config.tasks import LanguageModelingSettings
 from src.datasets import Data, Split, pipeline
@@ -68,7 +69,8 @@ class LanguageModeling(Task, Generative):
             return ops.where(ops.equal(targets, PADDING), 0.0, values)
 
         batches = pipeline.evaluation(split, batch_size)
-        return np.concatenate([log_likelihoods(inputs, targets).numpy() for inputs, targets, _ in batches])[: len(split)]
+        shown = terminal.track(batches, -(-len(split) // batch_size))
+        return np.concatenate([log_likelihoods(inputs, targets).numpy() for inputs, targets, _ in shown])[: len(split)]
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Nats per token, perplexity, and bits per character, which can be compared between tokenizations."""
@@ -114,7 +116,7 @@ class LanguageModeling(Task, Generative):
         return serve, [model]
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
-        return {"samples.txt": self.samples(model)}
+        return {"samples.txt": f"{SAMPLES} uncurated samples\n\n{self.samples(model)}"}
 
     def samples(self, model: keras.Model) -> str:
         """Texts that a model generates without a prompt."""

@@ -1,8 +1,10 @@
 """Text classification."""
 
+import re
+from collections.abc import Sequence
+
 import keras
 import numpy as np
-from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -10,12 +12,13 @@ from recipes.specs import PADDING, Tokens
 from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks import html
+from src.figures import html
 from src.tasks.base import Figures, Metrics
-from src.tasks.classification import Classification, attention_weights
+from src.tasks.classification import Classification, attention_weights, mistakes_title
 from src.tasks.tokenizers import Kind, Tokenizer, normalize
 
-MAX_SHOWN = 16  # texts on a page
+MAX_SHOWN, MAX_CHARACTERS = 16, 1000  # texts on a page, and how much of each
+MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\s*/?>")  # tags of HTML
 IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training examples
 
 
@@ -79,13 +82,14 @@ class TextClassification(Classification):
 
     def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         mistakes = self._mistakes(log_probabilities)
+        shown = mistakes[:MAX_SHOWN]
         rows = [
-            f"<p>{self._verdict(index, log_probabilities[index])}</p>"
-            f"<blockquote>{html.escape(self.test.raw[index].decode()[:1000])}</blockquote>"
-            for index in mistakes[:MAX_SHOWN]
+            f"<p>{self._heading(index, log_probabilities[index])}</p>"
+            f"<blockquote>{html.escape(MARKUP.sub(' ', self.test.raw[index].decode())[:MAX_CHARACTERS])}</blockquote>"
+            for index in shown
         ]
-        title = f"The worst of {len(mistakes)} mistakes on {len(log_probabilities):,} test texts"
-        return {"worst_mistakes.html": html.page(title, rows)}
+        title = mistakes_title(len(mistakes), len(shown), len(log_probabilities), self.example_noun)
+        return {"worst_mistakes.html": html.page(f"{title}; true / predicted class", rows)}
 
     def _attention(self, model: keras.Model, predictions: np.ndarray) -> dict[str, str]:
         """Attention weights of the tokens of the first test texts; nothing for a model without attention."""
@@ -93,19 +97,28 @@ class TextClassification(Classification):
         weights = attention_weights(model, token_ids, token_ids != PADDING)
         if weights is None:
             return {}
-        rows = []
+        rows = [html.weight_scale("the largest weight of the text")]
         for index, text_weights in enumerate(weights):
             tokens = self.input_tokenizer.split(self.test.raw[index].decode())
-            highlighted = html.highlight(tokens, text_weights[: len(tokens)])
-            rows.append(f"<p>{self._verdict(index, predictions[index])}</p><p>{highlighted}</p>")
-        return {"attention.html": html.page("Attention weights: the darker, the larger", rows)}
+            shown = without_markup(tokens)
+            highlighted = html.highlight([tokens[place] for place in shown], text_weights[shown])
+            largest = f"{text_weights.max():.3f}; {1 / max(len(tokens), 1):.3f} if all were equal"
+            rows.append(f"<p>{self._heading(index, predictions[index])} — largest weight {largest}</p><p>{highlighted}</p>")
+        return {"attention.html": html.page("Attention weights of the tokens of test texts; true / predicted class", rows)}
 
-    def _verdict(self, index: int, logits: np.ndarray) -> str:
-        """HTML of the true and the predicted class of a test example, with their probabilities."""
-        probabilities = softmax(logits)
-        labels = (self.test.targets[index], logits.argmax())
-        target, predicted = (f"<b>{self.classes[label]}</b> ({probabilities[label]:.1%})" for label in labels)
-        return f"true: {target}, predicted: {predicted}"
+    def _heading(self, index: int, logits: np.ndarray) -> str:
+        """HTML of the true and the predicted class of a test example, in red if they differ."""
+        text, correct = self._verdict(index, logits)
+        return f"<b{'' if correct else ' class=mistake'}>{html.escape(text)}</b>"
+
+
+def without_markup(tokens: Sequence[str]) -> list[int]:
+    """The places of the tokens that are no HTML tag: texts from the web hold tags like <br />, split into several tokens."""
+    places = np.repeat(np.arange(len(tokens)), [len(token) for token in tokens])  # of each character
+    markup: set[int] = set()
+    for tag in MARKUP.finditer("".join(tokens)):
+        markup.update(places[tag.start() : tag.end()].tolist())
+    return [place for place in range(len(tokens)) if place not in markup]
 
 
 def check_texts(texts: np.ndarray, where: str) -> None:

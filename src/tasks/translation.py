@@ -12,9 +12,10 @@ from keras import ops
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
+from src import terminal
 from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
-from src.tasks import html
+from src.figures import html
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
@@ -76,7 +77,8 @@ class Translation(Task):
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         translate = tf.function(self._translate_fn(model), reduce_retracing=True)
-        batches = [translate(inputs["source"]).numpy() for inputs in pipeline.prediction(split, batch_size)]
+        inputs = pipeline.prediction(split, batch_size)
+        batches = [translate(batch["source"]).numpy() for batch in terminal.track(inputs, -(-len(split) // batch_size))]
         return np.array(self.output_tokenizer.decode(np.concatenate(batches)[: len(split)]), dtype=object)
 
     def _translate_fn(self, model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -117,11 +119,15 @@ class Translation(Task):
         examples = self.test.take(MAX_SHOWN)
         target, _ = self._encode_targets(predictions[:MAX_SHOWN])
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))
-        rows = []
+        rows = [html.weight_scale("1")]
         for index, (source, reference) in enumerate(zip(examples.raw, examples.raw_targets)):
             source_tokens = self.input_tokenizer.split(source.decode())
             target_tokens = self.output_tokenizer.split(predictions[index])[1:]  # without START
-            rows.append(f"<p>{html.escape(predictions[index])} &nbsp; (reference: {html.escape(reference.decode())})</p>")
+            rows.append(f"<p><b>{html.escape(predictions[index])}</b> — reference: {html.escape(reference.decode())}</p>")
             shown_weights = weights[index, : len(target_tokens), : len(source_tokens)]
             rows.append(html.alignment_table(source_tokens, target_tokens, shown_weights))
-        return {"alignments.html": html.page("Attention to source tokens (columns) for each target token (rows)", rows)}
+        return {
+            "alignments.html": html.page(
+                "Attention to the source tokens (columns) of test texts for each token of the translation (rows)", rows
+            )
+        }

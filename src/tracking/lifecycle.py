@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from src import terminal
 from src.config.schema import Settings
 from src.datasets import Data
 from src.errors import UserError
@@ -56,7 +57,8 @@ def training_run(
     Raises:
         UserError: `resume` names a run that cannot be resumed.
     """
-    outbox, resumed = _open_outbox(settings, sweep)
+    with terminal.phase("Looking for an interrupted run in MLflow"):
+        outbox, resumed = _open_outbox(settings, sweep)
     run_logger = TrainingLogger(outbox, resumed)
     threading.Thread(target=sync, name="sync", daemon=True).start()
     log_start = functools.partial(_log_start, run_logger, settings, data, log_file)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from src.config import renamed
-from src.tracking.client import create_client, require_mlflow
+from src.tracking.client import create_client, require_mlflow, tracking_uri
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
+LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 PAGE_SIZE = 1000  # runs of one request
 
 
@@ -22,6 +23,7 @@ class RunSummary:
         settings: {"training.epochs": "10", …}, as this version names them; values are texts.
         metrics: {"test/accuracy": 0.99, …}; the last value of each.
         test_digest: digest of its test set.
+        experiment_id: MLflow's.
     """
 
     run_id: str
@@ -29,6 +31,14 @@ class RunSummary:
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
     test_digest: str
+    experiment_id: str = ""
+
+    @property
+    def url(self) -> str:
+        """Its page in MLflow's UI, on the server or where `mlflow ui` listens."""
+        uri = tracking_uri()
+        server = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}?workflowType=machine_learning"
 
 
 def load_summaries() -> list[RunSummary]:
@@ -59,7 +69,9 @@ def _summarize(run: Run) -> RunSummary:
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
     settings = renamed.migrate_params(run.data.params)
-    return RunSummary(run.info.run_id, run.info.start_time, settings, run.data.metrics, digests.get("test", ""))
+    return RunSummary(
+        run.info.run_id, run.info.start_time, settings, run.data.metrics, digests.get("test", ""), run.info.experiment_id
+    )
 
 
 def metric_histories(runs: Sequence[RunSummary], metric: str) -> dict[str, list[tuple[int, float]]]:

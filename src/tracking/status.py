@@ -5,6 +5,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 
+from src import terminal
 from src.errors import DiskFullError, PrunedError, ResumableError, UserError, translate_disk_full
 from src.redaction import redact
 from src.tracking.client import short_message, tracking_uri
@@ -59,7 +60,9 @@ def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None
                 run_logger.end(status)
             if status == "FINISHED" or would_fail_again:
                 outbox.update_metadata(closed=True)
-            if not uploader.flush():
+            with terminal.phase("Uploading to MLflow"):
+                uploaded = uploader.flush()
+            if not uploaded:
                 reason = short_message(uploader.last_error)
                 log.warning("MLflow at %s does not answer (%s). %s", tracking_uri(), reason, UPLOADED_LATER)
             run_logger.run_id = outbox.metadata.get("run_id")

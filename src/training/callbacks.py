@@ -1,19 +1,21 @@
 """Callbacks: best weights, non-finite values, signals, previews, logging."""
 
+import contextlib
 import logging
 import math
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from src import signals
+from src import signals, terminal
 from src.config import schema
 from src.errors import UserError
-from src.metrics import Logs
+from src.metrics import Logs, format_value
 from src.tasks.base import Task
 from src.training import keras_patches, optimizers
 
@@ -139,7 +141,8 @@ class SamplePreview(keras.callbacks.Callback):
         """Log a preview in the epochs where one is due."""
         if epoch + 1 not in self.epochs:
             return
-        metrics, draw = self.task.preview(self.model)
+        with terminal.phase("Sampling for a preview"):
+            metrics, draw = self.task.preview(self.model)
         logs.update({f"val_{name}": metrics[name] for name in self.task.preview_metrics})
         if metrics:
             self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
@@ -163,21 +166,59 @@ class MetricReporter(keras.callbacks.Callback):
             self.report(float(logs[self.monitor]), epoch + 1)
 
 
+class Progress(keras.callbacks.Callback):
+    """Shows how far the training is, the loss of the epoch so far, and how long it will take.
+
+    Args:
+        epochs: of the run.
+        steps: of an epoch.
+        first_epoch, skipped_steps: where a run resumes; these steps of that epoch take no time.
+    """
+
+    def __init__(self, epochs: int, steps: int, first_epoch: int, skipped_steps: int):
+        super().__init__()
+        self.epochs, self.steps, self.resumed_at = epochs, steps, (first_epoch, skipped_steps)
+
+    @contextlib.contextmanager
+    def phase(self) -> Iterator[None]:
+        """Show it while the block trains."""
+        with terminal.phase("Training", self.epochs * self.steps) as self._phase:
+            yield
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate of the seconds that the training still takes; None if there is none yet."""
+        return self._phase.seconds_left
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        if (self.epoch, batch + 1) > self.resumed_at:
+            note = f"epoch {self.epoch + 1}/{self.epochs}, loss {format_value(logs['loss'], 'loss')}"
+            self._phase.update(self.epoch * self.steps + batch + 1, note=note)
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        self._phase.note = f"epoch {self.epoch + 1}/{self.epochs}, evaluating on the validation set"
+
+
 class EpochLogger(keras.callbacks.Callback):
-    """Logs the metrics and the throughput of every epoch.
+    """Logs the metrics and the throughput of every epoch, and writes a line for it.
 
     Args:
         log_metrics: called with the metrics.
         training: number of epochs and batch size.
         steps: steps of an epoch.
         skipped_steps: of the first epoch, in a run that resumes within it.
-        quiet: whether the terminal shows a line for each epoch; otherwise it has a progress bar.
+        progress: of the training.
     """
 
-    def __init__(self, log_metrics: LogMetrics, training: schema.Training, steps: int, skipped_steps: int, quiet: bool):
+    def __init__(
+        self, log_metrics: LogMetrics, training: schema.Training, steps: int, skipped_steps: int, progress: Progress
+    ):  # fmt: skip
         super().__init__()
         self.log_metrics, self.training, self.steps, self.skipped_steps = log_metrics, training, steps, skipped_steps
-        self.level = logging.INFO if quiet else logging.DEBUG  # the progress bar shows the metrics
+        self.progress = progress
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Start the clock."""
@@ -196,5 +237,29 @@ class EpochLogger(keras.callbacks.Callback):
         metrics["examples_per_second"] = (self.steps - self.skipped_steps) * self.training.batch_size / seconds
         self.skipped_steps = 0
         self.log_metrics(metrics, epoch + 1)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, text)
+        log.info("%s", epoch_line(epoch + 1, self.training.epochs, metrics, self.progress.seconds_left))
+
+
+def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], seconds_left: float | None) -> str:
+    """The line of an epoch: "epoch 3/20  1:15 left  train: loss 0.2563, accuracy 92.34 %  val: …", wrapped if it is too long.
+
+    Args:
+        epoch: its number, from 1.
+        epochs: of the run.
+        metrics: as they are logged: "train/loss", "val/loss", …
+        seconds_left: of the training, if that can be estimated.
+    """
+    start = f"epoch {epoch}/{epochs}"
+    left = seconds_left is not None and epoch < epochs
+    groups = [f"{terminal.format_duration(seconds_left or 0)} left"] if left else []
+    for split, heading in (("train/", "train"), ("val/", "val")):
+        values = [
+            f"{name.removeprefix(split).replace('_', ' ')} {format_value(value, name)}"
+            for name, value in metrics.items()
+            if name.startswith(split)
+        ]
+        groups += [f"{heading}: {', '.join(values)}"] if values else []
+    groups.append(f"lr {metrics['learning_rate']:.3g}")
+    groups.append(f"{metrics['examples_per_second']:,.0f}\N{NO-BREAK SPACE}examples/s")
+    text = textwrap.fill("  ".join([start, *groups]), terminal.WIDTH, subsequent_indent=" " * (len(start) + 2))
+    return text.replace("\N{NO-BREAK SPACE}", " ")

@@ -25,6 +25,7 @@ from src.training.callbacks import (
     LogFigures,
     LogMetrics,
     MetricReporter,
+    Progress,
     SamplePreview,
 )
 from src.training.checkpoint import CheckpointManager, SaveCheckpoints
@@ -220,7 +221,7 @@ def _check_updates(training: schema.Training, steps: int) -> None:
 def fit(
     model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
     log_figures: LogFigures = lambda draw: None, checkpoints: CheckpointManager | None = None,
-    quiet: bool = True, profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
+    profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
 ) -> float:  # fmt: skip
     """Train a model; afterwards it has the weights of the best or of the last epoch, as set.
 
@@ -231,7 +232,6 @@ def fit(
         log_metrics: called with the metrics of every epoch.
         log_figures: called with a function that draws samples which a generative model makes during training.
         checkpoints: where checkpoints are saved, with the state to resume from; None: no checkpoints.
-        quiet: one line for each epoch instead of a progress bar.
         profile_to: folder that a profile is written to.
         report: called with the monitored metric after every epoch; raises to end the run.
 
@@ -251,8 +251,9 @@ def fit(
     def batch_inputs(epoch: int, step: int) -> object:
         return next(iter(batches(epoch, step)))[0]
 
+    progress = Progress(training.epochs, steps, epoch, step)
     callbacks = [FailOnNaN(batch_inputs), *([GradientNorm()] if training.gradient_norm else [])]
-    callbacks.append(EpochLogger(log_metrics, training, steps, step, quiet))
+    callbacks += [progress, EpochLogger(log_metrics, training, steps, step, progress)]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     pruning, first_sparse_epoch = [], 0
@@ -279,16 +280,17 @@ def fit(
     if resumed:
         model.evaluate(validation.take(1), verbose=0)  # creates the variables of the metrics, which are to be restored
     try:
-        history = model.fit(
-            batches(epoch, step),
-            validation_data=validation,
-            initial_epoch=epoch,
-            epochs=training.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,  # the pipeline shuffles
-            callbacks=callbacks,
-            verbose=0 if quiet else "auto",
-        ).history
+        with progress.phase():
+            history = model.fit(
+                batches(epoch, step),
+                validation_data=validation,
+                initial_epoch=epoch,
+                epochs=training.epochs,
+                steps_per_epoch=steps,
+                shuffle=False,  # the pipeline shuffles
+                callbacks=callbacks,
+                verbose=0,  # `progress` shows the run, and not only an epoch of it
+            ).history
     finally:
         signals.defer(enabled=False)
     return float(best.best if training.restore_best_weights else history[training.monitor][-1])

@@ -33,18 +33,18 @@ QUICK = ("gpt", "lstm")  # one that is scored on tokens, one on numbers; cnn is 
     "recipe", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(faults.SHORT_RUNS)]
 )
 def test_evaluation_gives_the_logged_metrics(store, settings, recipe):
-    done = experiment.run(settings(*faults.overrides(recipe), "training.epochs=1"), quiet=True)
+    done = experiment.run(settings(*faults.overrides(recipe), "training.epochs=1"))
     assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
 
 
 def test_metrics_that_differ_from_the_logged_ones_are_named(store, settings):
-    done = experiment.run(settings("model=cnn", *SHORT), quiet=True)
+    done = experiment.run(settings("model=cnn", *SHORT))
     store.log_metric(done.run_id, "test/nll", 1000.0)
     assert re.search(r"\nDifferent from what was logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
 
 
 def test_a_run_of_an_earlier_version_is_scored_with_its_settings_migrated(store, settings):
-    done = experiment.run(settings("model=cnn", *SHORT), quiet=True)
+    done = experiment.run(settings("model=cnn", *SHORT))
     file = Path(
         mlflow.artifacts.download_artifacts(f"runs:/{done.run_id}/config.yaml")
     )  # the artifact itself: it is on this disk

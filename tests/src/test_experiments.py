@@ -72,6 +72,6 @@ def test_an_experiment_trains_on_its_own_data(settings, catalogue_data, experime
     task = factory.create(run_settings.task, data, run_settings.dataset.limit)
     model = loop.build(run_settings, task, tf.distribute.get_strategy())
     history = []
-    loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), profile_to=None)
     assert np.isfinite(history[-1]["train/loss"])
     keras.backend.clear_session()

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from src import terminal
 from tests.commands import ROOT, start, until
 from tests.stored import client, runs
 
@@ -36,6 +37,7 @@ def test_output_of_a_run_has_no_library_messages(command):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     where, *lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Preparing ")]
+    lines = [line for line in lines if not line.endswith(" …")]  # what goes on, where it takes long
     assert re.fullmatch(r".+, strategy single, float32", where)  # the first line, even before data is prepared
     assert done.stdout.startswith(where)
     expected = (
@@ -107,7 +109,9 @@ def test_stopped_run_is_marked_killed_and_keeps_its_logs(here, number):
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "Stopped. What was logged so far is kept, and the run is marked KILLED.\n"
+    assert errors == (
+        "Stopped. Type the same command again to resume; what was logged so far is kept, with the status KILLED.\n"
+    )
     (run,) = runs(here)
     assert run.info.status == "KILLED"
     store = client(here)
@@ -115,7 +119,7 @@ def test_stopped_run_is_marked_killed_and_keeps_its_logs(here, number):
     assert "run.log" in [file.path for file in store.list_artifacts(run.info.run_id)]
 
 
-def test_the_progress_bar_is_shown_on_a_terminal(here):
+def test_a_terminal_shows_what_goes_on(here):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     with start(here, "model=cnn", *SMALL, "tracking.log_model=false", output=theirs, errors=theirs) as process:
@@ -129,9 +133,13 @@ def test_the_progress_bar_is_shown_on_a_terminal(here):
                 break
             shown += more
         assert process.wait(timeout=60) == 0
-    text = shown.decode()
-    assert "━" in text
-    assert "epoch 1/1 " not in text  # the line that a sweep shows instead
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"━+─* Training, epoch 1/1, .*: \d+ %, 0:\d\d", text)
+    phases = ("Loading TensorFlow", "Building the model", "Training", "Evaluating on the test set", "Fitting the baselines")
+    places = [text.index(f"{title}: ") for title in phases]
+    assert places == sorted(places)
+    assert re.search(r"^epoch 1/1  train: loss ", text, re.MULTILINE)
+    assert max(map(len, re.split(r"[\r\n]+", text))) <= terminal.WIDTH
     assert not re.search(r"oneDNN|cuda|CUDA|absl|Warning|WARNING", text)
 
 

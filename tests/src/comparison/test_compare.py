@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from src import compare
-from src.comparison import formats, groups, significance
+from src.comparison import formats, groups, html, significance
 from src.comparison.groups import Group
 from src.errors import UserError
 from src.metrics import format_value
@@ -122,6 +122,23 @@ def test_group_title_has_the_differing_settings():
     assert sorted(group.title for group in board.groups) == ["cnn model.filters=16", "cnn model.filters=8", "rnn"]
 
 
+def test_a_strategy_is_named_in_one_word():
+    single = finished("cnn", strategy__name="single", strategy__device="auto")
+    (board,) = groups.leaderboards([single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")])
+    assert sorted(group.title for group in board.groups) == ["cnn strategy=mirrored", "cnn strategy=single"]
+
+
+def test_a_page_has_units_and_links():
+    metrics = {"test/mae": 0.5, "baseline/seasonal_naive/mae": 1.7}
+    runs = [finished("lstm", seed, metrics=metrics, task="forecasting", task__unit="ppm") for seed in (1, 0)]
+    (board,) = groups.leaderboards(runs)
+    assert board.unit == "ppm"
+    row = html._row(board, board.groups[0], ["lstm", "0.5", "2", "1.7 (seasonal naive)"])
+    links = re.findall(r'href="([^"]+)">(\d)<', row)
+    assert [seed for _, seed in links] == ["0", "1"]
+    assert all(re.search(r"/#/experiments/\w*/runs/lstm0\?workflowType=machine_learning$", link) for link, _ in links)
+
+
 def test_group_title_of_experiments():
     runs = [finished("cnn", filters="8", experiment="cnn_small"), finished("cnn", filters="16", experiment="cnn_large")]
     runs += [finished("cnn", start_time=1, filters="8", epochs="1", experiment="cnn_small"), finished("cnn", experiment="None")]
@@ -196,6 +213,7 @@ def test_values_have_four_significant_digits(value, metric, shown):
 def test_every_format_has_the_same_numbers():
     boards = groups.leaderboards([*accuracies("cnn", 0.9, 0.92, 0.94), *accuracies("rnn", 0.8)])
     assert formats.text(boards).splitlines()[3].split() == ["cnn", "92.00", "±", "2.00", "%", "3", "–"]
+    assert r"cnn & 92.00 $\pm$ 2.00 \% & 3 & -- \\" in re.sub(" +", " ", formats.latex(boards))
     assert "| cnn | 92.00 ± 2.00 % | 3 | – |" in re.sub(" +", " ", formats.markdown(boards))
     first, second = csv.DictReader(io.StringIO(formats.csv_text(boards)))
     assert (float(first["mean"]), float(first["standard_deviation"]), first["seeds"]) == (
@@ -239,9 +257,9 @@ def test_compare_writes_to_a_file(some):
     ("arguments", "message"),
     [
         (["nonsense"], "'nonsense' cannot be read; write setting=value, like dataset=digits."),
-        (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .csv, .html"),
+        (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .tex, .csv, .html"),
         (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
-        (["format=pdf"], "There is no format=pdf; available: text, markdown, csv, html."),
+        (["format=pdf"], "There is no format=pdf; available: text, markdown, latex, csv, html."),
         (["metric=test/foo"], "No run has the metric 'test/foo'; available: baseline/logistic_regression/accuracy, "),
         (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
         (["learning_rate=3"], "No run has a setting 'learning_rate'; did you mean optimizer.learning_rate"),

@@ -95,7 +95,7 @@ def test_language_models_need_no_labels(make):
     texts = {"text": [f"text number {n}" for n in range(40)], "label": [n % 2 for n in range(40)]}
     features = {"text": FEATURES.Text(), "label": FEATURES.ClassLabel(num_classes=2)}
     unlabelled = {"text": ["another text"], "label": [-1]}
-    gpt = ("model=gpt", "dataset=docstrings", "task.tokens=byte", "task.context=8")
+    gpt = ("model=gpt", "dataset=docstrings", "task.tokenizer=bytes", "task.context=8")
     assert len(task_of(make(gpt, features, *OF_TWO, train=texts, test=unlabelled)).test)
 
 

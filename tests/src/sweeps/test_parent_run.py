@@ -12,6 +12,7 @@ from src.sweeps.job_store import JobResult, JobStore
 from src.tracking.client import tracking_uri
 from src.tracking.outbox import Outbox
 from src.tracking.provenance import command as this_command
+from tests.figures import overflowing, overlapping_ticks
 from tests.src.sweeps.sweeps import TINY, StoredSweep, killed_after, start
 
 
@@ -159,5 +160,34 @@ def test_figures_of_parameters():
     np.testing.assert_allclose(model.lines[1].get_ydata(), [1.5, 4.0])
     (parallel,) = figures["parallel_coordinates.png"].axes
     assert len([line for line in parallel.lines if len(line.get_xdata()) == 3]) == 4
+    assert {line.get_linestyle() for line in model.lines} == {"None"}  # there is nothing between two models
+    assert means.get_linestyle() == "-"
+    for figure in figures.values():
+        assert not overflowing(figure)
+        assert not overlapping_ticks(figure)
     assert set(report.figures(jobs[:2], ["val_loss"])) == {"effects.png"}
     assert report.figures(jobs[:1], ["val_loss"]) == {}
+
+
+def test_axes_of_parallel_coordinates_have_labels_that_do_not_touch():
+    draw = np.random.default_rng(0)
+    rates = [float(rate) for rate in 10 ** draw.uniform(-4, -1, 30)]
+    jobs = [
+        JobResult({"rate": repr(rate), "units": str(units)}, rate, {}, "a")
+        for rate, units in zip(rates, draw.integers(16, 256, 30))
+    ]
+    (axes,) = report.figures(jobs, ["val_accuracy"])["parallel_coordinates.png"].axes
+    labels = [(text.xy[0], text.xy[1], text.get_text()) for text in axes.texts]
+    for column in range(3):
+        heights = sorted(height for place, height, _ in labels if place == column)
+        assert len(heights) > 1
+        assert min(np.diff(heights)) >= 0.06
+    place = {text: height for column, height, text in labels if column == 0}["0.01"]
+    low, high = np.log(min(rates)), np.log(max(rates))
+    assert place == pytest.approx((np.log(0.01) - low) / (high - low))
+
+
+def test_figures_say_which_jobs_they_are_of(settings):
+    jobs = [settings(f"model={model}", "dataset=digits", f"seed={seed}") for model in ("cnn", "lstm") for seed in (0, 1)]
+    assert parent_run.subject(jobs) == "cnn, lstm on digits, seeds 0, 1"
+    assert parent_run.subject(jobs[:1]) == "cnn on digits, seed 0"

@@ -12,6 +12,7 @@ from src.tasks import factory
 from src.tasks.forecasting import holt_winters
 from src.tasks.gaps import fill_gaps
 from src.tasks.losses import StandardizedSquaredError
+from tests.figures import overflowing, overlapping_ticks
 
 
 def data(train, validation, test):
@@ -168,9 +169,23 @@ def test_a_too_short_split_is_reported_in_one_sentence(create):
 
 def test_figures_are_drawn(create, tmp_path):
     task = create(COUNTING)
-    for name, figure in task.figures(None, task.test.targets + 0.5).items():
+    figures = task.figures(None, task.test.targets + 0.5)
+    for name, figure in figures.items():
         figure.savefig(tmp_path / name)
+        assert not overflowing(figure)
+        assert not overlapping_ticks(figure)
     assert {path.name for path in tmp_path.iterdir()} == {"forecast.png", "error_by_step.png"}
+    panel, (errors,) = figures["forecast.png"].axes[0], figures["error_by_step.png"].axes
+    past, target, baseline, model = panel.lines[1:]
+    for line in (target, baseline, model):  # the forecast of the next step is at 1 in both figures, and there is no gap
+        np.testing.assert_array_equal(line.get_xdata()[:2], [past.get_xdata()[-1], 1])
+        assert line.get_ydata()[0] == past.get_ydata()[-1] == task.test.inputs[0, -1, 0]
+    np.testing.assert_array_equal(errors.lines[0].get_xdata(), np.arange(1, task.outputs.horizon + 1))
+    np.testing.assert_allclose(errors.lines[0].get_ydata(), 0.5, rtol=1e-5)
+    strongest = min(task.baselines().items(), key=lambda item: item[1]["mae"])[0]
+    assert baseline.get_label() == f"baseline: {strongest.replace('_', ' ')}"
+    assert errors.get_ylabel() == f"mean absolute error ({task.settings.unit})"
+    assert errors.get_xlabel() == f"{task.settings.time_unit}s ahead"
 
 
 def test_limit_takes_the_first_windows(settings, load):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
@@ -15,8 +15,9 @@ from src.datasets import Split, pipeline
 from src.errors import UserError
 from src.export import serving
 from src.tasks import factory, image_classification
-from src.tasks.classification import attention_weights, calibration_error
+from src.tasks.classification import attention_weights, calibration_error, mistakes_title
 from src.training import loop, optimizers
+from tests.figures import overflowing
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_serving_no_images_gives_empty_outputs(task, tmp_path):
 
 
 def test_figures_are_drawn(task, tmp_path):
-    logits = np.random.default_rng(0).normal(0, 1, (len(task.test), 10)) + 6 * np.eye(10)[task.test.targets]
+    logits = np.random.default_rng(0).normal(0, 1, (len(task.test), 10)) + 3 * np.eye(10)[task.test.targets]
     model = task.build_model(cnn.build, {})
     figures = task.figures(model, logits)
     assert set(figures) == {"confusion_matrix.png", "worst_mistakes.png"}
@@ -116,6 +117,23 @@ def test_figures_are_drawn(task, tmp_path):
     assert sum(map(int, shown)) == len(task.test)
     perfect = task.figures(model, 100 * np.eye(10)[task.test.targets])  # no mistake to show
     perfect["worst_mistakes.png"].savefig(tmp_path / "none.png")
+    assert perfect["worst_mistakes.png"].get_suptitle().startswith("No mistake on 359 test images")
+    assert not any(map(overflowing, figures.values()))
+    (first, *_), wrong = figures["worst_mistakes.png"].axes, np.flatnonzero(logits.argmax(axis=1) != task.test.targets)
+    worst = min(wrong, key=lambda index: log_softmax(logits[index])[task.test.targets[index]])
+    probability = softmax(logits[worst]).max()
+    assert first.get_title() == f"{task.test.targets[worst]} / {logits[worst].argmax()} ({100 * probability:.0f} %)"
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "shown", "title"),
+    [
+        (0, 0, "No mistake on 1,000 test texts"), (1, 1, "The only mistake on 1,000 test texts"),
+        (5, 5, "All 5 mistakes on 1,000 test texts"), (23, 16, "The 16 worst of 23 mistakes on 1,000 test texts"),
+    ],
+)  # fmt: skip
+def test_the_title_says_how_many_mistakes_there_are(mistakes, shown, title):
+    assert mistakes_title(mistakes, shown, 1000, "texts") == title
 
 
 @pytest.mark.parametrize(
@@ -143,7 +161,11 @@ def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(settings, tas
     assert set(validation.inputs["label"]) == set(test.inputs["label"]) == {-1}
     assert isinstance(task.train.inputs, np.ndarray)  # building a model changes no data
     logits = task.predict(model, task.test, 64)
-    task.figures(model, logits)["glimpses.png"].savefig(tmp_path / "glimpses.png")
+    figure = task.figures(model, logits)["glimpses.png"]
+    figure.savefig(tmp_path / "glimpses.png")
+    for index, axes in enumerate(figure.axes):
+        assert axes.get_title().startswith(f"{task.test.targets[index]} / {logits[index].argmax()} (")
+        assert [text.get_text() for text in axes.texts] == ["1", "2", "3", "4", "5", "6"]
     run_settings = settings("model=attention", "dataset=digits")
     model.compile(optimizers.create(run_settings.optimizer, run_settings.training, steps=10), task.loss())
     assert set(task.ablations(model, 64)) == {"random", "center"}

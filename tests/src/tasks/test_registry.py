@@ -135,7 +135,7 @@ def test_a_task_is_added_by_one_module_and_one_entry(elsewhere, store, data_dir)
         config.parse(["--config-dir", str(elsewhere / "conf"), "model=gpt", "dataset=brightness"])
     (settings,) = config.parse(command).jobs
     assert "brightness_task" not in sys.modules  # the class is loaded when a run creates the task
-    metrics = experiment.run(settings, quiet=True).metrics
+    metrics = experiment.run(settings).metrics
 
     assert metrics.keys() >= {f"test/{name}" for name in TASKS["brightness"].metrics}
     (board,) = groups.leaderboards(load_summaries())

@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.export import serving
 from src.tasks import factory
 from src.tasks.classification import attention_weights
+from src.tasks.text_classification import without_markup
 
 GOOD, BAD = (
     ["a fine film", "I like it, fine", "like a fine day", "好看 film", "fine fine"],
@@ -110,7 +111,7 @@ def test_images_are_rejected_as_texts(settings, load):
 
 @pytest.mark.parametrize(("recipe", "has_attention"), [(transformer, True), (attention, True), (cnn, False)])
 def test_attention_weights_are_drawn(create, recipe, has_attention):
-    task = create(data(test=make_split(["a fine film <b>", "dull"], [1, 0])))
+    task = create(data(test=make_split(["a <b>fine</b> film,<br /> 1 < 2", "dull"], [1, 0])))
     model = task.build_model(recipe.build, {})
     figures = task.figures(model, task.predict(model, task.test, 2))
     assert ("attention.html" in figures) == has_attention
@@ -121,6 +122,12 @@ def test_attention_weights_are_drawn(create, recipe, has_attention):
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-4)
         assert (weights[task.test.inputs == 0] < 1e-6).all()
         assert "&lt;" in figures["attention.html"]
+        assert ">br<" not in figures["attention.html"]
+
+
+def test_markup_is_not_shown():
+    tokens = ["a", "<", "b", ">", "fine", "</", "b", ">", "film", "<", "br", "/", ">", "1", "<", "2", ">", "0"]
+    assert [tokens[place] for place in without_markup(tokens)] == ["a", "fine", "film", "1", "<", "2", ">", "0"]
 
 
 def test_chinese_text_is_split_into_tokens(create):

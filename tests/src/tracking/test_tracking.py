@@ -113,7 +113,7 @@ def test_weights_that_do_not_fit_are_reported(cnn_run):
 
 def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
     run_settings = settings("model=lstm", "training.epochs=1", "dataset.limit=128", "model.units=4")
-    experiment.run(run_settings, quiet=True)
+    experiment.run(run_settings)
     run = only_run(store, "co2")
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(task.test.inputs)["forecast"]
@@ -126,7 +126,7 @@ def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
 
 def test_a_student_learns_from_a_finished_run_and_its_files_are_kept(store, settings):
     few = ("training.epochs=1", "dataset.limit=64", "model.augmentation=0")
-    experiment.run(settings("model=cnn", *few, "model.filters=[4,8]"), quiet=True)
+    experiment.run(settings("model=cnn", *few, "model.filters=[4,8]"))
     teacher = only_run(store, "digits").info.run_id
     student = (
         "model=lightweight",
@@ -135,7 +135,7 @@ def test_a_student_learns_from_a_finished_run_and_its_files_are_kept(store, sett
         f"compression.teacher={teacher}",
         "tracking.experiment=students",
     )
-    experiment.run(settings(*student, *few), quiet=True)
+    experiment.run(settings(*student, *few))
     run = only_run(store, "students")
     assert {"litert/model_float.tflite", "litert/model_int8.tflite", "model.weights.h5"} <= set(
         artifacts(store, run.info.run_id)
@@ -143,12 +143,12 @@ def test_a_student_learns_from_a_finished_run_and_its_files_are_kept(store, sett
     assert {"litert/int8/bytes", "litert/float/latency_p95"} <= set(run.data.metrics)
     assert run.data.params["compression.teacher"] == teacher
     with pytest.raises(UserError, match=r"compression.teacher=nobody names no finished run"):
-        experiment.run(settings("model=cnn", *few, "compression.teacher=nobody"), quiet=True)
+        experiment.run(settings("model=cnn", *few, "compression.teacher=nobody"))
 
 
 def test_the_logged_model_takes_plain_strings(store, settings):
     run_settings = settings("model=cnn", "dataset=docstrings", "training.epochs=1", "dataset.limit=64")
-    experiment.run(run_settings, quiet=True)
+    experiment.run(run_settings)
     run = only_run(store, "docstrings")
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
@@ -168,7 +168,7 @@ def test_generated_images_are_scored_by_a_classifier_that_is_trained_once(store,
         "dataset.limit=128",
     )
     for seed in (0, 1):
-        experiment.run(settings("model=gan", *few, f"seed={seed}", "model.conditional=true"), quiet=True)
+        experiment.run(settings("model=gan", *few, f"seed={seed}", "model.conditional=true"))
     digits_runs = store.search_runs([store.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
     assert [each.info.run_name for each in digits_runs] == ["judge-cnn", "gan-seed0", "gan-seed1"]
     judge, first, second = digits_runs
@@ -196,10 +196,10 @@ SPLITS = [f'dataset.splits.{split}="train[{at}:{at + 64}]"' for split, at in (("
 
 
 def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language_model(store, settings):
-    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.vocabulary_size=300", "task.context=24"), quiet=True)
+    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.vocabulary_size=300", "task.context=24"))
     language_model = only_run(store, "docstrings").info.run_id
     finetuned = ("model=gpt", *TINY, *SPLITS, "task.name=text_classification", f"model.pretrained={language_model}")
-    experiment.run(settings(*finetuned, "tracking.experiment=finetuned"), quiet=True)
+    experiment.run(settings(*finetuned, "tracking.experiment=finetuned"))
     run = only_run(store, "finetuned")
     params = {name: run.data.params[f"task.{name}"] for name in ("tokenizer", "vocabulary_size", "length")}
     assert params == {"tokenizer": "bpe", "vocabulary_size": "300", "length": "24"}
@@ -357,11 +357,11 @@ def test_a_run_that_was_out_of_memory_is_resumed(store, settings, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(keras.Model, "predict", full)
         with pytest.raises(OutOfMemoryError):
-            experiment.run(run_settings, quiet=True)
+            experiment.run(run_settings)
     run = only_run(store, "digits")
     assert run.info.status == "FAILED"
     assert run.data.tags["failure"].startswith("OutOfMemoryError: Out of memory with training.batch_size=32")
-    experiment.run(run_settings, quiet=True)
+    experiment.run(run_settings)
     assert only_run(store, "digits").info.status == "FINISHED"
 
 
@@ -376,7 +376,7 @@ def test_no_failure_after_training_loses_the_weights_or_the_metrics(store, setti
         monkeypatch.setattr(owner, name, fail)
     small = ("model.filters=[4]", "training.epochs=1", "dataset.limit=64", "training.batch_size=32", "compression.export=true")
     run_settings = settings("model=cnn", *small)
-    outcome = experiment.run(run_settings, quiet=True)
+    outcome = experiment.run(run_settings)
     run = only_run(store, "digits")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/accuracy"] == outcome.metrics["test/accuracy"]
@@ -398,7 +398,7 @@ def test_weights_outlive_a_failure_to_test_them(store, settings, monkeypatch):
 
     monkeypatch.setattr(ImageClassification, "predict", fail)
     with pytest.raises(ValueError, match="cannot be done"):
-        experiment.run(settings("model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32"), quiet=True)
+        experiment.run(settings("model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32"))
     run = only_run(store, "digits")
     assert run.info.status == "FAILED"
     assert "model.weights.h5" in artifacts(store, run.info.run_id)

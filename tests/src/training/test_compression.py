@@ -34,7 +34,7 @@ def run(settings, load):
         if load_teacher:
             distiller = loop.student(model, load_teacher, run_settings, task, strategy)
         train.history = []
-        loop.fit(distiller, run_settings, task, lambda m, e: train.history.append(m), quiet=True, profile_to=None)
+        loop.fit(distiller, run_settings, task, lambda m, e: train.history.append(m), profile_to=None)
         return run_settings, task, model
 
     return train

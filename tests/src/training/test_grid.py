@@ -111,7 +111,7 @@ def test_recipe_trains_saves_and_loads(prepared, tmp_path, recipe, task_name, st
     run_settings, task, model = prepared(recipe, task_name, strategy, precision)
     weights_before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
     logged = []
-    loop.fit(model, run_settings, task, lambda metrics, epoch: logged.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, run_settings, task, lambda metrics, epoch: logged.append(metrics), profile_to=None)
     assert np.isfinite(list(logged[-1].values())).all()
     changed = [np.abs(keras.ops.convert_to_numpy(w) - b).max() > 0 for w, b in zip(model.trainable_weights, weights_before)]
     assert all(changed), [w.path for w, c in zip(model.trainable_weights, changed) if not c]

@@ -62,9 +62,7 @@ def trained(settings, load):
         task = factory.create(run_settings.task, data, run_settings.dataset.limit)
         model = loop.build(run_settings, task, tf.distribute.get_strategy())
         history = []
-        objective = loop.fit(
-            model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None
-        )
+        objective = loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), profile_to=None)
         train.task = task
         return model, history, objective
 

@@ -57,7 +57,7 @@ def train(run_settings):
     task = factory.create(run_settings.task, data, run_settings.dataset.limit)
     model = loop.build(run_settings, task, strategy)
     history = []
-    loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), quiet=True, profile_to=None)
+    loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), profile_to=None)
     names = [name for name in history[0] if name != "examples_per_second"]
     return {name: [epoch[name] for epoch in history] for name in names}, model.get_weights()
 
