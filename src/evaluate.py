@@ -71,7 +71,7 @@ def evaluate(run: str, dataset: str | None = None) -> str:
 
 
 def _with_test_set_of(other: "Data", data: "Data") -> "Data":
-    """Return `data` with the test set of `other`.
+    """Return `data` with the test set of `other`, and with its validation set, which is the history of a series.
 
     Raises:
         UserError: their classes or the shapes of their inputs differ.
@@ -83,7 +83,7 @@ def _with_test_set_of(other: "Data", data: "Data") -> "Data":
             f"dataset={other.name} has inputs {other.test.raw.shape[1:]} of {other.test.raw.dtype}, and {data.name}, which the "
             f"run was trained on, {data.test.raw.shape[1:]} of {data.test.raw.dtype}."
         )
-    return dataclasses.replace(data, test=other.test, source=other.source)
+    return dataclasses.replace(data, validation=other.validation, test=other.test, source=other.source, slices={})
 
 
 if __name__ == "__main__":

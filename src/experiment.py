@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from src.datasets import Data
-    from src.tasks.base import Task
+    from src.tasks.base import Metrics, Task
     from src.tasks.reference_classifier import ReferenceClassifier
+    from src.tracking.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
 
@@ -95,30 +96,37 @@ def run(
         except PrunedError:
             run_logger.log_metrics({"seconds": time.perf_counter() - start + run_logger.previous_seconds})
             raise
-        if profile_to:
-            run_logger.log_files(profile_to, "profile")
-
-        predictions = task.predict(model, task.test, settings.training.batch_size)
-        test, baselines = task.metrics(task.test, predictions), task.baselines()
-        ablations = task.ablations(model, settings.training.batch_size)
-        run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
-        for kind, methods in (("baseline", baselines), ("ablation", ablations)):
-            for method, values in methods.items():
-                run_logger.log_metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
-        run_logger.log_figures(task.figures(model, predictions))
-        run_logger.log_metrics(task.inference_costs(model))
-        if settings.compression.sparsity:
-            run_logger.log_metrics({"sparsity": pruning.sparsity(model)})
-        if settings.compression.export:
-            litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
-            run_logger.log_files(f"{scratch}/litert", "litert")
-            for kind, values in litert_metrics.items():
-                run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-            log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
+        # First what cannot be had again; then what the run survives without.
         run_logger.log_weights(model)
         run_logger.log_texts(task.artifacts())
+        predictions = task.predict(model, task.test, settings.training.batch_size)
+        test = task.metrics(task.test, predictions)
+        run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
+        baselines: dict[str, Metrics] = {}
+        ablations: dict[str, Metrics] = {}
+        with run_logger.survive("baselines"):
+            baselines = task.baselines()
+            _log_methods(run_logger, "baseline", baselines)
+        with run_logger.survive("ablations"):
+            ablations = task.ablations(model, settings.training.batch_size)
+            _log_methods(run_logger, "ablation", ablations)
+        run_logger.log_figures(lambda: task.figures(model, predictions))
+        with run_logger.survive("costs"):
+            run_logger.log_metrics(task.inference_costs(model))
+            if settings.compression.sparsity:
+                run_logger.log_metrics({"sparsity": pruning.sparsity(model)})
+        if profile_to:
+            with run_logger.survive("profile"):
+                run_logger.log_files(profile_to, "profile")
+        if settings.compression.export:
+            with run_logger.survive("export"):
+                litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
+                run_logger.log_files(f"{scratch}/litert", "litert")
+                _log_methods(run_logger, "litert", litert_metrics)
+                log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
         if settings.tracking.log_model:
-            run_logger.log_model(task, model, task.test.take(2).raw, data.classes)
+            with run_logger.survive("serving"):
+                run_logger.log_model(task, model, task.test.take(2).raw)
 
         seconds = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": seconds})
@@ -126,6 +134,12 @@ def run(
         log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, run_logger.describe())
     metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
     return RunResult(objective, metrics, run_logger.run_id)
+
+
+def _log_methods(run_logger: "RunLogger", kind: str, methods: Mapping[str, "Metrics"]) -> None:
+    """Log the metrics of several methods, as baseline/majority_class/accuracy."""
+    for method, values in methods.items():
+        run_logger.log_metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
 
 
 def build_model(

@@ -6,6 +6,7 @@ from src.config import tasks
 
 LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseconds_per_sample"}  # besides metrics of tasks
 PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
+COUNTS = {"parameters", "macs"}  # shown as integers
 
 # Distances that the literature computes with features of Inception v3, as FID and KID; here with those of another classifier.
 FEATURE_DISTANCES = {"fid": "Fréchet distance", "kid": "kernel distance"}
@@ -37,12 +38,12 @@ def is_percentage(name: str) -> bool:
 
 
 def format_value(value: float, metric: str) -> str:
-    """A value with four significant digits or more, or as a percentage with two decimals."""
+    """A value with four significant digits or more, as a percentage with two decimals, or as an integer."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else str(value)
     if is_percentage(metric):
         return f"{100 * value:.2f} %"
-    return f"{value:,.{decimals(value)}f}"
+    return f"{value:,.{0 if _base_name(metric) in COUNTS else decimals(value)}f}"
 
 
 def decimals(value: float) -> int:

@@ -3,6 +3,8 @@
 What each setting means stands beside its default in conf/. Checked without TensorFlow, so nothing here may import it.
 """
 
+import codecs
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -37,6 +39,22 @@ class Dataset(Section):
     epochs: Count
     limit: Count | None
     data_dir: str | None
+    # Runs of earlier versions have none of these; a series has no shuffle, and only texts an encoding.
+    shuffle: Literal["random", "stratified"] | None = None
+    encoding: str = "utf-8"
+    allow_overlap: bool = False
+
+    @pydantic.field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str) -> str:
+        try:
+            with contextlib.suppress(UnicodeDecodeError):
+                b"a".decode(encoding)
+        except LookupError:
+            raise ValueError(
+                f"dataset.encoding={encoding} is no text encoding that Python has; type for example utf-8 or latin-1"
+            ) from None
+        return codecs.lookup(encoding).name
 
 
 # --- strategy, optimizer, training ----------------------------------------------------------------------------------

@@ -1,114 +1,20 @@
-"""Loading of data sets: three splits in memory, prepared by TensorFlow Datasets on first use."""
+"""Loading of data sets: three splits in memory."""
 
-import contextlib
-import difflib
 import functools
-import hashlib
-import logging
-import os
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import filelock
 import numpy as np
 import psutil
 import tensorflow_datasets as tfds
-from keras import tree
 
 from src.config import schema
-from src.datasets import builders, tfds_patches
+from src.datasets import conversion, validation
+from src.datasets.data import Data, Slice, Split
+from src.datasets.preparation import prepare
 from src.errors import UserError
 
-log = logging.getLogger(__name__)
-
-
-def _builders(module: ModuleType) -> list[type[tfds.core.GeneratorBasedBuilder]]:
-    """The TFDS builders of a module."""
-    base = tfds.core.GeneratorBasedBuilder
-    return [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
-
-
-OFFLINE = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
-
-Arrays = np.ndarray | dict[str, np.ndarray]  # of equal length; several inputs have names
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples of a data set: the same rows of `inputs` and `targets`.
-
-    Attributes:
-        inputs: (examples, …), one array or several by name.
-        targets: (examples, …).
-        source: raw inputs that `inputs` were encoded from; None: they are raw.
-        reference: raw targets that `targets` were encoded from; None: they are raw.
-    """
-
-    inputs: Arrays
-    targets: np.ndarray
-    source: np.ndarray | None = None
-    reference: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @property
-    def array(self) -> np.ndarray:
-        """The inputs, if they are a single array."""
-        if isinstance(self.inputs, dict):
-            raise TypeError(f"These inputs are several: {', '.join(self.inputs)}.")
-        return self.inputs
-
-    @property
-    def raw(self) -> np.ndarray:
-        """The inputs before encoding."""
-        return self.array if self.source is None else self.source
-
-    @property
-    def raw_targets(self) -> np.ndarray:
-        """The targets before encoding."""
-        return self.targets if self.reference is None else self.reference
-
-    def take(self, limit: int | None) -> "Split":
-        """The first `limit` examples; None: all."""
-        fields = (self.inputs, self.targets, self.source, self.reference)
-        return Split(*tree.map_structure(lambda array: array if array is None else array[:limit], fields))
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """A hash of all values in order: 32 hexadecimal digits."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (self.array, self.targets):
-            digest.update(str((array.shape, array.dtype)).encode())
-            if array.dtype == object:  # texts
-                for text in array:
-                    digest.update(len(text).to_bytes(8, "little") + text)
-            else:
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set in memory.
-
-    Attributes:
-        name: of the data set in conf/dataset.
-        source: TFDS name, config and version, e.g. mnist:3.0.1.
-        description: of the builder.
-        train, validation, test: the splits, raw.
-        classes: class names; empty if targets are no classes.
-    """
-
-    name: str
-    source: str
-    description: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: tuple[str, ...]
+SHUFFLE_SEED = 0  # the same for every run, so that runs with other seeds have the same test set
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep mostly share a data set
@@ -116,95 +22,60 @@ def load(settings: schema.Dataset) -> Data:
     """Load a data set into memory; prepare it first if necessary.
 
     Raises:
-        UserError: there is no such builder, split or feature; the download failed; or memory does not suffice.
+        UserError: there is no such builder, split or feature; the download failed; memory does not suffice; splits overlap;
+            texts have another encoding; or a value is infinite.
     """
-    builder = _prepared(_builder(settings), settings)
+    builder = prepare(settings)
     features = builder.info.features
     for key in (settings.inputs, settings.targets):
         if key not in features:
             raise UserError(f"{settings.builder} has no feature '{key}'; it has: {', '.join(features)}.")
-    splits = {name: _read(builder, settings, expression) for name, expression in settings.splits.model_dump().items()}
+    expressions = settings.splits.model_dump()
+    slices = {name: _slices(builder, settings, expression) for name, expression in expressions.items()}
+    if not settings.allow_overlap:
+        validation.check_overlap(slices)
+    read = _read_shuffled if settings.shuffle else _read
     target = features[settings.targets]
-    return Data(
+    data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
         description=builder.info.description.strip(),
         classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
-        **splits,
+        ordered=builder.info.disable_shuffling and not settings.shuffle,
+        slices=slices,
+        **{name: read(builder, settings, expression, slices[name]) for name, expression in expressions.items()},
     )
+    data = conversion.to_utf8(data, settings.encoding)
+    validation.check_finite(data)
+    if not settings.allow_overlap:
+        validation.warn_of_duplicates(data)
+    return data
 
 
-def prepare(settings: schema.Dataset) -> None:
-    """Prepare a data set, if that has not been done yet.
+def _slices(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, expression: str) -> list[Slice]:
+    """The slices that a TFDS expression like "train[:90%]" names.
 
     Raises:
-        UserError: there is no such builder, or the download failed.
+        UserError: there is no such split, or the slice is empty.
     """
-    _prepared(_builder(settings), settings)
-
-
-def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
     try:
-        return tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
-    except tfds.core.DatasetNotFoundError:
-        matches = difflib.get_close_matches(settings.builder, tfds.list_builders(), n=2)
-        hint = f"did you mean {' or '.join(matches)}? " if matches else ""
-        raise UserError(
-            f"TensorFlow Datasets has no builder '{settings.builder}'; {hint}"
-            "See https://www.tensorflow.org/datasets/catalog/overview."
-        ) from None
-    except ValueError as error:  # an unknown config
-        raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
-
-
-def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:
-    """Prepare the data once; TFDS writes to a temporary folder and renames it when it is complete.
-
-    Returns:
-        A builder that has the splits: a new one if another process has prepared them since this one was made.
-    """
-    if builder.data_path.exists():
-        return builder if builder.info.splits else _builder(settings)
-    offline = builder.name in OFFLINE
-    root = Path(os.fspath(builder.data_dir_root))
-    root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(root / f".{builder.name}.lock"):  # parallel first runs prepare it once
-        if builder.data_path.exists():
-            return _builder(settings)
-        log.info("Preparing %s in %s (first use only).", builder.info.full_name, root)
-        progress = not offline and sys.stderr.isatty()
-        (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
-        try:
-            with tfds_patches.fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
-                builder.download_and_prepare()
-        except Exception as error:
-            if offline:
-                raise
-            raise UserError(
-                f"dataset={settings.name} could not be prepared: {_reason(error)}; "
-                f"data sets that need no network: {', '.join(OFFLINE)}."
-            ) from error
-    return builder
-
-
-def _reason(error: Exception) -> str:
-    """What a user should know of an error of TFDS."""
-    text = str(error)
-    if "Max retries exceeded" in text or "Connection" in type(error).__name__ or "Timeout" in type(error).__name__:
-        return "its archive cannot be downloaded (no connection)"
-    return " ".join(text.split())[:300] or type(error).__name__
-
-
-def _read(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: str) -> Split:
-    """Read a split, given as a TFDS expression like "train[:90%]", into memory."""
-    decoders = tfds.decode.PartialDecoding(dict.fromkeys({settings.inputs, settings.targets}, True))
-    try:
-        count = builder.info.splits[split].num_examples
+        instructions = tfds.core.ReadInstruction.from_spec(expression).to_absolute(builder.info.splits)
     except (KeyError, ValueError) as error:
-        available = ", ".join(builder.info.splits)
-        raise UserError(f"dataset.splits: {settings.builder} has no '{split}' ({error}); it has: {available}.") from None
-    if count == 0:
-        raise UserError(f"The slice '{split}' of {settings.builder} is empty; type a larger one.")
+        reason, available = str(error).splitlines()[0], ", ".join(builder.info.splits)
+        raise UserError(f"dataset.splits: {settings.builder} has no '{expression}' ({reason}); it has: {available}.") from None
+    slices = []
+    for instruction in instructions:
+        base = instruction.splitname
+        count = builder.info.splits[base].num_examples
+        slices.append(Slice(base, instruction.from_ or 0, count if instruction.to is None else instruction.to))
+    if not sum(stop - start for _, start, stop in slices):
+        raise UserError(f"The slice '{expression}' of {settings.builder} is empty; type a larger one.")
+    return slices
+
+
+def _read(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: str, slices: Sequence[Slice]) -> Split:
+    """Read a split, given as a TFDS expression and as the slices that it names, into memory."""
+    count = sum(stop - start for _, start, stop in slices)
     feature = builder.info.features[settings.inputs]
     if None in feature.shape:
         raise UserError(
@@ -222,8 +93,43 @@ def _read(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: st
     batch = builder.as_dataset(
         split=split,
         batch_size=-1,
-        decoders=decoders,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys({settings.inputs, settings.targets}, True)),
         read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in the order of the files
     )
     arrays = tfds.as_numpy(batch)
     return Split(inputs=arrays[settings.inputs], targets=arrays[settings.targets])
+
+
+def _read_shuffled(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: str, slices: Sequence[Slice]) -> Split:
+    """Read a split as `_read` does, with the rows of the builder's splits shuffled before they are sliced."""
+
+    def parts() -> Iterator[tuple[Any, Any]]:
+        for base, start, stop in slices:
+            whole = _read(builder, settings, base, [Slice(base, 0, builder.info.splits[base].num_examples)])
+            rows = shuffled_rows(whole.targets, stratify=settings.shuffle == "stratified")[start:stop]
+            yield whole.array[rows], whole.targets[rows]
+
+    inputs, targets = zip(*parts())
+    return Split(np.concatenate(inputs), np.concatenate(targets))
+
+
+def shuffled_rows(targets: np.ndarray, stratify: bool) -> np.ndarray:
+    """Row numbers in random order, the same in every run.
+
+    Args:
+        targets: of the rows.
+        stratify: whether the rows of each class are spread evenly, so that every slice has the classes in equal proportions.
+
+    Raises:
+        UserError: rows are to be stratified, and their targets are no classes.
+    """
+    order = np.random.default_rng(SHUFFLE_SEED).permutation(len(targets))
+    if not stratify:
+        return order
+    if not conversion.are_labels(targets):
+        raise UserError("dataset.shuffle=stratified needs class labels as targets; type dataset.shuffle=random.")
+    _, classes, counts = np.unique(targets[order], return_inverse=True, return_counts=True)
+    by_class = np.argsort(classes, kind="stable")
+    rank = np.empty(len(targets))  # of a row among the rows of its class: 0, 1, 2, …
+    rank[by_class] = np.arange(len(targets)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order[np.argsort((rank + 0.5) / counts[classes], kind="stable")]

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from src.datasets.loading import Split
+from src.datasets.data import Split
 
 PREFETCH = 2  # batches
 

@@ -13,7 +13,6 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from src import tables, terminal
 from src.config import schema
-from src.datasets import Split
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import ImageClassification, as_image_classification
 
@@ -40,7 +39,7 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
     function = _function(network, task.test.raw.shape[1:])
-    calibration = task.train.take(settings.calibration).raw
+    calibration = task.pixels.normalize(task.train.take(settings.calibration).raw)
     metrics = {}
     for kind in ("float", "int8"):
         path = Path(folder) / f"model_{kind}.tflite"
@@ -69,13 +68,13 @@ def to_int8(function: tf.types.experimental.PolymorphicFunction, calibration: np
 
     Args:
         function: of an image in 0..1.
-        calibration: images (n, H, W, C) in 0..255 from which the ranges of the activations are estimated.
+        calibration: images float32 (n, H, W, C) in 0..1 from which the ranges of the activations are estimated.
         per_channel: one scale for each channel of a kernel instead of one for all of it: more accurate, but the scales of
             a small network take more than half as much space as its weights.
     """
     converter = _converter(function)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None] / np.float32(255)] for image in calibration)
+    converter.representative_dataset = lambda: ([image[None]] for image in calibration)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     converter._experimental_disable_per_channel = not per_channel
@@ -98,8 +97,9 @@ def _strip_names(flatbuffer: bytes) -> bytes:
 def measure(path: Path, task: ImageClassification, threads: int) -> Metrics:
     """Measure a LiteRT file: its metrics on the test set, bytes raw and compressed by gzip, milliseconds of a single image."""
     file = path.read_bytes()
-    logits = np.concatenate(list(predict(path, task.test, BATCH_SIZE, threads)))[: len(task.test)]
-    milliseconds = [seconds * 1e3 for seconds in latencies(path, task.test, threads)]
+    images = task.pixels.normalize(task.test.raw)
+    logits = np.concatenate(list(predict(path, images, BATCH_SIZE, threads)))[: len(images)]
+    milliseconds = [seconds * 1e3 for seconds in latencies(path, images, threads)]
     return {
         **task.metrics(task.test, logits),
         "bytes": len(file),
@@ -120,8 +120,9 @@ class LiteRTModel:
         self.output = self.interpreter.get_output_details()[0]
 
     def set_input(self, images: np.ndarray) -> None:
-        """Set the input from images (batch, H, W, C) uint8, scaled to 0..1 if the file takes floats."""
-        inputs = images if self.input["dtype"] == np.uint8 else images / np.float32(255)
+        """Set the input from images (batch, H, W, C) in 0..1, scaled to 0..255 if the file takes bytes."""
+        as_bytes = self.input["dtype"] == np.uint8
+        inputs = np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8) if as_bytes else images
         self.interpreter.set_tensor(self.input["index"], inputs)
 
     def invoke(self) -> np.ndarray:
@@ -130,21 +131,21 @@ class LiteRTModel:
         return self.interpreter.get_tensor(self.output["index"])
 
 
-def predict(path: Path, split: Split, batch_size: int, threads: int) -> Iterable[np.ndarray]:
+def predict(path: Path, images: np.ndarray, batch_size: int, threads: int) -> Iterable[np.ndarray]:
     """Logits (batch, classes) of a file, batch by batch; the last batch is filled up with the first examples."""
     model = LiteRTModel(path, batch_size, threads)
-    for start in range(0, len(split), batch_size):
-        rows = np.arange(start, start + batch_size) % len(split)
-        model.set_input(split.raw[rows])
+    for start in range(0, len(images), batch_size):
+        rows = np.arange(start, start + batch_size) % len(images)
+        model.set_input(images[rows])
         yield model.invoke()
 
 
-def latencies(path: Path, split: Split, threads: int) -> list[float]:
+def latencies(path: Path, images: np.ndarray, threads: int) -> list[float]:
     """Seconds of each of `TIMED_CALLS` calls with a single image, after a warm-up."""
     model = LiteRTModel(path, 1, threads)
     seconds = []
     for call in range(WARM_UP_CALLS + TIMED_CALLS):
-        model.set_input(split.raw[[call % len(split)]])
+        model.set_input(images[[call % len(images)]])
         start = time.perf_counter()
         model.invoke()
         seconds.append(time.perf_counter() - start)

@@ -127,7 +127,7 @@ def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Seq
     run_logger.log_metrics(
         {"best/objective": best.final_objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(results)
     )
-    run_logger.log_figures(report.figures(finished, objectives))
+    run_logger.log_figures(lambda: report.figures(finished, objectives))
 
 
 def _results_csv(results: Sequence[JobResult]) -> str:

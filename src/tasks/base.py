@@ -15,6 +15,7 @@ from src.datasets import Split, pipeline
 from src.tasks.tokenizers import Tokenizer
 
 Metrics = dict[str, float]
+Figures = dict[str, Figure | str]  # {file name: figure, or text of an HTML page}
 ServingFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named outputs
 
 
@@ -30,6 +31,7 @@ class Task(ABC):
         inputs, outputs: specification of the recipe's inputs and outputs (`recipes.specs`).
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
+        classes: class names; empty if the targets are no classes.
         input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
         output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
@@ -41,6 +43,7 @@ class Task(ABC):
     validation: Split
     test: Split
     units: dict[str, str]
+    classes: tuple[str, ...] = ()
     input_tokenizer: Tokenizer | None = None
     output_tokenizer: Tokenizer | None = None
     preview_metrics: tuple[str, ...] = ()
@@ -106,12 +109,12 @@ class Task(ABC):
         """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
 
     @abstractmethod
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        """{file name: figure, or HTML page} of the predictions on the test set, and of attention weights."""
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+        """Figures of the predictions on the test set, and of attention weights."""
 
-    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
-        """Samples of a generative model during training: their metrics against the validation split, and figures."""
-        return {}, {}
+    def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
+        """Samples of a generative model during training: their metrics against the validation split, and what draws them."""
+        return {}, dict
 
     def inference_costs(self, model: keras.Model) -> Metrics:
         """Costs of inference beyond parameters and multiply–accumulates."""
@@ -149,8 +152,9 @@ def _with_layer(model: keras.Model, layer: keras.Layer, replacement: keras.Layer
     def copy(each: keras.Layer) -> keras.Layer:
         return replacement if each is layer else each.__class__.from_config(each.get_config())
 
-    other = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    for mine, theirs in zip(other.variables, model.variables):
+    uncompiled = keras.Model(model.input, model.output, name=model.name)  # Keras would also copy the optimizer, and cannot
+    other = keras.models.clone_model(uncompiled, clone_function=copy, recursive=True)
+    for mine, theirs in zip(other.variables, uncompiled.variables):
         mine.assign(keras.ops.convert_to_numpy(theirs))
     return other
 

@@ -11,9 +11,8 @@ from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix
 
 from recipes.specs import AttentionLayer, Classes
-from src.datasets import Data, Split
-from src.errors import UserError
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.datasets import Data, Split, conversion
+from src.tasks.base import Figures, Metrics, ServingFunction, Task
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
 MAX_CLASSES_WITH_COUNTS = 20  # a larger confusion matrix has no room for numbers
@@ -32,8 +31,8 @@ class Classification(Task):
     example_noun: str
 
     def __init__(self, data: Data):
-        if not data.classes:
-            raise UserError(f"dataset={data.name}: classification needs class labels, but the targets are none.")
+        data = conversion.to_class_indices(data)
+        self.train, self.validation, self.test = data.train, data.validation, data.test
         self.classes = data.classes
         self.outputs = Classes(len(data.classes))
 
@@ -79,14 +78,14 @@ class Classification(Task):
         """Encode a batch of raw inputs as the model's inputs."""
         return inputs
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         return {
             "confusion_matrix.png": self._confusion_matrix(predictions.argmax(axis=1)),
             **self.worst_mistakes(log_softmax(predictions.astype(np.float64), axis=1)),
         }
 
     @abstractmethod
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> dict[str, Figure | str]:
+    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         """{file name: figure} of the examples whose true class got the lowest probability.
 
         Args:

@@ -1,49 +1,84 @@
 """Forecasting of time series."""
 
+import logging
+import math
 import warnings
 from typing import Any
 
 import keras
 import numpy as np
-from keras import KerasTensor, layers, ops
+from keras import layers, ops
 from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
 from recipes.specs import Forecast, Series
 from src.config.tasks import ForecastingSettings
-from src.datasets import Data, Split
+from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.gaps import carry_forward, fill_gaps, interpolate
+from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
+
+log = logging.getLogger(__name__)
 
 
 class Forecasting(Task):
     """Prediction of the `horizon` steps of a series that follow a window.
 
     Inputs (windows, window, features), targets (windows, horizon, features), predictions and errors are in the unit of the
-    series. A window lies within one split of the data, or, with `task.reach_back`, begins in the one before; targets never do.
-    Scales are measured on the training set alone.
+    series. A window lies within one split of the data, or, with `task.include_history`, begins in the one before; targets never
+    do. Scales are measured on the training set alone.
+
+    Missing values are NaN in targets, which count in no loss and no metric; in inputs they are filled in (`fill_gaps`). The
+    series is float32 if that holds its values exactly; otherwise it is float64 until it is centered, so that small changes of
+    a large value survive.
+
+    Attributes:
+        series: {split: (time, features)}, with NaN where a value is missing.
+        constant: whether each feature keeps one value in the training set: it is scaled by 1, and left out of scaled errors.
     """
 
     def __init__(self, settings: ForecastingSettings, data: Data):
-        if not np.issubdtype(data.train.raw.dtype, np.floating):
-            raise UserError(f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are not numbers.")
+        validation.check_series(data)
         self.settings = settings
         self.units = {"mae": settings.unit, "rmse": settings.unit}
-        self.series = {name: _interpolate(getattr(data, name).raw) for name in ("train", "validation", "test")}
+        self.series = {name: conversion.to_float(split.array) for name, split in data.splits.items()}
+        self._log_gaps()
+        # Of the training set alone, (features,) each:
+        train = self.series["train"]
+        self.constant = np.nanmin(train, axis=0) == np.nanmax(train, axis=0)
+        self._log_constant(data.name)
+        self.deviation = np.nanstd(train, axis=0)
+        # Mean error of the seasonal naive forecast, one season ahead, within the training set (Hyndman & Koehler 2006).
+        self.naive_error = np.nanmean(np.abs(train[settings.season :] - train[: -settings.season]), axis=0)
         if settings.include_history:
             self._include_history()
         self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
         features = self.train.array.shape[2]
         self.inputs = Series(settings.window, features)
         self.outputs = Forecast(settings.horizon, features)
-        # Of the training set alone, (features,) each:
         self.mean = self.train.array.mean(axis=(0, 1))
-        self.scale = np.maximum((self.train.array - self._center(self.train.array)).std(axis=(0, 1)), 1e-6)
-        train = self.series["train"]
-        self.deviation = train.std(axis=0)  # (features,)
-        # Mean error of the seasonal naive forecast, one season ahead, within the training set (Hyndman & Koehler 2006).
-        self.naive_error = np.abs(train[settings.season :] - train[: -settings.season]).mean(axis=0)  # (features,)
+        scale = (self.train.array - self._center(self.train.array)).std(axis=(0, 1))
+        self.scale = np.where(self.constant | (scale == 0), 1, scale)
+
+    def _log_gaps(self) -> None:
+        for name, series in self.series.items():
+            count = int(np.isnan(series).sum())
+            if count:
+                log.info(
+                    "%.1f %% of the values of the %s split are missing: they are filled in where they are inputs, and count in "
+                    "no loss and no metric where they are targets.", 100 * count / series.size, name,
+                )  # fmt: skip
+
+    def _log_constant(self, name: str) -> None:
+        if self.constant.all():
+            raise UserError(f"The training split of dataset={name} keeps one value, so there is nothing to learn from it.")
+        if self.constant.any():
+            log.warning(
+                "Of the %d features of the series these keep one value in the training split: %s (counted from 0); scaled "
+                "errors leave them out.", len(self.constant), ", ".join(map(str, np.flatnonzero(self.constant))),
+            )  # fmt: skip
 
     def _include_history(self) -> None:
         """Prepend the last window of each split to the next one."""
@@ -57,12 +92,16 @@ class Forecasting(Task):
                 f"The {name} split has {len(series)} steps, too few for task.window={window} and task.horizon={horizon}; "
                 f"type a smaller window or a larger dataset.splits.{name}."
             )
-        windows = sliding_window_view(series, window + horizon, axis=0).swapaxes(1, 2)  # (windows, window + horizon, features)
-        return Split(inputs=windows[:, :window].copy(), targets=windows[:, window:].copy())
+        inputs = fill_gaps(series[:-horizon], window, np.asarray(np.nanmean(self.series["train"], axis=0)))
+        targets = sliding_window_view(series[window:], horizon, axis=0).swapaxes(1, 2).copy()
+        if np.isnan(targets).all(axis=(0, 1)).any():
+            raise UserError(f"In the {name} split a feature has no value that could be a target; type a larger one.")
+        return Split(inputs, targets)
 
     def wrap(self, network: keras.Model) -> keras.Model:
-        # In float32 whatever the precision of the network: in 16 bits, 371.3 ppm and 372.2 ppm are the same number.
-        series = keras.Input(network.input_shape[1:], dtype="float32", name="series")
+        # Whatever the precision of the network: in 16 bits, 371.3 ppm and 372.2 ppm are the same number.
+        dtype = self.train.array.dtype.name
+        series = keras.Input(network.input_shape[1:], dtype=dtype, name="series")
         scale = layers.Rescaling(1 / self.scale, dtype="float32", name="scale")
         unscale = layers.Rescaling(self.scale, dtype="float32", name="unscale")
         match self.settings.center:
@@ -71,9 +110,9 @@ class Forecasting(Task):
             case "mean":
                 center = ops.mean(series, axis=1, keepdims=True)
             case "train":
-                center = layers.Rescaling(0.0, offset=self.mean, dtype="float32", name="training_mean")(series[:, -1:])
-        centered = layers.Subtract(dtype="float32", name="center")([series, center])
-        forecast = layers.Add(dtype="float32", name="uncenter")([unscale(network(scale(centered))), center])
+                center = layers.Rescaling(0.0, offset=self.mean, dtype=dtype, name="training_mean")(series[:, -1:])
+        centered = layers.Subtract(dtype=dtype, name="center")([series, center])
+        forecast = layers.Add(dtype=dtype, name="uncenter")([unscale(network(scale(centered))), center])
         return keras.Model(series, forecast, name=network.name)
 
     def _center(self, windows: np.ndarray) -> np.ndarray:
@@ -87,30 +126,34 @@ class Forecasting(Task):
                 return self.mean[None, None]
 
     def loss(self) -> keras.losses.Loss:
-        return StandardizedSquaredError(self.scale.tolist())
+        observed = float(np.mean(~np.isnan(self.train.targets)))
+        return StandardizedSquaredError(self.scale.tolist(), observed, dtype=self.train.targets.dtype.name)
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
-        return [keras.metrics.MeanAbsoluteError(name="mae")]
+        return [MeanAbsoluteError(name="mae")]
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """MAE and RMSE in the unit of the series; MASE and skill compare with the seasonal naive forecast.
 
-        mase: MAE relative to that of the seasonal naive forecast within the training set.
+        mase: MAE relative to that of the seasonal naive forecast within the training set; without features that it forecasts
+            exactly.
         skill: 1 − MAE relative to that of the seasonal naive forecast on the same windows; 0 equals naive, 1 is perfect.
-        standardized_mae, standardized_mse: in standard deviations of the training set, as in the literature on ETT.
+        standardized_mae, standardized_mse: in standard deviations of the training set, as in the literature on ETT; without
+            constant features.
         """
-        error = predictions.astype(np.float64) - split.targets  # (windows, horizon, features)
-        absolute = np.abs(error).mean(axis=(0, 1))  # (features,)
-        naive = np.abs(self._seasonal_naive(split) - split.targets).mean()
-        with np.errstate(divide="ignore", invalid="ignore"):  # the naive forecast of an exactly periodic series has no error
-            return {
-                "mae": float(absolute.mean()),
-                "rmse": float(np.sqrt(np.square(error).mean())),
-                "mase": float((absolute / self.naive_error).mean()),
-                "skill": float(1 - absolute.mean() / naive),
-                "standardized_mae": float(np.abs(error / self.deviation).mean()),
-                "standardized_mse": float(np.square(error / self.deviation).mean()),
-            }
+        error = predictions.astype(np.float64) - split.targets  # (windows, horizon, features); NaN where targets are missing
+        absolute = np.nanmean(np.abs(error), axis=(0, 1))  # (features,)
+        naive = np.nanmean(np.abs(self._seasonal_naive(split) - split.targets), axis=(0, 1))
+        inexact = self.naive_error > 0
+        standardized = error[..., ~self.constant] / self.deviation[~self.constant]
+        return {
+            "mae": float(absolute.mean()),
+            "rmse": float(np.sqrt(np.nanmean(np.square(error)))),
+            "mase": float((absolute[inexact] / self.naive_error[inexact]).mean()) if inexact.any() else math.nan,
+            "skill": float(1 - absolute.mean() / naive.mean()) if naive.any() else math.nan,
+            "standardized_mae": float(np.nanmean(np.abs(standardized))),
+            "standardized_mse": float(np.nanmean(np.square(standardized))),
+        }
 
     def baselines(self) -> dict[str, Metrics]:
         forecasts = {"seasonal_naive": self._seasonal_naive(self.test)}
@@ -127,8 +170,9 @@ class Forecasting(Task):
         """Forecasts of additive Holt–Winters, fitted on the training set. Unlike a recipe it sees all history."""
         season, test = self.settings.season, self.series["test"]
         prepended = self.settings.window * self.settings.include_history  # steps that belong to the split before
-        splits = [self.series["train"], self.series["validation"][prepended:], test[prepended:]]
-        history = np.concatenate(splits).astype(np.float64)
+        later = np.concatenate([self.series["validation"][prepended:], test[prepended:]])
+        train = interpolate(self.series["train"])
+        history = np.concatenate([train, carry_forward(later, initial=train[-1])]).astype(np.float64)
         origins = np.arange(len(history) - len(test), len(history))[self.settings.window - 1 : -self.settings.horizon]
         forecasts = [
             holt_winters(column, len(self.series["train"]), season, origins[: len(self.test)], self.settings.horizon)
@@ -140,7 +184,7 @@ class Forecasting(Task):
         """Windows (batch, window, features) to `forecast` (batch, horizon, features), both in the series' own unit."""
         return lambda series: {"forecast": model(series, training=False)}, [model]
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         return {
             "forecast.png": self._forecasts(predictions),
             "error_by_step.png": self._error_by_step(predictions),
@@ -167,29 +211,10 @@ class Forecasting(Task):
         axes = figure.subplots()
         steps = np.arange(1, self.settings.horizon + 1)
         for name, forecast, style in (("forecast", predictions, "-"), ("seasonal naive", self._seasonal_naive(self.test), ":")):
-            axes.plot(steps, np.abs(forecast - self.test.targets).mean(axis=(0, 2)), style, label=name)
+            axes.plot(steps, np.nanmean(np.abs(forecast - self.test.targets), axis=(0, 2)), style, label=name)
         axes.set(xlabel="steps ahead", ylabel=f"MAE ({self.settings.unit})", ylim=(0, None), title="Error on the test set")
         axes.legend()
         return figure
-
-
-class StandardizedSquaredError(keras.losses.Loss):
-    """Mean squared error in units of `scale`: the learning rate need not be adapted to the unit of the series.
-
-    Args:
-        scale: one divisor for each feature.
-    """
-
-    def __init__(self, scale: list[float], name: str = "standardized_squared_error", **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.scale = scale
-
-    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Loss (batch,) of predictions (batch, horizon, features)."""
-        return ops.mean(ops.square((y_true - y_pred) / ops.convert_to_tensor(self.scale, y_pred.dtype)), axis=(1, 2))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale}
 
 
 def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: np.ndarray, horizon: int) -> np.ndarray:
@@ -215,15 +240,3 @@ def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: 
     ahead = np.arange(1, horizon + 1)
     seasonal = np.asarray(state.season)[origins[:, None] - season + 1 + (ahead - 1) % season]
     return np.asarray(state.level)[origins, None] + ahead * np.asarray(state.trend)[origins, None] + seasonal
-
-
-def _interpolate(series: np.ndarray) -> np.ndarray:
-    """Interpolate missing values linearly: (time,) or (time, features) to float32 (time, features)."""
-    columns = series.reshape(len(series), -1).astype(np.float64)
-    time = np.arange(len(series))
-    for column in columns.T:
-        valid = ~np.isnan(column)
-        if not valid.any():
-            raise UserError("A split of the series holds no number at all; choose other dataset.splits.")
-        column[:] = np.interp(time, time[valid], column[valid])
-    return columns.astype(np.float32)

@@ -14,10 +14,11 @@ from sklearn.linear_model import LogisticRegression
 
 from recipes.specs import GlimpseLayer, Image, PatchLayer, RewardLayer
 from src.config.tasks import ImageClassificationSettings
-from src.datasets import Data, Split
-from src.errors import UserError
-from src.tasks.base import Metrics, Task, nested_layers
+from src.datasets import Data, Split, validation
+from src.datasets.conversion import PixelRange
+from src.tasks.base import Figures, Metrics, Task, nested_layers
 from src.tasks.classification import Classification, attention_weights
+from src.tasks.figures import show_image
 
 REGRESSION_PIXELS = 200_000_000  # to fit the logistic regression on, 800 MB: all of CIFAR-10, fewer images where larger
 REGRESSION_ITERATIONS = 50  # more cost minutes, and gain less than 1 % on data sets like MNIST
@@ -27,20 +28,26 @@ IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training example
 
 
 class ImageClassification(Classification):
-    """Images uint8 (H, W, C) to one of several classes."""
+    """Images (H, W, C) to one of several classes. The model takes pixels as they are in the data, and scales them to 0..1.
+
+    Attributes:
+        pixels: the values that are scaled to 0 and 1.
+    """
 
     example_noun = "images"
 
     def __init__(self, settings: ImageClassificationSettings, data: Data):
-        if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
-            raise UserError(f"dataset={data.name}: image_classification needs images, but the inputs are not images.")
+        validation.check_images(data, settings.name)
         super().__init__(data)
-        self.train, self.validation, self.test = data.train, data.validation, data.test
+        self.pixels = PixelRange.of(data.train.raw)
         self.inputs = Image(*data.train.raw.shape[1:])
 
     def wrap(self, network: keras.Model) -> keras.Model:
-        pixels = keras.Input(self.train.raw.shape[1:], dtype="uint8", name="image")
-        image = layers.Rescaling(1 / 255, name="scale")(pixels)
+        low, high = self.pixels
+        pixels = keras.Input(self.train.raw.shape[1:], dtype=self.train.raw.dtype.name, name="image")
+        # In float32 whatever the precision of the network: 16 bits do not hold the values of pixels of 16 bits.
+        scale = layers.Rescaling(1 / (high - low), offset=-low / (high - low), dtype="float32", name="scale")
+        image = scale(pixels)
         if not takes_label(network):
             return keras.Model(pixels, network(image), name=network.name)
         label = keras.Input((), dtype="int32", name="label")
@@ -62,7 +69,7 @@ class ImageClassification(Classification):
         """Logistic regression on pixels, fitted on at most `REGRESSION_PIXELS` of the training set."""
 
         def flatten(split: Split) -> np.ndarray:
-            return split.raw.reshape(len(split), -1) / np.float32(255)
+            return self.pixels.normalize(split.raw.reshape(len(split), -1))
 
         subset = self.train.take(max(REGRESSION_PIXELS // self.train.raw[0].size, 1))
         present = np.unique(subset.targets)
@@ -77,7 +84,7 @@ class ImageClassification(Classification):
             log_probabilities[:, present] = 0.0
         return {"logistic_regression": self.metrics(self.test, log_probabilities)}
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]  # one: the recipe's
         figures = super().figures(model, predictions)
         for network in networks:
@@ -86,8 +93,8 @@ class ImageClassification(Classification):
 
     def _attention(self, network: keras.Model) -> dict[str, Figure]:
         """Attention weights of rows or patches over the images; nothing for a network without attention."""
-        images = self.test.raw[:MAX_SHOWN]
-        weights = attention_weights(network, images.astype(np.float32) / 255)
+        images = self.pixels.normalize(self.test.raw[:MAX_SHOWN])
+        weights = attention_weights(network, images)
         if weights is None:
             return {}
         height, width = images.shape[1:3]
@@ -97,7 +104,7 @@ class ImageClassification(Classification):
         figure = Figure(figsize=(8, 8.6), layout="constrained")
         figure.suptitle(f"Attention weights of {'patches' if patch else 'rows'}: the redder, the larger")
         for axes, image, image_weights in zip(figure.subplots(4, 4).flat, images, weights):
-            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            show_image(axes, image)
             opacity = image_weights.reshape(rows, columns) / image_weights.max()
             extent = (-0.5, right - 0.5, bottom - 0.5, -0.5)
             axes.imshow(opacity, cmap=ListedColormap(["red"]), alpha=0.7 * opacity, extent=extent)
@@ -107,19 +114,19 @@ class ImageClassification(Classification):
 
     def _glimpses(self, model: keras.Model, network: keras.Model) -> dict[str, Figure]:
         """The sequence of glimpses of a network with hard attention."""
-        images = self.test.raw[:MAX_SHOWN]
+        images = self.pixels.normalize(self.test.raw[:MAX_SHOWN])
         layer: Any = next((layer for layer in network.layers if isinstance(layer, GlimpseLayer)), None)
         if layer is None:
             return {}
         locations_model = keras.Model(network.input, layer.output[1])
-        inputs = self.serving_inputs(model, images.astype(np.float32) / 255)
+        inputs = self.serving_inputs(model, images)
         locations = locations_model.predict(inputs, verbose=0)  # (images, glimpses, 2), −1..1
         height, width = images.shape[1:3]
         figure = Figure(figsize=(8, 8.6), layout="constrained")
         figure.suptitle("Glimpses, from the first (circle) to the last (dot)")
         for axes, image, path in zip(figure.subplots(4, 4).flat, images, locations):
             rows, columns = (path.T + 1) / 2 * np.array([[height - 1], [width - 1]])
-            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            show_image(axes, image)
             axes.plot(columns, rows, color="tab:orange", linewidth=1)
             axes.plot(columns[0], rows[0], "o", color="tab:orange", fillstyle="none")
             axes.plot(columns[-1], rows[-1], "o", color="tab:orange")
@@ -132,14 +139,14 @@ class ImageClassification(Classification):
             axes.axis("off")
         return {"glimpses.png": figure}
 
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> dict[str, Figure | str]:
+    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         mistakes = self._mistakes(log_probabilities)
         figure = Figure(figsize=(8, 8.6), layout="constrained")
         figure.suptitle(f"The worst of {len(mistakes)} mistakes on {len(log_probabilities):,} test images")
         for axes in figure.subplots(4, 4).flat:
             axes.axis("off")
         for axes, index in zip(figure.axes, mistakes):
-            axes.imshow(self.test.raw[index].squeeze(), cmap="gray", vmin=0, vmax=255)
+            show_image(axes, self.pixels.normalize(self.test.raw[index]))
             target, predicted = self.test.targets[index], log_probabilities[index].argmax()
             axes.set_title(
                 f"true: {self.classes[target]} ({np.exp(log_probabilities[index, target]):.1%})\n"

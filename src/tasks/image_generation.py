@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from recipes.specs import GeneratedImages, LabelledImage
 from src.config.schema import Settings
 from src.config.tasks import GenerationSettings
-from src.datasets import Data, Split
-from src.errors import UserError
-from src.tasks.base import Generative, Metrics, ServingFunction, Task
+from src.datasets import Data, Split, conversion, validation
+from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
+from src.tasks.figures import show_image
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 
@@ -95,7 +95,7 @@ class GenerativeTask(Task, Generative):
 
     Args:
         settings: of the task.
-        data: images uint8 (H, W, C) with class labels, or without.
+        data: images (H, W, C), which are converted to uint8, with class labels or without.
         reference_classifier: in its features generated images are compared with real ones; None: only for models that are
             neither evaluated nor previewed.
     """
@@ -110,9 +110,11 @@ class GenerativeTask(Task, Generative):
         data: Data,
         reference_classifier: ReferenceClassifier | None = None,
     ):
+        validation.check_images(data, settings.name)
+        if data.classes or conversion.are_labels(data.train.targets):
+            data = conversion.to_class_indices(data)
+        data = conversion.to_8_bits(data)
         self.settings, self.classes = settings, data.classes
-        if data.train.raw.ndim != 4 or data.train.raw.dtype != np.uint8:
-            raise UserError(f"dataset={data.name}: {settings.name} needs images, but the inputs are not images.")
         self.shape = data.train.raw.shape[1:]
         self.train, self.validation, self.test = map(self.encode_split, (data.train, data.validation, data.test))
         self._reference_classifier = reference_classifier
@@ -217,7 +219,7 @@ class GenerativeTask(Task, Generative):
     def inference_costs(self, model: keras.Model) -> Metrics:
         return {"milliseconds_per_sample": 1e3 * self._seconds_per_sample}
 
-    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
+    def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
         samples = self._sample(model, max(self.settings.samples // 4, GRID_SIZE))
         metrics = self.metrics(self.validation, samples)
         diversity = metrics["diversity"]
@@ -227,12 +229,12 @@ class GenerativeTask(Task, Generative):
                 diversity, metrics["classes"], len(self.classes),
             )  # fmt: skip
         self._last_diversity = diversity
-        return metrics, {"samples.png": self._sample_grid(samples)}
+        return metrics, lambda: {"samples.png": self._sample_grid(samples)}
 
     # --- figures
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
-        figures: dict[str, Figure | str] = {
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+        figures: Figures = {
             "samples.png": self._sample_grid(predictions),
             "nearest_training_images.png": self._nearest_training_images(predictions),
         }
@@ -244,8 +246,7 @@ class GenerativeTask(Task, Generative):
         figure = Figure(figsize=(8, 8.4), layout="constrained")
         figure.suptitle("Random samples, not selected")
         axes = figure.subplots()
-        axes.imshow(image_grid(images[: GRID_SIZE * GRID_SIZE], GRID_SIZE).squeeze(), cmap="gray", vmin=0, vmax=255)
-        axes.axis("off")
+        show_image(axes, image_grid(images[: GRID_SIZE * GRID_SIZE], GRID_SIZE) / 255)
         return figure
 
     def _nearest_training_images(self, images: np.ndarray) -> Figure:
@@ -258,7 +259,7 @@ class GenerativeTask(Task, Generative):
             axes.axis("off")
         for axes, image, index, distance in zip(figure.axes, images, indices, distances):
             pair = image_grid(np.stack([image, self.train.raw_targets[index]]), 2)
-            axes.imshow(pair.squeeze(), cmap="gray", vmin=0, vmax=255)
+            show_image(axes, pair / 255)
             axes.set_title(f"{distance:.3f}", fontsize=9)
         return figure
 

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.specs import PADDING, UNKNOWN, NextTokenLogits, Tokens
@@ -17,7 +16,7 @@ from src.config.schema import Settings
 from src.config.tasks import LanguageModelingSettings
 from src.datasets import Data, Split, pipeline
 from src.errors import UserError
-from src.tasks.base import Generative, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer
@@ -114,7 +113,7 @@ class LanguageModeling(Task, Generative):
 
         return serve, [model]
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         return {"samples.txt": self.samples(model)}
 
     def samples(self, model: keras.Model) -> str:
@@ -122,8 +121,8 @@ class LanguageModeling(Task, Generative):
         generator = TextGenerator(model, self.tokenizer, self.settings.context)
         return SEPARATOR.join(generator.generate("", SAMPLES, SAMPLE_TOKENS, seed=0))
 
-    def preview(self, model: keras.Model) -> tuple[Metrics, dict[str, Figure | str]]:
-        return {}, {"samples.txt": self.samples(model)}
+    def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
+        return {}, lambda: {"samples.txt": self.samples(model)}
 
     def artifacts(self) -> dict[str, str]:
         return {VOCABULARY_FILE: self.tokenizer.to_json()}

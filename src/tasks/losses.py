@@ -1,4 +1,4 @@
-"""Loss and accuracy of sequences of tokens."""
+"""Losses, and the metrics of training beside them, of sequences of tokens and of forecasts."""
 
 from typing import Any
 
@@ -44,3 +44,45 @@ class TokenAccuracy(keras.metrics.Mean):
         if sample_weight is not None:
             mask = mask * ops.cast(sample_weight, "float32")[:, None]
         return super().update_state(correct, sample_weight=mask)
+
+
+class StandardizedSquaredError(keras.losses.Loss):
+    """Mean squared error in units of `scale`: the learning rate need not be adapted to the unit of the series.
+
+    Missing targets, which are NaN, have no error. Every other one has the same weight, whatever window it is in: the loss of a
+    window is divided by the mean number of its targets that are observed, not by its own.
+
+    Args:
+        scale: one divisor for each feature.
+        observed: fraction of the targets of the training set that are not missing.
+    """
+
+    def __init__(self, scale: list[float], observed: float = 1.0, name: str = "standardized_squared_error", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self.scale, self.observed = scale, observed
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        """Loss (batch,) of predictions (batch, horizon, features)."""
+        errors = observed_errors(y_true, y_pred) / ops.convert_to_tensor(self.scale, y_pred.dtype)
+        return ops.mean(ops.square(errors), axis=(1, 2)) / self.observed
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale, "observed": self.observed, "dtype": self.dtype}
+
+
+class MeanAbsoluteError(keras.metrics.Mean):
+    """Mean absolute error of the targets that are not missing."""
+
+    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
+        """Take targets and predictions (batch, horizon, features) and weights of the windows (batch,)."""
+        weights = ops.cast(ops.logical_not(ops.isnan(y_true)), "float32")
+        if sample_weight is not None:
+            weights = weights * ops.cast(sample_weight, "float32")[:, None, None]
+        return super().update_state(ops.abs(observed_errors(y_true, y_pred)), sample_weight=weights)
+
+
+def observed_errors(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Targets minus predictions; 0, with gradient 0, where a target is missing."""
+    y_true = ops.cast(y_true, y_pred.dtype)
+    missing = ops.isnan(y_true)
+    return ops.where(missing, 0.0, ops.where(missing, 0.0, y_true) - y_pred)

@@ -1,5 +1,6 @@
 """Image generation pixel by pixel, with a language model over grey levels."""
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +29,14 @@ class PixelGeneration(GenerativeTask):
     """
 
     def __init__(self, settings: PixelGenerationSettings, data: Data, reference_classifier: ReferenceClassifier | None = None):
-        self.tokenizer = PixelTokenizer(data.train.raw.shape[1:], data.classes, settings.levels)
+        self.levels = settings.levels
         super().__init__(settings, data, reference_classifier)
         self.inputs, self.outputs = self.tokenizer.specs()
+
+    @functools.cached_property
+    def tokenizer(self) -> "PixelTokenizer":
+        """The tokenizer of the images."""
+        return PixelTokenizer(self.shape, self.classes, self.levels)
 
     def encode_split(self, split: Split) -> Split:
         labels = self._labels(split)

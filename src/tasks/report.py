@@ -1,5 +1,6 @@
 """The table of results that a run prints at its end."""
 
+import math
 from collections.abc import Mapping
 
 from src import tables
@@ -10,12 +11,13 @@ from src.tasks.base import Metrics
 def results_table(
     model: str, test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics], units: Mapping[str, str]
 ) -> str:
-    """Format the test metrics of a model, its ablations and the baselines; a star marks the best value of each column."""
+    """Format the test metrics of a model, its ablations and the baselines; a star marks the best finite value of a column."""
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
     ranked = [name for name in names if is_ranked(name)]
-    best = {name: (min if lower_is_better(name) else max)(row[name] for row in rows.values()) for name in ranked}
+    finite = {name: [row[name] for row in rows.values() if math.isfinite(row[name])] for name in ranked}
+    best = {name: (min if lower_is_better(name) else max)(values) for name, values in finite.items() if values}
     titles = [FEATURE_DISTANCES.get(name, name.replace("_", " ")) for name in names]
     headings = [f"{title} ({units[name]}) " if name in units else f"{title} " for name, title in zip(names, titles)]
     body = [

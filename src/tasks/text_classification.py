@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +11,7 @@ from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import html
-from src.tasks.base import Metrics
+from src.tasks.base import Figures, Metrics
 from src.tasks.classification import Classification, attention_weights
 from src.tasks.tokenizers import Kind, Tokenizer, normalize
 
@@ -35,9 +34,9 @@ class TextClassification(Classification):
     input_tokenizer: Tokenizer
 
     def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
+        for name, split in data.splits.items():
+            check_texts(split.raw, f"the {name} split of dataset={data.name}")
         super().__init__(data)
-        for name in ("train", "validation", "test"):
-            check_texts(getattr(data, name).raw, f"the {name} split of dataset={data.name}")
         self.settings = settings
         # What a language model is trained on: texts with START before them, and their own case.
         like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")
@@ -45,7 +44,7 @@ class TextClassification(Classification):
             lowercase = settings.lowercase and not like_language_model
             tokenizer = Tokenizer.train(data.train.raw, settings.tokenizer, settings.vocabulary_size, lowercase)
         self.input_tokenizer = tokenizer.configure(length=settings.length, start=like_language_model)
-        self.train, self.validation, self.test = map(self._encode_split, (data.train, data.validation, data.test))
+        self.train, self.validation, self.test = map(self._encode_split, (self.train, self.validation, self.test))
         self.inputs = Tokens(settings.length, len(self.input_tokenizer))
 
     def _encode_split(self, split: Split) -> Split:
@@ -75,10 +74,10 @@ class TextClassification(Classification):
             log_probabilities[:, present] = 0.0
         return {"bag_of_words": self.metrics(self.test, log_probabilities)}
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         return {**super().figures(model, predictions), **self._attention(model, predictions)}
 
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> dict[str, Figure | str]:
+    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         mistakes = self._mistakes(log_probabilities)
         rows = [
             f"<p>{self._verdict(index, log_probabilities[index])}</p>"

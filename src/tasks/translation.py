@@ -9,14 +9,13 @@ import numpy as np
 import sacrebleu
 import tensorflow as tf
 from keras import ops
-from matplotlib.figure import Figure
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
 from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.tasks import html
-from src.tasks.base import Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer, normalize
@@ -114,7 +113,7 @@ class Translation(Task):
         translate = self._translate_fn(model)
         return lambda source: {"token_ids": translate(source)}, [model]
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> dict[str, Figure | str]:
+    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         examples = self.test.take(MAX_SHOWN)
         target, _ = self._encode_targets(predictions[:MAX_SHOWN])
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))

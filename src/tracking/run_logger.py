@@ -1,18 +1,23 @@
 """What every run logs, a training or a sweep."""
 
+import contextlib
+import logging
 import shutil
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from src.errors import UserError
+from src.errors import DiskFullError, UserError, translate_disk_full
 from src.redaction import redact
 from src.tracking.client import OUTBOX_TAG
 from src.tracking.mlflow_patches import resolve_tags
 from src.tracking.outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 
 class RunLogger:
@@ -54,8 +59,40 @@ class RunLogger:
         with self.outbox.add_event("tags", tags=redact(tags)):
             pass
 
-    def log_figures(self, figures: Mapping[str, Figure | str]) -> None:
-        """Log figures as artifacts: {file name: Matplotlib figure, or the text of an HTML page}."""
+    @contextlib.contextmanager
+    def survive(self, stage: str) -> Iterator[None]:
+        """Let the run go on if the block fails; a warning, the tag failure.<stage> and a traceback as artifact report it.
+
+        For what comes after training, so that no failure there loses the weights and metrics. A full disk is no such failure:
+        nothing more can be logged then, and the run can be resumed.
+
+        Args:
+            stage: name of what the block does: figures, export, …
+        """
+        try:
+            with translate_disk_full():
+                yield
+        except Exception as error:
+            if isinstance(error, DiskFullError) or "No space left" in str(error):  # the latter by TensorFlow
+                raise
+            reason = redact(f"{type(error).__name__}: {error}")
+            log.warning(
+                "%s failed (%s); the weights and the metrics are kept, and the traceback is an artifact of the run.",
+                stage.capitalize(), " ".join(reason.split())[:300],
+            )  # fmt: skip
+            self.set_tags(**{f"failure.{stage}": reason[:5000]})
+            self.log_texts(redact({f"traceback-{stage}.txt": traceback.format_exc()}))
+
+    def log_figures(self, draw: Callable[[], Mapping[str, Figure | str]]) -> None:
+        """Draw figures and log them as artifacts; the run survives if that fails.
+
+        Args:
+            draw: returns {file name: Matplotlib figure, or the text of an HTML page}.
+        """
+        with self.survive("figures"):
+            self._log_figures(draw())
+
+    def _log_figures(self, figures: Mapping[str, Figure | str]) -> None:
         if not figures:
             return
         with self.outbox.add_event("files", artifact_path="figures") as folder:

@@ -103,14 +103,13 @@ class TrainingLogger(RunLogger):
         self.set_tags(judge=classifier.run_id)
         self.log_metrics({"judge/accuracy": classifier.accuracy})
 
-    def log_model(self, task: Task, model: keras.Model, example: np.ndarray, classes: tuple[str, ...]) -> None:
+    def log_model(self, task: Task, model: keras.Model, example: np.ndarray) -> None:
         """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/model")` and `mlflow models serve`.
 
         Args:
             task: of the model.
             model: trained.
             example: raw inputs (n, …), from which MLflow infers the signature.
-            classes: names of the classes; empty if there are none.
         """
         with self.outbox.add_event("model", name="model") as folder:
             function, owners = task.serving_fn(model)
@@ -126,7 +125,7 @@ class TrainingLogger(RunLogger):
                 signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
                 input_example=example.tolist() if takes_texts else example,
                 pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
-                metadata={"classes": list(classes)} if classes else None,
+                metadata={"classes": list(task.classes)} if task.classes else None,
             )
             shutil.rmtree(folder / "saved_model")
 

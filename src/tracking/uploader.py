@@ -123,8 +123,9 @@ def _send(outbox: Outbox, events: list[Event]) -> None:
     match event.kind:
         case "resume":
             client.update_run(run_id, status="RUNNING")
-            if "failure" in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, "failure")
+            for tag in client.get_run(run_id).data.tags:
+                if tag == "failure" or tag.startswith("failure."):
+                    client.delete_tag(run_id, tag)
         case "tags":
             client.log_batch(run_id, tags=[RunTag(name, value) for name, value in payload["tags"].items()])
         case "metrics":

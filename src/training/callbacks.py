@@ -20,7 +20,7 @@ from src.training import keras_patches, optimizers
 log = logging.getLogger(__name__)
 
 LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
-LogFigures = Callable[[dict[str, Figure | str]], None]  # {file name: figure}
+LogFigures = Callable[[Callable[[], dict[str, Figure | str]]], None]  # called with what draws {file name: figure}
 
 
 class BestWeights(keras.callbacks.EarlyStopping):
@@ -126,7 +126,7 @@ class SamplePreview(keras.callbacks.Callback):
 
     Args:
         task: makes the preview.
-        log_metrics, log_figures: called with the metrics and figures.
+        log_metrics, log_figures: called with the metrics, and with what draws the figures.
         training: number of previews and of epochs.
     """
 
@@ -139,11 +139,11 @@ class SamplePreview(keras.callbacks.Callback):
         """Log a preview in the epochs where one is due."""
         if epoch + 1 not in self.epochs:
             return
-        metrics, figures = self.task.preview(self.model)
+        metrics, draw = self.task.preview(self.model)
         logs.update({f"val_{name}": metrics[name] for name in self.task.preview_metrics})
         if metrics:
             self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
-        self.log_figures({f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in figures.items()})
+        self.log_figures(lambda: {f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in draw().items()})
 
 
 class MetricReporter(keras.callbacks.Callback):

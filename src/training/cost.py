@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from src.datasets.loading import Arrays
+from src.datasets.data import Arrays
 from src.training import keras_patches, tensorflow_patches
 
 

@@ -140,7 +140,7 @@ def test_lower_is_better_for_errors():
     [
         (0.99256, "test/accuracy", "99.26 %"), (0.51234, "test/mae", "0.5123"), (1234.5, "test/mae", "1,234"),
         (0.0, "test/mae", "0.000"), (float("nan"), "test/mae", "–"), (float("inf"), "test/perplexity", "inf"),
-        (0.5, "val_accuracy", "50.00 %"), (-0.41461, "test/skill", "-0.4146"),
+        (0.5, "val_accuracy", "50.00 %"), (-0.41461, "test/skill", "-0.4146"), (226.0, "parameters", "226"),
     ],
 )  # fmt: skip
 def test_values_have_four_significant_digits(value, metric, shown):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src import datasets
-from src.datasets import loading
+from src.datasets import loading, preparation
 from src.errors import UserError
 from tests.commands import environment
 
@@ -97,10 +97,10 @@ def test_killed_preparation_is_repeated(tmp_path):
 
 def test_data_prepared_by_another_process_is_read(settings, tmp_path, monkeypatch):
     run_settings = settings("dataset=digits").dataset.model_copy(update={"data_dir": str(tmp_path)})
-    early, make_builder = loading._builder(run_settings), loading._builder  # made before the data is prepared
+    early, make_builder = preparation._builder(run_settings), preparation._builder  # made before the data is prepared
     datasets.prepare(run_settings)
     builders = iter([early])
-    monkeypatch.setattr(loading, "_builder", lambda settings: next(builders, None) or make_builder(settings))
+    monkeypatch.setattr(preparation, "_builder", lambda settings: next(builders, None) or make_builder(settings))
     loading.load.cache_clear()
     assert len(datasets.load(run_settings).train) == 1258
 

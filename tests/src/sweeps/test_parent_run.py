@@ -7,8 +7,11 @@ import signal
 import numpy as np
 import pytest
 
-from src.sweeps import report
+from src.sweeps import parent_run, report
 from src.sweeps.job_store import JobResult, JobStore
+from src.tracking.client import tracking_uri
+from src.tracking.outbox import Outbox
+from src.tracking.provenance import command as this_command
 from tests.src.sweeps.sweeps import TINY, StoredSweep, killed_after, start
 
 
@@ -95,6 +98,16 @@ def test_repeating_a_finished_sweep_starts_a_new_one(here, command):
         assert command("-m", *TINY, "seed=0").returncode == 0
         stored = StoredSweep(here)
         assert (len(stored.parents), len(stored.children)) == (number, number)
+
+
+def test_interrupted_sweep_of_another_version_is_reported(here, settings, caplog):
+    caplog.set_level("INFO")
+    old = {"uri": tracking_uri(), "command": this_command(), "fingerprint": "settings", "code": "old"}
+    with Outbox.create(**old).closing():
+        pass
+    new = parent_run._open("settings", [settings("model=cnn")], "sweep-1-jobs")
+    assert new.metadata["code"] != "old"
+    assert "An interrupted sweep of this command was started by another version of the code" in caplog.text
 
 
 def test_job_results_are_stored_on_disk(tmp_path, monkeypatch):

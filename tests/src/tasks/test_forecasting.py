@@ -9,7 +9,9 @@ from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import factory
-from src.tasks.forecasting import StandardizedSquaredError, holt_winters
+from src.tasks.forecasting import holt_winters
+from src.tasks.gaps import fill_gaps
+from src.tasks.losses import StandardizedSquaredError
 
 
 def data(train, validation, test):
@@ -91,13 +93,33 @@ def test_exponential_smoothing_forecasts_the_windows_it_is_scored_on(create):
     assert task.baselines()["exponential_smoothing"]["mae"] < 0.05
 
 
-def test_gaps_are_filled_within_their_split(create):
-    train = np.arange(0.0, 30.0)
-    train[[0, 10, 11, 29]] = np.nan
-    task = create(data(train, COUNTING.validation.inputs, COUNTING.test.inputs))
-    series = task.series["train"][:, 0]
-    np.testing.assert_allclose(series[[10, 11]], [10, 11])
-    np.testing.assert_allclose(series[[0, 29]], [1, 28])  # not from the next split
+def test_gaps_are_filled_from_what_is_known_at_the_end_of_the_window():
+    nan = np.nan
+    series = np.array([nan, 1, nan, 3, nan, nan, 9, nan], np.float32)[:, None]
+    expected = [
+        [1, 1, 1],  # the third value is not known to lie between 1 and 3 before 3 has come
+        [1, 2, 3],
+        [2, 3, 3],
+        [3, 3, 3],
+        [5, 7, 9],  # a gap between two known values is interpolated, also where it begins before the window
+        [7, 9, 9],
+    ]
+    np.testing.assert_array_equal(fill_gaps(series, 3, np.array([5.0]))[..., 0], expected)
+    np.testing.assert_array_equal(fill_gaps(series, 1, np.array([5.0]))[0, 0], [5])  # nothing is known yet
+
+
+def test_inputs_do_not_reveal_targets(create):
+    """Other values after the end of a window do not change it."""
+    draw = np.random.default_rng(0)
+    one = draw.normal(size=60).astype(np.float32)
+    one[draw.random(60) < 0.6] = np.nan
+    other = one.copy()
+    other[40:] = np.where(np.isnan(one[40:]), np.nan, 100.0)
+    mean = np.zeros(1)
+    ends = np.arange(6 - 1, 60)
+    before, after = (fill_gaps(series[:, None], 6, mean) for series in (one, other))
+    np.testing.assert_array_equal(before[ends < 40], after[ends < 40])
+    assert not np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("center", ["last", "mean", "train"])

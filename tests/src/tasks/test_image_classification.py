@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.export import serving
 from src.tasks import factory, image_classification
 from src.tasks.classification import attention_weights, calibration_error
-from src.training import loop
+from src.training import loop, optimizers
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_attention_weights_are_drawn_over_their_patches(task, recipe, hyperparam
         assert tuple(shown.get_extent()) == (-0.5, reach[1] - 0.5, reach[0] - 0.5, -0.5)
 
 
-def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(task, tmp_path):
+def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(settings, task, tmp_path):
     model = task.build_model(attention.build, {"kind": "hard", "glimpse_size": 4, "units": 8})
     train = task.model_inputs(model, task.train, training=True)
     validation, test = (task.model_inputs(model, split) for split in (task.validation, task.test))
@@ -144,6 +144,8 @@ def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(task, tmp_pat
     assert isinstance(task.train.inputs, np.ndarray)  # building a model changes no data
     logits = task.predict(model, task.test, 64)
     task.figures(model, logits)["glimpses.png"].savefig(tmp_path / "glimpses.png")
+    run_settings = settings("model=attention", "dataset=digits")
+    model.compile(optimizers.create(run_settings.optimizer, run_settings.training, steps=10), task.loss())
     assert set(task.ablations(model, 64)) == {"random", "center"}
     outputs = serving.save(*task.serving_fn(model), task.test.raw[:5], str(tmp_path / "saved"))
     np.testing.assert_array_equal(outputs["class"], logits[:5].argmax(axis=1))

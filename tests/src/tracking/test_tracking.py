@@ -1,8 +1,10 @@
 """What a run logs to MLflow."""
 
 import contextlib
+import errno
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 import time
@@ -13,13 +15,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from src import datasets, experiment
 from src.config import schema
-from src.errors import OutOfMemoryError, UserError
+from src.errors import DiskFullError, OutOfMemoryError, UserError
+from src.export import litert, serving
 from src.tasks import factory, report
+from src.tasks.image_classification import ImageClassification
 from src.tracking import finished_runs, lifecycle, outbox, provenance, status, training_logger
 from src.tracking.client import create_client
 from src.training import loop, strategies
@@ -360,6 +365,54 @@ def test_a_run_that_was_out_of_memory_is_resumed(store, settings, monkeypatch):
     assert only_run(store, "digits").info.status == "FINISHED"
 
 
+def test_no_failure_after_training_loses_the_weights_or_the_metrics(store, settings, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise ValueError("cannot be done")
+
+    for owner, name in (
+        (ImageClassification, "figures"), (ImageClassification, "baselines"), (ImageClassification, "ablations"),
+        (ImageClassification, "inference_costs"), (litert, "export"), (serving, "save"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, fail)
+    small = ("model.filters=[4]", "training.epochs=1", "dataset.limit=64", "training.batch_size=32", "compression.export=true")
+    run_settings = settings("model=cnn", *small)
+    outcome = experiment.run(run_settings, quiet=True)
+    run = only_run(store, "digits")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/accuracy"] == outcome.metrics["test/accuracy"]
+    stages = {"figures", "baselines", "ablations", "costs", "export", "serving"}
+    failures = {name: value for name, value in run.data.tags.items() if name.startswith("failure")}
+    assert failures == {f"failure.{stage}": "ValueError: cannot be done" for stage in stages}
+    assert {f"traceback-{stage}.txt" for stage in stages} | {"model.weights.h5"} <= set(artifacts(store, run.info.run_id))
+    for stage in stages:
+        assert f"{stage.capitalize()} failed (ValueError: cannot be done); the weights and the metrics are kept" in caplog.text
+    strategy = strategies.create(run_settings.strategy)
+    _, task, model = experiment.build_model(run_settings, datasets.load(run_settings.dataset), strategy, None)
+    finished_runs.FinishedRun(run.info.run_id, "run").load_weights(model)
+    assert task.metrics(task.test, task.predict(model, task.test, 32))["accuracy"] == outcome.metrics["test/accuracy"]
+
+
+def test_weights_outlive_a_failure_to_test_them(store, settings, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("cannot be done")
+
+    monkeypatch.setattr(ImageClassification, "predict", fail)
+    with pytest.raises(ValueError, match="cannot be done"):
+        experiment.run(settings("model=cnn", "training.epochs=1", "dataset.limit=64", "training.batch_size=32"), quiet=True)
+    run = only_run(store, "digits")
+    assert run.info.status == "FAILED"
+    assert "model.weights.h5" in artifacts(store, run.info.run_id)
+
+
+def test_a_full_disk_is_not_survived(here):
+    run_logger = training_logger.TrainingLogger(outbox.Outbox.create(fingerprint="a", uri="b"))
+    for error in (OSError(errno.ENOSPC, "full"), tf.errors.ResourceExhaustedError(None, None, "No space left on device")):
+        with pytest.raises((DiskFullError, tf.errors.ResourceExhaustedError)), run_logger.survive("figures"):
+            raise error
+    run_logger.log_figures(lambda: {"a.png": Figure(), "b.txt": 1 / 0})
+    assert [event.kind for event in run_logger.outbox.pending()] == ["tags", "files"]  # the failure and its traceback
+
+
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
 def test_artifact_path_outside_the_run_is_rejected(store, settings, load, here, name):
     outside = pytest.raises(UserError, match=r"would lie outside of the run's folder")
@@ -409,3 +462,18 @@ def test_results_table_marks_the_best_of_each_column():
         "lstm                1.0000*  0.2000",
         "seasonal naive      2.0000   0.5000*",
     ]
+
+
+def test_results_table_says_whose_features_distances_have():
+    assert report.results_table("gan", {"fid": 1.0}, {}, {"noise": {"fid": 3.0}}, {}).splitlines() == [
+        "on the test set  Fréchet distance",
+        "gan                        1.0000*",
+        "noise                      3.0000",
+        "(distances between features of this project's classifier)",
+    ]
+
+
+def test_results_table_marks_no_value_that_is_not_finite():
+    rows = {"mae": 1.0, "mase": math.inf}, {"mae": math.nan, "mase": math.nan}
+    text = report.results_table("lstm", rows[0], {}, {"seasonal_naive": rows[1]}, {})
+    assert [line.count("*") for line in text.splitlines()] == [0, 1, 0]

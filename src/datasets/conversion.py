@@ -1,0 +1,158 @@
+"""Conversion of what builders yield: texts to UTF-8, labels to class indices, pixels to the range 0..1, series to floats."""
+
+import dataclasses
+import logging
+from typing import NamedTuple
+
+import numpy as np
+
+from src.datasets.data import Data, Split
+from src.datasets.validation import describe
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MAX_NAMED = 5  # classes in a message
+
+
+def to_utf8(data: Data, encoding: str) -> Data:
+    """Convert texts from their encoding to UTF-8; other inputs and targets stay as they are.
+
+    Raises:
+        UserError: a text has another encoding.
+    """
+
+    def convert(texts: np.ndarray, name: str) -> np.ndarray:
+        if texts.dtype != object:
+            return texts
+        converted = np.empty_like(texts)
+        for row, text in enumerate(texts):
+            try:
+                converted[row] = text if encoding == "utf-8" and text.isascii() else text.decode(encoding).encode()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"Row {row} of the {name} split of dataset={data.name} (counted from 0) is no text in {encoding} (byte "
+                    f"0x{text[error.start]:02x} at position {error.start}); type its encoding, as in dataset.encoding=latin-1."
+                ) from None
+        return converted
+
+    return data.convert(lambda name, split: Split(convert(split.array, name), convert(split.targets, name)))
+
+
+def are_labels(targets: np.ndarray) -> bool:
+    """Whether targets can be class labels: one text, integer or boolean for each example, and not each another one."""
+    scalars = targets.ndim == 1 and (targets.dtype == object or targets.dtype.kind in "biu")
+    return scalars and len(np.unique(targets)) < len(targets)
+
+
+def to_class_indices(data: Data) -> Data:
+    """Convert targets to class indices; the classes of texts, integers and booleans are those of the training set, sorted.
+
+    Warns of classes that a split lacks.
+
+    Raises:
+        UserError: the targets are no labels, a label is missing, or it is not among those of the training set.
+    """
+    if data.classes:
+        _check_complete(data)
+    else:
+        data = _index_labels(data)
+    for name, split in data.splits.items():
+        present = set(np.unique(split.targets))
+        absent = [label for index, label in enumerate(data.classes) if index not in present]
+        if absent:
+            log.warning(
+                "The %s split of dataset=%s has no example of %d of the %d classes (%s); if the examples are sorted by class, "
+                "type dataset.shuffle=stratified.", name, data.name, len(absent), len(data.classes), _list(absent),
+            )  # fmt: skip
+    return data
+
+
+def _check_complete(data: Data) -> None:
+    """Raise a UserError if an example has no label, which TFDS writes as −1."""
+    for name, split in data.splits.items():
+        missing = np.flatnonzero((split.targets < 0) | (split.targets >= len(data.classes)))
+        if len(missing) == len(split):
+            raise UserError(
+                f"The {name} split of dataset={data.name} has no labels (all are {split.targets[0]}); choose another "
+                f"dataset.splits.{name}."
+            )
+        if len(missing):
+            raise UserError(
+                f"{len(missing):,} of {len(split):,} examples of the {name} split of dataset={data.name} have no label, the "
+                f"first is row {missing[0]} (counted from 0); leave them out of the data, or choose another "
+                f"dataset.splits.{name}."
+            )
+
+
+def _index_labels(data: Data) -> Data:
+    targets = data.train.targets
+    if not are_labels(targets):
+        distinct = " that are all different" if targets.ndim == 1 and targets.dtype.kind != "f" else ""
+        raise UserError(
+            f"dataset={data.name}: classification needs class labels, but the targets are {describe(targets)}{distinct}; "
+            "choose another dataset.targets."
+        )
+    labels = np.unique(targets)
+
+    def index(name: str, split: Split) -> Split:
+        indices = np.minimum(np.searchsorted(labels, split.targets), len(labels) - 1)
+        unknown = [_name(label) for label in np.unique(split.targets[labels[indices] != split.targets])]
+        if unknown:
+            raise UserError(
+                f"The {name} split of dataset={data.name} has labels that the training split has not ({_list(unknown)}); type "
+                "dataset.shuffle=stratified, or choose other dataset.splits."
+            )
+        return Split(split.inputs, indices)
+
+    return dataclasses.replace(data.convert(index), classes=tuple(map(_name, labels)))
+
+
+def _name(label: bytes | np.generic) -> str:
+    return label.decode() if isinstance(label, bytes) else str(label)
+
+
+def _list(labels: list[str]) -> str:
+    more = f" and {len(labels) - MAX_NAMED} more" if len(labels) > MAX_NAMED else ""
+    return ", ".join(labels[:MAX_NAMED]) + more
+
+
+class PixelRange(NamedTuple):
+    """The values of pixels that are black and white."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> "PixelRange":
+        """The range of images: that of the type for bytes and 16 bits, 0..1 for floats within it, else that of the values."""
+        if images.dtype.kind == "u" and images.dtype.itemsize <= 2:
+            return cls(0.0, float(np.iinfo(images.dtype).max))
+        low, high = float(images.min()), float(images.max())
+        if images.dtype.kind == "b" or (images.dtype.kind == "f" and low >= 0 and high <= 1):
+            return cls(0.0, 1.0)
+        return cls(low, high if high > low else low + 1)
+
+    def normalize(self, images: np.ndarray) -> np.ndarray:
+        """Scale images to float32 0..1; values outside of the range stay outside."""
+        if self.low == 0:  # in single precision, without a copy in double
+            return images / np.float32(self.high)
+        return ((images - self.low) / (self.high - self.low)).astype(np.float32)
+
+
+def to_8_bits(data: Data) -> Data:
+    """Convert images to uint8 0..255."""
+    if data.train.array.dtype == np.uint8:
+        return data
+    pixels = PixelRange.of(data.train.array)
+
+    def convert(_: str, split: Split) -> Split:
+        return Split(np.rint(255 * np.clip(pixels.normalize(split.array), 0, 1)).astype(np.uint8), split.targets)
+
+    return data.convert(convert)
+
+
+def to_float(series: np.ndarray) -> np.ndarray:
+    """Convert a series (time,) or (time, …) to floats (time, features): float32 if that is exact, otherwise float64."""
+    exact = series.dtype.kind == "b" or series.dtype.itemsize <= (4 if series.dtype.kind == "f" else 2)
+    return series.reshape(len(series), -1).astype(np.float32 if exact else np.float64)

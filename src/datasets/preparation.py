@@ -1,0 +1,104 @@
+"""Preparation of data sets by TensorFlow Datasets, on first use."""
+
+import contextlib
+import difflib
+import logging
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import filelock
+import numpy as np
+import tensorflow_datasets as tfds
+
+from src.config import schema
+from src.datasets import builders, tfds_patches
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def _builders(module: ModuleType) -> list[type[tfds.core.GeneratorBasedBuilder]]:
+    """The TFDS builders of a module."""
+    base = tfds.core.GeneratorBasedBuilder
+    return [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
+
+
+OFFLINE = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
+
+
+def prepare(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
+    """Prepare a data set, if that has not been done yet, and return its builder.
+
+    Raises:
+        UserError: there is no such builder, or the download failed.
+    """
+    return _prepared(_builder(settings), settings)
+
+
+def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
+    try:
+        builder = tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
+    except tfds.core.DatasetNotFoundError:
+        matches = difflib.get_close_matches(settings.builder, tfds.list_builders(), n=2)
+        hint = f"did you mean {' or '.join(matches)}? " if matches else ""
+        raise UserError(
+            f"TensorFlow Datasets has no builder '{settings.builder}'; {hint}"
+            "See https://www.tensorflow.org/datasets/catalog/overview."
+        ) from None
+    except ValueError as error:  # an unknown config
+        raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
+    _keep_double_precision(builder)
+    return builder
+
+
+def _keep_double_precision(builder: tfds.core.DatasetBuilder) -> None:
+    """Let a builder store float64 as bytes, since TFDS stores it as float32 by default; what is prepared is read as it was."""
+    features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict):
+        return
+    prepared = builder.data_path.exists()
+    stored = tfds.features.FeatureConnector.from_config(builder.data_path) if prepared else features
+    for name, feature in features.items():
+        if type(feature) in (tfds.features.Tensor, tfds.features.Scalar) and feature.np_dtype == np.float64:
+            in_bytes = tfds.features.Tensor(shape=feature.shape, dtype=np.float64, encoding=tfds.features.Encoding.BYTES)
+            features._feature_dict[name] = stored[name] if prepared else in_bytes
+
+
+def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:
+    """Prepare the data once; TFDS writes to a temporary folder and renames it when it is complete.
+
+    Returns:
+        A builder that has the splits: a new one if another process has prepared them since this one was made.
+    """
+    if builder.data_path.exists():
+        return builder if builder.info.splits else _builder(settings)
+    offline = builder.name in OFFLINE
+    root = Path(os.fspath(builder.data_dir_root))
+    root.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(root / f".{builder.name}.lock"):  # parallel first runs prepare it once
+        if builder.data_path.exists():
+            return _builder(settings)
+        log.info("Preparing %s in %s (first use only).", builder.info.full_name, root)
+        progress = not offline and sys.stderr.isatty()
+        (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
+        try:
+            with tfds_patches.fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
+                builder.download_and_prepare()
+        except Exception as error:
+            if offline:
+                raise
+            raise UserError(
+                f"dataset={settings.name} could not be prepared: {_reason(error)}; "
+                f"data sets that need no network: {', '.join(OFFLINE)}."
+            ) from error
+    return builder
+
+
+def _reason(error: Exception) -> str:
+    """What a user should know of an error of TFDS."""
+    text = str(error)
+    if "Max retries exceeded" in text or "Connection" in type(error).__name__ or "Timeout" in type(error).__name__:
+        return "its archive cannot be downloaded (no connection)"
+    return " ".join(text.split())[:300] or type(error).__name__

@@ -1,0 +1,115 @@
+"""Checks of loaded data for what would otherwise give wrong results silently."""
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from src.datasets.data import Data, Slice, Split
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def check_overlap(slices: Mapping[str, Sequence[Slice]]) -> None:
+    """Raise a UserError if two of the splits share rows.
+
+    Args:
+        slices: {split: where its rows are}.
+    """
+    for one, other in itertools.combinations(slices, 2):
+        for a, b in itertools.product(slices[one], slices[other]):
+            start, stop = max(a.start, b.start), min(a.stop, b.stop)
+            if a.base == b.base and start < stop:
+                raise UserError(
+                    f"dataset.splits.{one} and dataset.splits.{other} have {stop - start:,} rows in common, "
+                    f"{a.base}[{start}:{stop}]; type slices that do not overlap."
+                )
+
+
+def warn_of_duplicates(data: Data) -> None:
+    """Warn of images and texts that are in two splits. The steps of a series are not compared: values may recur."""
+    if data.train.array.dtype != object and data.train.array.ndim < 3:
+        return
+    hashes = {name: _hashes(split) for name, split in data.splits.items()}
+    for one, other in itertools.combinations(hashes, 2):
+        count = int(np.isin(hashes[other], hashes[one]).sum())
+        if count:
+            log.warning(
+                "%s of %s inputs of the %s split of dataset=%s are also in the %s split.",
+                f"{count:,}", f"{len(hashes[other]):,}", other, data.name, one,
+            )  # fmt: skip
+
+
+def _hashes(split: Split) -> np.ndarray:
+    return np.fromiter((hash(x if isinstance(x, bytes) else x.tobytes()) for x in split.array), np.int64, len(split))
+
+
+def check_finite(data: Data) -> None:
+    """Raise a UserError if an input is infinite."""
+    for name, split in data.splits.items():
+        if split.array.dtype.kind != "f":
+            continue
+        rows = np.flatnonzero(np.isinf(split.array).reshape(len(split), -1).any(axis=1))
+        if len(rows):
+            raise UserError(
+                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds an infinite value, "
+                f"the first of {len(rows)}; correct it, or write it as NaN in a series, where it counts as missing."
+            )
+
+
+def check_images(data: Data, task: str) -> None:
+    """Raise a UserError unless the inputs are images (H, W, C) of numbers."""
+    images = data.train.array
+    if images.ndim != 4 or images.dtype.kind not in "buif":
+        raise UserError(
+            f"dataset={data.name}: {task} needs images (height, width, channels), but the inputs are "
+            f"{describe(images)}; choose another dataset.inputs."
+        )
+    for name, split in data.splits.items():
+        if split.array.dtype.kind == "f" and (rows := np.flatnonzero(np.isnan(split.array).any(axis=(1, 2, 3)))).size:
+            raise UserError(
+                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds pixels that are NaN, "
+                f"the first of {len(rows)}; correct them, or leave the images out of the data."
+            )
+
+
+def check_series(data: Data) -> None:
+    """Raise a UserError unless the inputs are a series of numbers, in order, which is also what is to be forecast."""
+    for name, split in data.splits.items():
+        if split.array.dtype.kind not in "buif":
+            raise UserError(
+                f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are {describe(split.array)}; "
+                "choose another dataset.inputs."
+            )
+        if not np.array_equal(split.array, split.targets, equal_nan=split.array.dtype.kind == split.targets.dtype.kind == "f"):
+            raise UserError(
+                f"dataset={data.name}: a series is forecast from its own past; type the same feature as dataset.inputs and "
+                "dataset.targets."
+            )
+        if np.isnan(split.array).all(axis=0).any():
+            raise UserError(
+                f"A feature of the {name} split of dataset={data.name} holds no number at all; choose other "
+                f"dataset.inputs or another dataset.splits.{name}."
+            )
+    if not data.ordered:
+        raise UserError(
+            f"The builder of dataset={data.name} does not keep the order of its examples, so they are no series; pass "
+            "disable_shuffling=True to its DatasetInfo, and prepare it again."
+        )
+    steps = [data.slices.get(name, ()) for name in data.splits]
+    for (earlier, later), (before, after) in zip(itertools.pairwise(data.splits), itertools.pairwise(steps)):
+        joints = itertools.pairwise([*before[-1:], *after])
+        if any(a.base == b.base and a.stop != b.start for a, b in joints):
+            raise UserError(
+                f"dataset.splits.{later} does not start where dataset.splits.{earlier} ends; type splits of a series that "
+                "follow each other in order of time, without gaps."
+            )
+
+
+def describe(array: np.ndarray) -> str:
+    """What an array holds, for messages: texts, or numbers of which type and shape."""
+    if array.dtype == object:
+        return "texts"
+    return f"arrays of type {array.dtype} and shape {array.shape[1:]}" if array.ndim > 1 else f"numbers of type {array.dtype}"
