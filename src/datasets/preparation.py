@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 
 import filelock
-import numpy as np
 import tensorflow_datasets as tfds
 
 from src.config import schema
@@ -49,21 +48,8 @@ def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
         ) from None
     except ValueError as error:  # an unknown config
         raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
-    _keep_double_precision(builder)
+    tfds_patches.keep_double_precision(builder)
     return builder
-
-
-def _keep_double_precision(builder: tfds.core.DatasetBuilder) -> None:
-    """Let a builder store float64 as bytes, since TFDS stores it as float32 by default; what is prepared is read as it was."""
-    features = builder.info.features
-    if not isinstance(features, tfds.features.FeaturesDict):
-        return
-    prepared = builder.data_path.exists()
-    stored = tfds.features.FeatureConnector.from_config(builder.data_path) if prepared else features
-    for name, feature in features.items():
-        if type(feature) in (tfds.features.Tensor, tfds.features.Scalar) and feature.np_dtype == np.float64:
-            in_bytes = tfds.features.Tensor(shape=feature.shape, dtype=np.float64, encoding=tfds.features.Encoding.BYTES)
-            features._feature_dict[name] = stored[name] if prepared else in_bytes
 
 
 def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 
+import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
@@ -45,6 +46,13 @@ def test_no_data_set_is_looked_up_in_googles_storage():
     """That is the default; it would make a start without a network wait."""
     assert not gcs_utils.is_dataset_on_gcs("mnist/3.0.1")
     assert not gcs_utils.gcs_dataset_info_files("mnist/3.0.1")
+
+
+@pytest.mark.parametrize(("encoding", "kept"), [("none", False), ("bytes", True)])
+def test_double_precision_is_lost_unless_stored_as_bytes(encoding, kept):
+    features = tfds.features.FeaturesDict({"x": tfds.features.Tensor(shape=(), dtype=np.float64, encoding=encoding)})
+    stored = features.serialize_example({"x": 0.1})
+    assert (float(features.deserialize_example(stored)["x"]) == 0.1) == kept
 
 
 def test_a_package_that_it_imports_is_not_declared():
