@@ -27,7 +27,10 @@ def fail_fast_downloads() -> Iterator[None]:
 
 
 def keep_double_precision(builder: tfds.core.DatasetBuilder) -> None:
-    """Let a builder store float64 as bytes, since TFDS stores it as float32 by default; what is prepared is read as it was."""
+    """Let a builder store float64 as bytes, since TFDS stores it as float32 by default; what is prepared is read as it was.
+
+    An encoding is an option of a feature when its builder is written; that of a builder of the catalogue cannot be set.
+    """
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         return

@@ -48,6 +48,13 @@ def test_no_data_set_is_looked_up_in_googles_storage():
     assert not gcs_utils.gcs_dataset_info_files("mnist/3.0.1")
 
 
+@pytest.mark.parametrize(("encoding", "kept"), [("none", False), ("bytes", True)])
+def test_double_precision_is_lost_unless_stored_as_bytes(encoding, kept):
+    features = tfds.features.FeaturesDict({"x": tfds.features.Tensor(shape=(), dtype=np.float64, encoding=encoding)})
+    stored = features.serialize_example({"x": 0.1})
+    assert (float(features.deserialize_example(stored)["x"]) == 0.1) == kept
+
+
 def test_a_package_that_it_imports_is_not_declared():
     """The reason for a line of requirements.txt."""
     declared = map(Requirement, importlib.metadata.requires("tensorflow-datasets"))
