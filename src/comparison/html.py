@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from src.comparison.formats import heading_and_rows, title
 from src.comparison.groups import Group, Leaderboard
+from src.metrics import VALIDATION
 from src.tracking.run_summaries import metric_histories
 
 MAX_CURVES = 10  # groups of a leaderboard whose learning curves are drawn
@@ -55,10 +56,10 @@ def _row(board: Leaderboard, group: Group, row: Sequence[str]) -> str:
 
 def _learning_curves(board: Leaderboard) -> str:
     """The metric on the validation set, or the loss where that is not logged, after each epoch; a line for each seed: SVG."""
-    metric = f"val/{board.metric.rpartition('/')[2]}"
+    metric = f"{VALIDATION}{board.metric.rpartition('/')[2]}"
     shown = board.groups[:MAX_CURVES]
     if not any(metric in run.metrics for group in shown for run in group.runs):
-        metric = "val/loss"
+        metric = f"{VALIDATION}loss"
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for index, group in enumerate(shown):

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from src import signals
 from src.config import schema
 from src.errors import UserError
-from src.metrics import Logs
+from src.metrics import EPOCH, TRAIN, VALIDATION, Logs
 from src.tasks.base import Task
 from src.training import keras_patches, optimizers
 
 log = logging.getLogger(__name__)
 
 LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
-LogFigures = Callable[[Callable[[], dict[str, Figure | str]]], None]  # called with what draws {file name: figure}
+LogSamples = Callable[[Callable[[], dict[str, Figure | str]], int], None]  # (what draws {file name: figure or text}, epoch)
 
 
 class BestWeights(keras.callbacks.EarlyStopping):
@@ -126,13 +126,14 @@ class SamplePreview(keras.callbacks.Callback):
 
     Args:
         task: makes the preview.
-        log_metrics, log_figures: called with the metrics, and with what draws the figures.
+        log_metrics: called with the metrics.
+        log_samples: called with what draws the figures.
         training: number of previews and of epochs.
     """
 
-    def __init__(self, task: Task, log_metrics: LogMetrics, log_figures: LogFigures, training: schema.Training):
+    def __init__(self, task: Task, log_metrics: LogMetrics, log_samples: LogSamples, training: schema.Training):
         super().__init__()
-        self.task, self.log_metrics, self.log_figures = task, log_metrics, log_figures
+        self.task, self.log_metrics, self.log_samples = task, log_metrics, log_samples
         self.epochs = set(np.linspace(0, training.epochs, training.previews + 1).round().astype(int)[1:].tolist())
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -142,8 +143,8 @@ class SamplePreview(keras.callbacks.Callback):
         metrics, draw = self.task.preview(self.model)
         logs.update({f"val_{name}": metrics[name] for name in self.task.preview_metrics})
         if metrics:
-            self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
-        self.log_figures(lambda: {f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in draw().items()})
+            self.log_metrics({f"{VALIDATION}{name}": value for name, value in metrics.items()}, epoch + 1)
+        self.log_samples(draw, epoch + 1)
 
 
 class MetricReporter(keras.callbacks.Callback):
@@ -189,12 +190,14 @@ class EpochLogger(keras.callbacks.Callback):
         self.seconds = time.perf_counter() - self.start
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Log the metrics: `val_loss` as val/loss, `loss` as train/loss."""
+        """Log the metrics: `val_loss` as epoch/val/loss, `loss` as epoch/train/loss."""
         seconds = self.seconds or time.perf_counter() - self.start
-        metrics = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}
+        metrics = {
+            f"{VALIDATION}{key[4:]}" if key.startswith("val_") else f"{TRAIN}{key}": value for key, value in logs.items()
+        }
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         metrics["examples_per_second"] = (self.steps - self.skipped_steps) * self.training.batch_size / seconds
         self.skipped_steps = 0
         self.log_metrics(metrics, epoch + 1)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        text = "  ".join(f"{name.removeprefix(EPOCH)} {value:.4g}" for name, value in metrics.items())
         log.log(self.level, "epoch %d/%d  %s", epoch + 1, self.training.epochs, text)

@@ -22,8 +22,8 @@ from src.training.callbacks import (
     FailOnNaN,
     GracefulStop,
     GradientNorm,
-    LogFigures,
     LogMetrics,
+    LogSamples,
     MetricReporter,
     SamplePreview,
 )
@@ -177,7 +177,7 @@ def steps_per_epoch(training: schema.Training, split: Split) -> int:
 
 def fit(
     model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
-    log_figures: LogFigures = lambda draw: None, checkpoints: CheckpointManager | None = None,
+    log_samples: LogSamples = lambda draw, epoch: None, checkpoints: CheckpointManager | None = None,
     quiet: bool = True, profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
 ) -> float:  # fmt: skip
     """Train a model; afterwards it has the weights of the best or of the last epoch, as set.
@@ -187,7 +187,7 @@ def fit(
         settings: of the run.
         task: what is learned.
         log_metrics: called with the metrics of every epoch.
-        log_figures: called with a function that draws samples which a generative model makes during training.
+        log_samples: called with a function that draws samples which a generative model makes during training, and the epoch.
         checkpoints: where checkpoints are saved, with the state to resume from; None: no checkpoints.
         quiet: one line for each epoch instead of a progress bar.
         profile_to: folder that a profile is written to.
@@ -224,7 +224,7 @@ def fit(
         restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first_sparse_epoch, training.epochs - 1),
     )
-    callbacks.append(SamplePreview(task, log_metrics, log_figures, training))  # after the averaged weights are swapped in
+    callbacks.append(SamplePreview(task, log_metrics, log_samples, training))  # after the averaged weights are swapped in
     callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
         callbacks.append(Profile(profile_to))
