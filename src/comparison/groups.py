@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src import metrics
+from src.config.differences import NUISANCE_SETTINGS, differing
 from src.config.tasks import TASKS
 from src.errors import UserError
 from src.tracking.run_summaries import RunSummary
-
-# Prefixes of the settings that may differ within a group.
-NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "task.time_unit")
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,8 @@ class Group:
 
     def baseline(self, metric: str) -> tuple[str, float] | None:
         """Name and result of the best baseline; None if there is none."""
-        results = {}
-        for name, value in self.runs[0].metrics.items():
-            kind, _, rest = name.partition("/")
-            method, _, measured = rest.rpartition("/")
-            if kind == "baseline" and f"test/{measured}" == metric:
-                results[method.replace("_", " ")] = value
-        if not results:
-            return None
-        return (min if metrics.lower_is_better(metric) else max)(results.items(), key=lambda item: item[1])
+        measured = metric.removeprefix(metrics.TEST)
+        return metrics.strongest_baseline(self.runs[0].metrics, measured) if metric.startswith(metrics.TEST) else None
 
     @property
     def title(self) -> str:
@@ -182,9 +173,7 @@ def metric_of(group: Group) -> str:
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:
     """Names of the settings that differ between groups."""
-    settings = [group.settings for group in groups]
-    names = sorted({name for one in settings for name in one})
-    return [name for name in names if len({one.get(name) for one in settings}) > 1]
+    return differing(group.settings for group in groups)
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:

@@ -63,7 +63,12 @@ def reference_classifier_settings(settings: Settings) -> Settings:
         raw = to_dict(compose_config("config", overrides))
     raw["dataset"] = settings.dataset.model_copy(update={"limit": None}).model_dump()
     raw["task"] = {"name": "image_classification"}
-    raw["tracking"] = {**settings.tracking.model_dump(), "run_name": f"judge-{recipe}", "log_model": False}
+    raw["tracking"] = {
+        **settings.tracking.model_dump(by_alias=True),
+        "run_name": f"judge-{recipe}-{settings.dataset.name}",
+        "log_model": False,
+        "register": None,
+    }
     return validate(OmegaConf.create(raw))
 
 

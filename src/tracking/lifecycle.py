@@ -12,10 +12,11 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from src import terminal
+from src import config, terminal
 from src.config.schema import Settings
 from src.datasets import Data
 from src.errors import UserError
+from src.metrics import EPOCH
 from src.redaction import redact
 from src.tracking.client import (
     CHECKPOINT_ARTIFACTS,
@@ -96,7 +97,7 @@ def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outb
 
 
 def _name(settings: Settings) -> str:
-    return redact(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
+    return redact(settings.tracking.run_name or config.run_name(settings))
 
 
 def _find_local(settings: Settings, fingerprint: str, uri: str) -> Outbox | None:
@@ -199,6 +200,14 @@ def _download_outbox(run: mlflow.entities.Run, settings: Settings) -> Outbox:
         checkpoints = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINT_ARTIFACTS, dst_path=scratch)
         return Outbox.create(
             checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in last_metrics(run)},
+            history=_history(run),
             fingerprint=tags[FINGERPRINT_TAG], uri=tracking_uri(), experiment=settings.tracking.experiment,
             name=run.info.run_name, code=tags[CODE_TAG], command=tags["command"], run_id=run_id, started=True,
+            experiment_id=run.info.experiment_id,
         )  # fmt: skip
+
+
+def _history(run: mlflow.entities.Run) -> list[tuple[int, dict[str, float]]]:
+    """What MLflow has of the learning curves: (epoch, {metric: value})."""
+    client, names = create_client(), [name for name in run.data.metrics if name.startswith(EPOCH)]
+    return [(m.step, {name: m.value}) for name in names for m in client.get_metric_history(run.info.run_id, name)]

@@ -22,8 +22,8 @@ from src.training.callbacks import (
     FailOnNaN,
     GracefulStop,
     GradientNorm,
-    LogFigures,
     LogMetrics,
+    LogSamples,
     MetricReporter,
     Progress,
     SamplePreview,
@@ -220,7 +220,7 @@ def _check_updates(training: schema.Training, steps: int) -> None:
 
 def fit(
     model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
-    log_figures: LogFigures = lambda draw: None, checkpoints: CheckpointManager | None = None,
+    log_samples: LogSamples = lambda draw, epoch: None, checkpoints: CheckpointManager | None = None,
     profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
 ) -> float:  # fmt: skip
     """Train a model; afterwards it has the weights of the best or of the last epoch, as set.
@@ -230,7 +230,7 @@ def fit(
         settings: of the run.
         task: what is learned.
         log_metrics: called with the metrics of every epoch.
-        log_figures: called with a function that draws samples which a generative model makes during training.
+        log_samples: called with a function that draws samples which a generative model makes during training, and the epoch.
         checkpoints: where checkpoints are saved, with the state to resume from; None: no checkpoints.
         profile_to: folder that a profile is written to.
         report: called with the monitored metric after every epoch; raises to end the run.
@@ -267,7 +267,7 @@ def fit(
         restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first_sparse_epoch, training.epochs - 1),
     )
-    callbacks.append(SamplePreview(task, log_metrics, log_figures, training))  # after the averaged weights are swapped in
+    callbacks.append(SamplePreview(task, log_metrics, log_samples, training))  # after the averaged weights are swapped in
     callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
         callbacks.append(Profile(profile_to))

@@ -17,7 +17,7 @@ from src.comparison.groups import Group
 from src.errors import UserError
 from src.metrics import format_value
 from src.tracking import run_summaries
-from src.tracking.run_summaries import RunSummary
+from src.tracking.run_summaries import RunSummary, load_summaries, metric_histories
 from tests.bench_compare import create_runs
 from tests.commands import environment
 
@@ -148,12 +148,28 @@ def test_group_title_of_experiments():
 
 
 def test_baseline_of_a_group_is_the_best_one():
-    base = {"baseline/majority_class/accuracy": 0.1, "baseline/logistic_regression/accuracy": 0.97}
-    base |= {"baseline/majority_class/nll": 2.3, "baseline/logistic_regression/nll": 0.1}
+    base = {"test/baseline/majority_class/accuracy": 0.1, "test/baseline/logistic_regression/accuracy": 0.97}
+    base |= {"test/baseline/majority_class/nll": 2.3, "test/baseline/logistic_regression/nll": 0.1}
     (group,) = groups.group_runs([finished(metrics={"test/accuracy": 0.9, "test/nll": 0.2, **base})])
     assert group.baseline("test/accuracy") == ("logistic regression", 0.97)
     assert group.baseline("test/nll") == ("logistic regression", 0.1)
-    assert group.baseline("val/accuracy") is None
+    assert group.baseline("epoch/val/accuracy") is None
+
+
+def test_runs_that_an_earlier_version_logged_have_the_names_of_this_one(store):
+    create_runs(mlflow.get_tracking_uri(), 2)
+    experiment_id = store.get_experiment_by_name("digits").experiment_id
+    old = store.search_runs([experiment_id])[0].info.run_id
+    new = store.create_run(experiment_id)
+    for name, value in store.get_run(old).data.params.items():
+        store.log_param(new.info.run_id, name, value)
+    for name, value, step in (("test/accuracy", 0.9, 0), ("baseline/copy/accuracy", 0.5, 0), ("val/accuracy", 0.8, 1)):
+        store.log_metric(new.info.run_id, name, value, step=step)
+    store.set_terminated(new.info.run_id)
+    (summary,) = (run for run in load_summaries() if run.run_id == new.info.run_id)
+    (group,) = groups.group_runs([summary])
+    assert group.baseline("test/accuracy") == ("copy", 0.5)
+    assert metric_histories([summary], "epoch/val/accuracy") == {summary.run_id: [(1, 0.8)]}
 
 
 def test_difference_matches_welch_t_test():
@@ -260,7 +276,7 @@ def test_compare_writes_to_a_file(some):
         (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .tex, .csv, .html"),
         (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
         (["format=pdf"], "There is no format=pdf; available: text, markdown, latex, csv, html."),
-        (["metric=test/foo"], "No run has the metric 'test/foo'; available: baseline/logistic_regression/accuracy, "),
+        (["metric=test/foo"], "No run has the metric 'test/foo'; available: epoch/val/accuracy, "),
         (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
         (["learning_rate=3"], "No run has a setting 'learning_rate'; did you mean optimizer.learning_rate"),
         (["a=model=cnn"], "To compare two groups write both, like a=model=cnn b=model=lstm"),

@@ -75,7 +75,7 @@ def test_every_optimizer_reduces_the_loss(trained, optimizer):
     _, history, _ = trained(
         f"optimizer={optimizer}", "training.epochs=5", "model.augmentation=0", "optimizer.learning_rate=2e-3"
     )
-    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    assert history[-1]["epoch/train/loss"] < history[0]["epoch/train/loss"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_every_optimizer_reduces_the_loss(trained, optimizer):
 )
 def test_every_training_setting_reduces_the_loss(trained, override):
     _, history, _ = trained(override, "training.epochs=5", "model.augmentation=0")
-    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    assert history[-1]["epoch/train/loss"] < history[0]["epoch/train/loss"]
     assert np.isfinite([value for epoch in history for value in epoch.values()]).all()
 
 
@@ -99,7 +99,7 @@ def test_gradient_norm_is_that_of_the_unscaled_loss(trained):
     )
     _, expected, _ = trained(*common)
     _, history, _ = trained(*common, "training.precision=mixed_float16")
-    for name in ("train/gradient_norm", "train/gradient_norm_max"):
+    for name in ("epoch/train/gradient_norm", "epoch/train/gradient_norm_max"):
         assert history[0][name] == pytest.approx(expected[0][name], rel=0.05)
 
 
@@ -185,7 +185,7 @@ def test_ema_over_the_whole_run_is_warned_of(settings, caplog):
 def test_best_weights_are_restored(trained):
     wild = ("optimizer.learning_rate=0.2", "optimizer.schedule=constant", "optimizer.warmup=0")
     model, history, objective = trained("training.epochs=5", *wild)
-    losses = [epoch["val/loss"] for epoch in history]
+    losses = [epoch["epoch/val/loss"] for epoch in history]
     assert objective == min(losses)
     assert losses[-1] != min(losses)  # else nothing is tested
     result = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
@@ -200,7 +200,7 @@ def test_last_weights_are_kept_without_restore_best_weights(trained):
         "training.restore_best_weights=false",
     )
     model, history, objective = trained(*common)
-    assert objective == history[-1]["val/loss"]
+    assert objective == history[-1]["epoch/val/loss"]
     result = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
     np.testing.assert_allclose(result["nll"], objective, rtol=1e-4)
 
@@ -230,16 +230,16 @@ def test_gradient_norm_is_measured_before_clipping(trained):
     )
     model, history, _ = trained(*one_step)
     moved = np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start.get_weights())])
-    result = history[0]["train/gradient_norm"]
+    result = history[0]["epoch/train/gradient_norm"]
     assert result == pytest.approx(np.linalg.norm(moved) / 0.1, rel=1e-3)  # a step of SGD is the gradient times the rate
-    assert history[0]["train/gradient_norm_max"] == pytest.approx(result)
+    assert history[0]["epoch/train/gradient_norm_max"] == pytest.approx(result)
     _, clipped, _ = trained(*one_step, "optimizer.clip_norm=0.001")
-    assert clipped[0]["train/gradient_norm"] == pytest.approx(result, rel=1e-5)
+    assert clipped[0]["epoch/train/gradient_norm"] == pytest.approx(result, rel=1e-5)
 
 
 def test_training_stops_early(trained):
     _, history, _ = trained("training.epochs=40", "training.early_stopping=2", "optimizer.learning_rate=0.05")
-    losses = [epoch["val/loss"] for epoch in history]
+    losses = [epoch["epoch/val/loss"] for epoch in history]
     assert len(losses) < 40
     assert losses.index(min(losses)) == len(losses) - 3
 
@@ -380,7 +380,7 @@ def test_previews_are_evenly_spaced_and_include_the_last_epoch(settings, monkeyp
     logs = [{} for _ in range(5)]
     for epoch in range(5):
         preview.on_epoch_end(epoch, logs[epoch])
-    assert logged == [({"val/seen": 1.0}, epoch) for epoch in epochs]
+    assert logged == [({"epoch/val/seen": 1.0}, epoch) for epoch in epochs]
     assert [epoch for epoch in range(1, 6) if logs[epoch - 1] == {"val_seen": 1.0}] == epochs
     assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]
 

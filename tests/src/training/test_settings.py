@@ -62,7 +62,7 @@ def test_every_setting_trains_alike_in_every_precision(train, overrides):
         model, metrics = train(*overrides, f"training.precision={precision}")
         assert model.jit_compile == ("training.jit_compile=true" in overrides)
         assert optimizers.unwrap(model.optimizer).use_ema == ("training.ema=0.5" in overrides)
-        names = ["train/loss", "val/loss", *(name for name in metrics if "gradient_norm" in name)]
+        names = ["epoch/train/loss", "epoch/val/loss", *(name for name in metrics if "gradient_norm" in name)]
         results[precision] = [metrics[name] for name in names]
         assert len(names) == 2 + 2 * ("training.gradient_norm=true" in overrides)
     for precision in PRECISIONS[1:]:

@@ -84,9 +84,9 @@ def test_single_and_mirrored_have_the_same_loss_curve(settings, monkeypatch, rec
     single, _ = train(settings(*common, "strategy=single"))
     mirrored, _ = train(settings(*common, "strategy=mirrored", "strategy.replicas=2"))
     if recipe in ("cnn", "lstm"):
-        assert single["train/loss"][-1] < 0.7 * single["train/loss"][0]  # it does learn
-    assert single["train/loss"][-1] != single["train/loss"][0]
-    for name in ("train/loss", "val/loss"):
+        assert single["epoch/train/loss"][-1] < 0.7 * single["epoch/train/loss"][0]  # it does learn
+    assert single["epoch/train/loss"][-1] != single["epoch/train/loss"][0]
+    for name in ("epoch/train/loss", "epoch/val/loss"):
         np.testing.assert_allclose(mirrored[name], single[name], rtol=TOLERANCE.get(recipe, 1e-4), err_msg=name)
 
 
@@ -116,7 +116,7 @@ def test_same_seed_gives_bit_identical_runs(settings, recipe, strategy):
     assert first == second
     for one, two in zip(first_weights, second_weights):
         np.testing.assert_array_equal(one, two)
-    assert first["train/loss"] != other["train/loss"]
+    assert first["epoch/train/loss"] != other["epoch/train/loss"]
 
 
 def run_on_replicas(compute):
