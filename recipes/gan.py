@@ -16,8 +16,8 @@ input, but finite differences along random directions have the same mean: with e
 
     E_e [ (D(x + σ e) − D(x))² ] / σ²  →  ‖∇_x D(x)‖²   as σ → 0
 
-Spectral normalisation (Miyato et al. 2018), an alternative or an addition, divides the kernel of each convolution of D, as a
-matrix with a column for each filter, by its largest singular value; the output layer and the class vectors are not normalised.
+Spectral normalisation (Miyato et al. 2018), an alternative or an addition, divides each matrix of D by its largest singular
+value: the kernels of its convolutions, with a column for each filter, that of the output layer, and the class vectors.
 
 Conditioning. With classes, G and D take the label: a vector for the class is appended to G's noise, and to D's output is added
 the inner product of a vector for the class with D's last features (Miyato & Koyama 2018).
@@ -78,7 +78,7 @@ def build(
         downsamplings: how often D halves the extent, and G doubles it.
         loss: non-saturating or hinge.
         gradient_penalty: γ.
-        spectral_normalization: normalise the convolutions of D.
+        spectral_normalization: normalise all kernels of D, and its class vectors.
         conditional: G and D take the label as an input.
         discriminator_rate: D's learning rate, as a multiple of the optimizer's, which is G's.
 
@@ -145,7 +145,9 @@ def discriminator(shape: tuple[int, int, int], width: int, downsamplings: int, c
     """D: an image (batch, H, W, C), −1..1, and with classes a label (batch,), to a logit (batch,), above 0 for real."""
 
     def normalized(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return layers.SpectralNormalization(layer, name=f"spectral_{layer.name}") if spectral else layer
+        # In float32, while the layer itself follows the precision policy: Keras stores the normalised kernel as the weight, and
+        # would round it to 16 bits in every step, which undoes small updates.
+        return layers.SpectralNormalization(layer, dtype="float32", name=f"spectral_{layer.name}") if spectral else layer
 
     image = keras.Input(shape, name="image")
     label = keras.Input((), dtype="int32", name="label")
@@ -156,9 +158,10 @@ def discriminator(shape: tuple[int, int, int], width: int, downsamplings: int, c
         x = normalized(layers.Conv2D(width * 2**number, 4, 2, padding="same", name=f"{name}_convolution"))(x)
         x = layers.LeakyReLU(0.2, name=f"{name}_activation")(x)  # (batch, H / 2^number, W / 2^number, width · 2^number)
     features = layers.Flatten(name="features")(x)  # (batch, d)
-    logit = layers.Dense(1, dtype="float32", name="logit")(features)  # (batch, 1)
+    logit = normalized(layers.Dense(1, dtype="float32", name="logit"))(features)  # (batch, 1)
     if classes:
-        class_vector = layers.Embedding(classes, features.shape[-1], name="class")(label)  # (batch, d)
+        class_vectors = normalized(layers.Embedding(classes, features.shape[-1], name="class"))
+        class_vector = class_vectors(ops.cast(label, "float32"))  # (batch, d); normalised, it gets the dtype of the label
         projection = layers.Dot(1, name="projection")([features, class_vector])  # (batch, 1)
         logit = layers.Add(dtype="float32", name="with_class")([logit, projection])
     return keras.Model([image, label] if classes else image, ops.squeeze(logit, axis=1), name="discriminator")

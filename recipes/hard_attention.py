@@ -9,15 +9,17 @@ Equations (Mnih et al. 2014), for locations l ∈ [−1, 1]²:
     glimpse    ρ(x, l)   k patches of g × g pixels around l, each of twice the extent and half the resolution of the one before
                g_t = max(0, A max(0, B ρ(x, l_t)) + C max(0, D l_t))              what is seen, and where
     core       h_t = max(0, U h_{t−1} + V g_t)
-    location   l_{t+1} ~ N(μ_t, σ²) in training, else μ_t;   μ_t = tanh(W h_t / sqrt(units) + c_t)
+    location   d_{t+1} ~ N(μ_t, σ²) in training, else μ_t;   μ_t = tanh(W h_t / sqrt(units) + c_t)
+               l_{t+1} = d_{t+1} clipped to [−1, 1]²         a draw outside the image is looked at on the border
     logits     z = Z h_T
     reward     R = 1 if the likeliest class is correct, else 0
     baseline   b_t = β h_t / sqrt(units)
 
-    loss       cross-entropy of z  −  Σ_t log N(l_{t+1}; μ_t, σ²) (R − b_t)  +  Σ_t (R − b_t)²
+    loss       cross-entropy of z  −  Σ_t log N(d_{t+1}; μ_t, σ²) (R − b_t)  +  Σ_t (R − b_t)²
 
-The second term is REINFORCE (Williams 1992): its expected gradient is that of the expected reward. The baseline b_t predicts
-the reward, and removes much of the gradient's variance. Neither μ_t nor b_t passes its gradient on to h_t.
+The second term is REINFORCE (Williams 1992): its expected gradient is that of the expected reward. That holds for the density
+of the draw d, not for that of the clipped location, which is no normal density near the border. The baseline b_t predicts the
+reward, and removes much of the gradient's variance. Neither μ_t nor b_t passes its gradient on to h_t.
 
 Three differences from the paper, which make it learn in minutes. The gradient of a policy is mostly noise, which an optimizer
 with normalised step sizes turns into jumps that drive all locations to the border: h_t is divided by sqrt(units). The c_t, one
@@ -67,9 +69,10 @@ def network(
         )
     image = keras.Input((inputs.height, inputs.width, inputs.channels), name="image")
     label = keras.Input((), dtype="int32", name="label")
-    h, locations, means, baselines = Glimpses(glimpses, glimpse_size, scales, units, deviation, policy, name="glimpses")(image)
-    reinforce = Reinforce(deviation, name="reinforce")
-    logits = reinforce(output_head(h, outputs), locations, means, baselines, label)
+    h, _, draws, means, baselines = Glimpses(glimpses, glimpse_size, scales, units, deviation, policy, name="glimpses")(image)
+    # In float32 under every precision policy, as the output layer: it would convert the logits and the locations to 16 bits.
+    reinforce = Reinforce(deviation, dtype="float32", name="reinforce")
+    logits = reinforce(output_head(h, outputs), draws, means, baselines, label)
     return keras.Model({"image": image, "label": label}, logits, name="attention")
 
 
@@ -80,9 +83,9 @@ def network(
 class Glimpses(layers.Layer, GlimpseLayer, Ablatable):
     """Look at an image (batch, H, W, C), location after location.
 
-    Returns h_T (batch, units); the locations l_1 … l_T and their means, both (batch, T, 2), rows before columns; and the
-    baselines (batch, T). Means and baselines stand beside the location that they belong to: the first, which was not chosen,
-    has zeros.
+    Returns h_T (batch, units); the locations l_1 … l_T, the draws d_1 … d_T that they are clipped from, and the means of the
+    draws, (batch, T, 2) each, rows before columns; and the baselines (batch, T). Means and baselines stand beside the location
+    that they belong to: the first, which was not chosen, has zeros.
 
     Args:
         glimpses: T.
@@ -122,18 +125,20 @@ class Glimpses(layers.Layer, GlimpseLayer, Ablatable):
         for layer in (self.glimpse_to_core, self.core_to_core, self.core_to_mean, self.core_to_baseline):
             layer.build((None, self.units))
         uniform = keras.initializers.RandomUniform(-INITIAL_BIAS, INITIAL_BIAS)
-        self.c = self.add_weight(shape=(self.glimpses, 2), initializer=uniform, dtype="float32", name="c")
+        self.c = self.add_weight(shape=(self.glimpses, 2), initializer=uniform, dtype="float32", autocast=False, name="c")
 
     def call(
         self, image: KerasTensor, training: bool | None = None
-    ) -> tuple[KerasTensor, KerasTensor, KerasTensor, KerasTensor]:
+    ) -> tuple[KerasTensor, KerasTensor, KerasTensor, KerasTensor, KerasTensor]:
         batch = ops.shape(image)[0]
         h = ops.zeros((batch, self.units), self.compute_dtype)
         mean, baseline = ops.zeros((batch, 2)), ops.zeros((batch,))
-        location = self._choose(mean, explore=False)  # (batch, 2)
-        locations, means, baselines = [], [], []
+        draw = self._choose(mean, explore=False)  # (batch, 2)
+        locations, draws, means, baselines = [], [], [], []
         for step in range(self.glimpses):
+            location = ops.clip(draw, -1.0, 1.0)
             locations.append(location)
+            draws.append(draw)
             means.append(mean)
             baselines.append(baseline)
             # g_t = max(0, A max(0, B ρ(x, l_t)) + C max(0, D l_t))
@@ -146,18 +151,18 @@ class Glimpses(layers.Layer, GlimpseLayer, Ablatable):
             scaled = ops.stop_gradient(ops.cast(h, "float32")) / math.sqrt(self.units)
             mean = ops.tanh(self.core_to_mean(scaled) + self.c[step])  # (batch, 2)
             baseline = self.core_to_baseline(scaled)[:, 0]  # (batch,)
-            location = self._choose(mean, explore=bool(training))
-        return h, ops.stack(locations, axis=1), ops.stack(means, axis=1), ops.stack(baselines, axis=1)
+            draw = self._choose(mean, explore=bool(training))
+        return h, *(ops.stack(values, axis=1) for values in (locations, draws, means, baselines))
 
     def _choose(self, mean: KerasTensor, explore: bool) -> KerasTensor:
-        """The next locations (batch, 2), given their means.
+        """The next locations (batch, 2) before clipping, given their means.
 
         The random numbers are the same under every policy, so that networks with different policies differ in nothing else.
         """
         learned = mean
-        if explore:  # l ~ N(μ, σ²)
+        if explore:  # d ~ N(μ, σ²)
             noise = keras.random.normal(ops.shape(mean), stddev=self.deviation, seed=self.seed_generator)
-            learned = ops.stop_gradient(ops.clip(mean + noise, -1.0, 1.0))
+            learned = ops.stop_gradient(mean + noise)
         uniform = keras.random.uniform(ops.shape(mean), -1.0, 1.0, seed=self.seed_generator)
         return {"learned": learned, "random": uniform, "center": ops.zeros_like(mean)}[self.policy]
 
@@ -211,7 +216,7 @@ class Reinforce(layers.Layer, RewardLayer):
     def call(
         self,
         logits: KerasTensor,
-        locations: KerasTensor,
+        draws: KerasTensor,
         means: KerasTensor,
         baselines: KerasTensor,
         label: KerasTensor,
@@ -219,7 +224,7 @@ class Reinforce(layers.Layer, RewardLayer):
     ) -> KerasTensor:
         if training:  # R = 1 if the likeliest class is correct, else 0
             correct = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ops.cast(label, "int32"))
-            self.add_loss(reinforce_loss(locations, means, baselines, ops.cast(correct, "float32"), self.deviation))
+            self.add_loss(reinforce_loss(draws, means, baselines, ops.cast(correct, "float32"), self.deviation))
         return logits
 
     def get_config(self) -> dict[str, Any]:
@@ -227,21 +232,21 @@ class Reinforce(layers.Layer, RewardLayer):
 
 
 def reinforce_loss(
-    locations: KerasTensor, means: KerasTensor, baselines: KerasTensor, reward: KerasTensor, deviation: float
+    draws: KerasTensor, means: KerasTensor, baselines: KerasTensor, reward: KerasTensor, deviation: float
 ) -> KerasTensor:
     """The second and third term of the loss, averaged over examples.
 
     Args:
-        locations: (batch, T, 2), as `Glimpses` returns them; the first one was not chosen.
+        draws: (batch, T, 2), as `Glimpses` returns them, not clipped; the first one was not chosen.
         means: (batch, T, 2).
         baselines: (batch, T).
         reward: R (batch,).
         deviation: σ.
     """
     advantage = reward[:, None] - baselines[:, 1:]  # R − b_t, (batch, T − 1)
-    # log N(l; μ, σ²) = −‖l − μ‖² / 2σ² − log 2πσ², in two dimensions
-    squares = ops.sum(ops.square(ops.stop_gradient(locations[:, 1:]) - means[:, 1:]), axis=-1)  # (batch, T − 1)
+    # log N(d; μ, σ²) = −‖d − μ‖² / 2σ² − log 2πσ², in two dimensions
+    squares = ops.sum(ops.square(ops.stop_gradient(draws[:, 1:]) - means[:, 1:]), axis=-1)  # (batch, T − 1)
     log_density = -squares / (2 * deviation**2) - math.log(2 * math.pi * deviation**2)
-    # −Σ_t log N(l_{t+1}; μ_t, σ²) (R − b_t)  +  Σ_t (R − b_t)²
+    # −Σ_t log N(d_{t+1}; μ_t, σ²) (R − b_t)  +  Σ_t (R − b_t)²
     expected_gain = ops.sum(log_density * ops.stop_gradient(advantage), axis=-1)  # (batch,)
     return ops.mean(ops.sum(ops.square(advantage), axis=-1) - expected_gain)

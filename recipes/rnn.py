@@ -14,7 +14,7 @@ Three measures against that:
 - U is initialised orthogonal, with all singular values 1 (Saxe et al. 2014); or, for φ = max(0, ·), as the identity, so that
   at first the state is simply kept (Le et al. 2015);
 - the norm of the gradient is clipped (Pascanu et al. 2013): `optimizer.clip_norm`. The norm before clipping is logged as
-  train/gradient_norm, the mean of an epoch, and train/gradient_norm_max;
+  epoch/train/gradient_norm, the mean of an epoch, and epoch/train/gradient_norm_max;
 - the weights W are initialised small enough that φ′ stays away from 0 (Glorot & Bengio 2010).
 
 One layer has units · (features + units + 1) parameters.

@@ -14,6 +14,7 @@ from src.redaction import redact
 from src.terminal import log_to_terminal
 
 RUN = "a finished run: its id, the beginning of its id, its name, or last (the newest one)"
+RECORD = "whether this becomes a run in MLflow, linked to the model and the data: true or false (true)"
 WIDTH = 100  # characters of a line of help
 
 
@@ -81,6 +82,17 @@ def exit_with_error(error: UserError) -> NoReturn:
     """Print what the user can put right, without secrets, and exit with status 2."""
     print(redact(str(error)), file=sys.stderr)
     sys.exit(2)
+
+
+def parse_bool(name: str, value: str) -> bool:
+    """Parse the value of a setting that is true or false.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if value not in ("true", "false"):
+        raise UserError(f"{name}={value} is neither true nor false; write {name}=true or {name}=false.")
+    return value == "true"
 
 
 def parse_key_values(

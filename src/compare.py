@@ -162,6 +162,7 @@ def _difference(runs: Sequence["RunSummary"], options: Mapping[str, str], sides:
                 f"{', '.join(differing)}: add one of them, like {side}='{options[side]} {differing[0]}=…'."
             )
         pair += selected
+    groups.check_comparable(*pair)
     metric = options.get("metric") or groups.metric_of(pair[0])
     for side, group in zip("ab", pair):
         if not len(group.values(metric)):

@@ -9,13 +9,18 @@ from src.errors import UserError
 
 if TYPE_CHECKING:
     from src.datasets import Data
-
+    from src.tracking.finished_runs import FinishedRun
 
 USAGE = cli.Usage(
-    "python -m src.evaluate run=<run> [dataset=<name>]",
-    "Evaluate a finished run's model again and compare the test metrics with those that were logged, bit for bit.",
+    "python -m src.evaluate run=<run> [dataset=<name>] [record=false]",
+    "Evaluate a finished run's model again and compare the test metrics with those that were logged, bit for bit. MLflow gets "
+    "a run of the evaluation, linked to the model and the data set.",
     ["python -m src.evaluate run=last", "python -m src.evaluate run=lstm-seed0 dataset=sunspots"],
-    {"run": cli.RUN, "dataset": "evaluate on the test set of this data set instead; options: conf/dataset"},
+    {
+        "run": cli.RUN,
+        "dataset": "evaluate on the test set of this data set instead; options: conf/dataset",
+        "record": cli.RECORD,
+    },
 )
 
 
@@ -25,22 +30,23 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def evaluate(run: str, dataset: str | None = None) -> str:
+def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     """Return a table of the logged and the new test metrics, and whether they are identical.
 
     Args:
         run: a finished run: its id, a prefix of it, its name, or `last`.
         dataset: name of a data set to evaluate on instead; nothing was logged for it.
+        record: whether the evaluation becomes a run in MLflow: true or false.
 
     Raises:
         UserError: there is no such run, or the data set has other classes or other inputs.
     """
-    other = config.dataset(dataset) if dataset else None
+    recorded, other = cli.parse_bool("record", record), config.dataset(dataset) if dataset else None
     from src.tracking.finished_runs import FinishedRun
     from src.tracking.run_lookup import find_run_id
 
     stored = FinishedRun(find_run_id(run), "run")
-    settings = stored.settings
+    settings = original = stored.settings
     terminal.load_tensorflow()
     from src import datasets
     from src import experiment as runs
@@ -57,6 +63,8 @@ def evaluate(run: str, dataset: str | None = None) -> str:
     settings, task, model = runs.build_model(settings, data, strategy, reference_classifier)
     stored.load_weights(model)
     metrics = task.metrics(task.test, task.predict(model, task.test, settings.training.batch_size))
+    if recorded:
+        _record(stored, data, (other or original.dataset).splits.test, metrics, task.units)
     model_on_data = f"{settings.model.name} on {data.source}"
     if other:
         return report.results_table(model_on_data, metrics, {}, {}, task.units)
@@ -68,6 +76,30 @@ def evaluate(run: str, dataset: str | None = None) -> str:
         else f"All {len(metrics)} metrics are identical."
     )
     return f"{report.results_table(model_on_data, metrics, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
+
+
+def _record(stored: "FinishedRun", data: "Data", tfds_slice: str, metrics: dict[str, float], units: dict[str, str]) -> None:
+    """Make the evaluation a run in MLflow.
+
+    Args:
+        stored: the run whose model was evaluated.
+        data: the data set with the test set that it was evaluated on.
+        tfds_slice: of the test set.
+        metrics: on it.
+        units: {metric: unit} of the metrics that have one.
+    """
+    from src.tasks import report
+    from src.tracking.training_logger import dataset_input
+    from src.tracking.usage_run import EVALUATION, usage_run
+
+    command = f"python -m src.evaluate run={stored.run_id} dataset={data.name}"
+    inputs = {"test": dataset_input(data, "test", tfds_slice)}
+    with usage_run(EVALUATION, stored, command, {"run": stored.run_id, "dataset": data.name}, inputs) as run_logger:
+        named = report.named_results(metrics, {}, {})
+        run_logger.log_metrics(named)
+        run_logger.link_metrics(named, {key: inputs["test"][key] for key in ("name", "digest")})
+        table = report.results_markdown(f"{stored.name} on {data.source}", metrics, {}, {}, units)
+        run_logger.describe_run(f"Evaluation of [{stored.name}](run:{stored.run_id})\n\n{table}\n\n- Command: `{command}`")
 
 
 def _with_test_set_of(other: "Data", data: "Data") -> "Data":
@@ -83,7 +115,9 @@ def _with_test_set_of(other: "Data", data: "Data") -> "Data":
             f"dataset={other.name} has inputs {other.test.raw.shape[1:]} of {other.test.raw.dtype}, and {data.name}, which the "
             f"run was trained on, {data.test.raw.shape[1:]} of {data.test.raw.dtype}."
         )
-    return dataclasses.replace(data, validation=other.validation, test=other.test, source=other.source, slices={})
+    return dataclasses.replace(
+        data, validation=other.validation, test=other.test, name=other.name, source=other.source, slices={}
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from src.datasets import Data
     from src.tasks.base import Figures, Metrics, Task
     from src.tasks.reference_classifier import ReferenceClassifier
-    from src.tracking.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def run(
 
     start = time.perf_counter()
     strategy = strategies.create(settings.strategy)
-    log.info("%s, %s", strategies.describe(settings.strategy, strategy), settings.training.precision)
+    log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
     reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
@@ -75,7 +74,7 @@ def run(
         learner = loop.student(model, finished_runs.load_teacher(settings, task), settings, task, strategy)
     example = task.model_inputs(model, task.train.take(1)).inputs
     with terminal.phase("Counting parameters and multiply–accumulates"):
-        cost = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
+        cost: dict[str, float] = {"parameters": costs.count_parameters(model), "macs": costs.count_macs(model, example)}
     log.info(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
         settings.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
@@ -91,14 +90,14 @@ def run(
             run_logger.log_reference_classifier(reference_classifier)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
 
-        def log_figures(draw: Callable[[], "Figures"]) -> None:
-            with terminal.phase("Drawing figures"):
-                subject = f"{settings.model.name} on {data.name}, seed {settings.seed}"
-                run_logger.log_figures(lambda: style.label(draw(), subject))
+        subject = f"{settings.model.name} on {data.name}, seed {settings.seed}"
+
+        def log_samples(draw: Callable[[], "Figures"], epoch: int) -> None:
+            run_logger.log_samples(lambda: style.label(draw(), subject), epoch)
 
         try:
             objective = loop.fit(
-                learner, settings, task, run_logger.log_metrics, log_figures=log_figures,
+                learner, settings, task, run_logger.log_metrics, log_samples=log_samples,
                 checkpoints=run_logger.checkpoint_manager, profile_to=profile_to, report=report_metric,
             )  # fmt: skip
         except PrunedError:
@@ -110,16 +109,19 @@ def run(
         with terminal.phase("Evaluating on the test set"):
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
-        run_logger.log_metrics({f"test/{name}": value for name, value in test.items()})
+        run_logger.log_metrics(report.named_results(test, {}, {}))
         baselines: dict[str, Metrics] = {}
         ablations: dict[str, Metrics] = {}
         with run_logger.survive("baselines"), terminal.phase("Fitting the baselines"):
             baselines = task.baselines()
-            _log_methods(run_logger, "baseline", baselines)
+            run_logger.log_metrics(report.named_results({}, {}, baselines))
         with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
-            _log_methods(run_logger, "ablation", ablations)
-        log_figures(lambda: task.figures(model, predictions))
+            run_logger.log_metrics(report.named_results({}, ablations, {}))
+        results = report.named_results(test, ablations, baselines)
+        run_logger.log_learning_curves(settings, results, task.units)
+        with terminal.phase("Drawing figures"):
+            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), subject))
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -131,24 +133,21 @@ def run(
             with run_logger.survive("export"), terminal.phase("Exporting to LiteRT"):
                 litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
                 run_logger.log_files(f"{scratch}/litert", "litert")
-                _log_methods(run_logger, "litert", litert_metrics)
+                for kind, values in litert_metrics.items():
+                    run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
                 log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
         if settings.tracking.log_model:
             with run_logger.survive("serving"), terminal.phase("Exporting the served model"):
-                run_logger.log_model(task, model, task.test.take(2).raw)
+                run_logger.log_model(task, model, settings, task.test.take(2).raw)
 
-        seconds = time.perf_counter() - start + run_logger.previous_seconds
-        run_logger.log_metrics({"seconds": seconds})
-        log.info("\n%s\n", report.results_table(settings.model.name, test, ablations, baselines, task.units))
-        log.info("%.0f s. In MLflow: %s. To look at it: mlflow ui", seconds, run_logger.describe())
-    metrics = {f"test/{name}": value for name, value in test.items()} | {"seconds": seconds, **cost}
+        cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
+        run_logger.log_metrics({"seconds": cost["seconds"]})
+        rows = (settings.model.name, test, ablations, baselines, task.units)
+        run_logger.log_results(settings, data, report.results_markdown(*rows), results, cost, task.units)
+        log.info("\n%s\n", report.results_table(*rows))
+        log.info("%.0f s.", cost["seconds"])
+    metrics = {f"test/{name}": value for name, value in test.items()} | cost
     return RunResult(objective, metrics, run_logger.run_id)
-
-
-def _log_methods(run_logger: "RunLogger", kind: str, methods: Mapping[str, "Metrics"]) -> None:
-    """Log the metrics of several methods, as baseline/majority_class/accuracy."""
-    for method, values in methods.items():
-        run_logger.log_metrics({f"{kind}/{method}/{name}": value for name, value in values.items()})
 
 
 def build_model(

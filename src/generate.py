@@ -1,6 +1,7 @@
 """Generates text or images with a finished run's model: `python -m src.generate run=last prompt="To be" number=3`."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from src.errors import UserError
 
 if TYPE_CHECKING:
     from src.tasks.image_generation import ImageSampler
+    from src.tracking.finished_runs import FinishedRun
+    from src.tracking.run_logger import RunLogger
 
 VERBATIM = ("run", "prompt", "label", "to")  # settings whose values are taken as typed; those of the others are YAML
 IMAGE_FOLDER = Path("mlruns/generated")
@@ -40,6 +43,7 @@ class GenerateOptions(Section):
     label: str | None = Field(None, description="image models: name of a class (any)")
     to: str | None = Field(None, description=f"image models: folder for the images ({IMAGE_FOLDER}/<run id>)")
     steps: Count | None = Field(None, description="diffusion: sampling steps")
+    record: bool = Field(True, description=cli.RECORD)
     eta: float | None = Field(None, ge=0, le=1, description="diffusion: 0 samples deterministically (DDIM), 1 as DDPM does")
     guidance: float | None = Field(None, ge=0, description="diffusion: weight of classifier-free guidance")
 
@@ -54,16 +58,17 @@ class GenerateOptions(Section):
             UserError: a setting was typed that does not fit the model.
         """
         typed = {name for name, value in self if value is not None}
-        unfit = sorted(typed - set(defaults) - {"run", "seed", "number", *other_settings})
+        unfit = sorted(typed - set(defaults) - {"run", "seed", "number", "record", *other_settings})
         if unfit:
-            available = ", ".join(["seed", "number", *other_settings, *defaults])
+            available = ", ".join(["seed", "number", "record", *other_settings, *defaults])
             raise UserError(f"The model of run={self.run} takes no '{unfit[0]}'; it takes: {available}.")
         return {name: getattr(self, name) if name in typed else default for name, default in defaults.items()}
 
 
 USAGE = cli.Usage(
     "python -m src.generate run=<run> [setting=value …]",
-    "Generate text or images with a finished run's model. The same settings give the same result.",
+    "Generate text or images with a finished run's model. The same settings give the same result. MLflow gets a run of it, "
+    "linked to the model and the data set.",
     ['python -m src.generate run=last prompt="To be" number=3', "python -m src.generate run=gan_mnist-seed0 label=7 to=sevens"],
     {name: field.description or "" for name, field in GenerateOptions.model_fields.items()},
 )
@@ -120,7 +125,7 @@ def generate(options: GenerateOptions) -> list[str]:
         )
     terminal.load_tensorflow()
     from src.tasks import factory
-    from src.tasks.language_modeling import TextGenerator
+    from src.tasks.language_modeling import SEPARATOR, TextGenerator
 
     task = factory.load_class(settings.task.name)
     try:
@@ -131,19 +136,50 @@ def generate(options: GenerateOptions) -> list[str]:
         ) from error
     if isinstance(generator, TextGenerator):
         sampling = options.sampling_options(generator.defaults, ["prompt", "length"])
-        return generator.generate(options.prompt or "", options.number or 1, options.length or 300, options.seed, **sampling)
+        number, length = options.number or 1, options.length or 300
+        texts = generator.generate(options.prompt or "", number, length, options.seed, **sampling)
+        if options.record:
+            _record(
+                stored, options, sampling, lambda run_logger: run_logger.log_texts({"generated.txt": SEPARATOR.join(texts)})
+            )
+        return texts
+    sampling = options.sampling_options(generator.defaults, ["label", "to"])
     folder = Path(options.to) if options.to else IMAGE_FOLDER / stored.run_id
-    return [_write_images(options, generator, folder)]
+    number = _write_images(options, generator, sampling, folder)
+    if options.record:
+        _record(stored, options, sampling, lambda run_logger: run_logger.log_files(folder / "all.png"))
+    return [f"{number} images, and all of them in one: {folder / 'all.png'}"]
 
 
-def _write_images(options: GenerateOptions, generator: "ImageSampler", folder: Path) -> str:
-    """Write each image to a file of its own, and all of them to `all.png`; return a line that says so."""
+def _record(
+    stored: "FinishedRun", options: GenerateOptions, sampling: Mapping[str, Any], log: Callable[["RunLogger"], None]
+) -> None:
+    """Make the generation a run in MLflow.
+
+    Args:
+        stored: the run whose model was used.
+        options: of the command.
+        sampling: {option: value} of the model.
+        log: logs what was generated.
+    """
+    from src.tracking.usage_run import GENERATION, usage_run
+
+    typed = {name: value for name, value in options if value is not None and name not in ("run", "record")}
+    command = shlex.join(["python", "-m", "src.generate", f"run={stored.run_id}", *(f"{k}={v}" for k, v in typed.items())])
+    data = stored.dataset_input("train")
+    params = {"run": stored.run_id} | typed | dict(sampling)
+    with usage_run(GENERATION, stored, command, params, {"train": data} if data else {}) as run_logger:
+        log(run_logger)
+        run_logger.describe_run(f"Generated by [{stored.name}](run:{stored.run_id})\n\n- Command: `{command}`")
+
+
+def _write_images(options: GenerateOptions, generator: "ImageSampler", sampling: Mapping[str, Any], folder: Path) -> int:
+    """Write each image to a file of its own, and all of them to `all.png`; return their number."""
     import numpy as np
     from matplotlib import image
 
     from src.tasks.image_generation import ANY_CLASS, image_grid
 
-    sampling = options.sampling_options(generator.defaults, ["label", "to"])
     label = ANY_CLASS
     if options.label is not None:
         if not generator.conditional:
@@ -162,7 +198,7 @@ def _write_images(options: GenerateOptions, generator: "ImageSampler", folder: P
     for name, pixels in files.items():
         rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
         image.imsave(folder / name, rgb)
-    return f"{len(images)} images, and all of them in one: {folder / 'all.png'}"
+    return len(images)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
-"""Properties of metrics: whether lower values are better, and how values are formatted."""
+"""Names and properties of metrics: whether lower values are better, and how values are formatted.
+
+MLflow draws its charts in the alphabetical order of the names, up to the last slash. These names put the learning curves
+(epoch/train/loss, epoch/val/loss, one value for each epoch) before single values (test/accuracy, test/baseline/…).
+"""
 
 import math
+from collections.abc import Mapping
 
 from src.config import tasks
 
@@ -13,13 +18,44 @@ COUNTS = {"parameters", "macs"}  # shown as integers
 FEATURE_DISTANCES = {"fid": "Fréchet distance", "kid": "kernel distance"}
 FEATURES = "features of this project's classifier"
 
+EPOCH, TRAIN, VALIDATION, TEST = "epoch/", "epoch/train/", "epoch/val/", "test/"  # prefixes of metrics in MLflow
+BASELINE, ABLATION = "test/baseline/", "test/ablation/"
+# What the prefixes were called in runs of earlier versions.
+RENAMED_PREFIXES = {"train/": TRAIN, "val/": VALIDATION, "baseline/": BASELINE, "ablation/": ABLATION}
+
 Logs = dict[str, float]  # {metric: value}, as Keras passes them to callbacks
+
+
+def current_name(name: str) -> str:
+    """The name that a metric of a stored run has in this version: epoch/val/loss for val/loss."""
+    old = next((prefix for prefix in RENAMED_PREFIXES if name.startswith(prefix)), None)
+    return RENAMED_PREFIXES[old] + name.removeprefix(old) if old else name
+
+
+def stored_names(name: str) -> list[str]:
+    """The names that a metric may have in a stored run: its own, and that of an earlier version."""
+    return [name, *(old + name.removeprefix(new) for old, new in RENAMED_PREFIXES.items() if name.startswith(new))]
+
+
+def strongest_baseline(values: Mapping[str, float], metric: str) -> tuple[str, float] | None:
+    """Name and result of the best finite baseline by a metric; None if there is none.
+
+    Args:
+        values: metrics of a run, as MLflow names them.
+        metric: without a prefix: accuracy.
+    """
+    results = {}
+    for name, value in values.items():
+        method, _, measured = name.removeprefix(BASELINE).rpartition("/")
+        if name.startswith(BASELINE) and measured == metric and math.isfinite(value):
+            results[method.replace("_", " ")] = value
+    return (min if lower_is_better(metric) else max)(results.items(), key=lambda item: item[1]) if results else None
 
 
 def lower_is_better(name: str) -> bool:
     """Whether lower values of a metric are better; `name` may be that of MLflow (test/nll) or of Keras (val_nll)."""
     base = _base_name(name)
-    return base in LOWER_IS_BETTER or tasks.direction(base) == "lower"
+    return base in LOWER_IS_BETTER or base.endswith("_loss") or tasks.direction(base) == "lower"
 
 
 def is_ranked(name: str) -> bool:

@@ -45,7 +45,7 @@ def reproduce(run: str) -> int:
     from src.training import strategies
 
     strategies.create(settings.strategy)  # before TensorFlow uses a device
-    now, then = provenance_of(datasets.load(settings.dataset)), stored.provenance()
+    now, then = provenance_of(settings, datasets.load(settings.dataset)), stored.provenance()
     changed = [name for name in sorted(now | then) if then.get(name) != now.get(name)]
     print("Changed since then:" if changed else "Nothing has changed since then: code, versions, data, device.")
     for name in changed:

@@ -32,10 +32,15 @@ def create_runs(uri: str, runs: int = RUNS) -> None:
         settings = plain[recipe] | {"seed": number % SEEDS, "optimizer.learning_rate": rate}
         run = client.create_run(experiment, start_time=number)
         accuracy = draw.gauss(0.95, 0.01)
-        metrics = {"test/accuracy": accuracy, "test/nll": 0.1, "baseline/logistic_regression/accuracy": 0.97, "seconds": 9.0}
+        metrics = {
+            "test/accuracy": accuracy,
+            "test/nll": 0.1,
+            "test/baseline/logistic_regression/accuracy": 0.97,
+            "seconds": 9.0,
+        }
         metrics |= {f"system/{number}": 1.0 for number in range(10)}
         points = [Metric(name, value, number, 0) for name, value in metrics.items()]
-        points += [Metric("val/accuracy", accuracy * (1 - 0.5**epoch), number, epoch) for epoch in range(1, EPOCHS + 1)]
+        points += [Metric("epoch/val/accuracy", accuracy * (1 - 0.5**epoch), number, epoch) for epoch in range(1, EPOCHS + 1)]
         client.log_batch(run.info.run_id, points, [Param(name, str(value)) for name, value in settings.items()])
         client.log_inputs(run.info.run_id, datasets=[digest])
         client.set_terminated(run.info.run_id)

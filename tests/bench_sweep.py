@@ -25,7 +25,7 @@ def main() -> None:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         for line in process.stdout:
-            if "In MLflow: experiment" in line and "run 'cnn" in line:
+            if line.startswith("In MLflow: run cnn"):
                 resident.append(psutil.Process(process.pid).memory_info().rss / 2**20)  # MiB
         print(f"{' '.join(OVERRIDES)}: exit status {process.wait()}, {time.perf_counter() - start:.0f} s", flush=True)
         client = mlflow.MlflowClient(f"sqlite:///{Path(folder) / 'mlflow.db'}")

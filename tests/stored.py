@@ -21,7 +21,7 @@ def runs(source: Path | mlflow.MlflowClient, experiment: str | None = None) -> l
     return store.search_runs([each.experiment_id for each in experiments])
 
 
-def steps(store: mlflow.MlflowClient, run: Run, metric: str = "val/loss") -> list[int]:
+def steps(store: mlflow.MlflowClient, run: Run, metric: str = "epoch/val/loss") -> list[int]:
     """The steps at which a metric was logged."""
     return [point.step for point in store.get_metric_history(run.info.run_id, metric)]
 

@@ -31,6 +31,12 @@ OWNERS = {
     "tensorflow.data": ["src.datasets"],
     "tensorflow.distribute": ["src.training.strategies"],
     "mlflow": ["src.tracking"],
+    # What is private or not documented.
+    "tensorflow_datasets.core": ["src.datasets.tfds_patches"],
+    "mlflow.store": ["src.tracking.mlflow_patches"],
+    "mlflow.system_metrics": ["src.tracking.mlflow_patches"],
+    "mlflow.tracking": ["src.tracking.mlflow_patches"],
+    "mlflow.utils": ["src.tracking.mlflow_patches"],
 }
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src import metrics
+from src.config.differences import NUISANCE_SETTINGS, differing
 from src.config.tasks import TASKS
 from src.errors import UserError
 from src.tracking.run_summaries import RunSummary
-
-# Prefixes of the settings that may differ within a group.
-NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "task.time_unit")
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,23 @@ class Group:
     runs: Sequence[RunSummary]
     settings: Mapping[str, str]
     differences: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def task_title(self) -> str:
+        """The title of the task; its name if no such task is registered here."""
+        name = self.settings["task.name"]
+        return TASKS[name].title if name in TASKS else name.replace("_", " ")
+
+    @property
+    def evaluation(self) -> dict[str, str]:
+        """What was tested: results of groups are compared only where all of this is equal."""
+        test_split = f"{self.settings['dataset.name']} {self.settings.get('dataset.splits.test', 'test')}"
+        task = TASKS.get(self.settings["task.name"])
+        names = {"dataset.limit", *(f"task.{name}" for name in (task.evaluation if task else ()))}
+        if self.settings.get("task.include_history") == "True":
+            names -= {"task.window"}  # the first window of a split begins in the one before: all its steps are predicted
+        settings = {name: self.settings.get(name, "None") for name in sorted(names)}
+        return {"task": self.task_title, "digest of the test set": self.runs[0].test_digest or test_split, **settings}
 
     @property
     def recipe(self) -> str:
@@ -56,15 +71,8 @@ class Group:
 
     def baseline(self, metric: str) -> tuple[str, float] | None:
         """Name and result of the best baseline; None if there is none."""
-        results = {}
-        for name, value in self.runs[0].metrics.items():
-            kind, _, rest = name.partition("/")
-            method, _, measured = rest.rpartition("/")
-            if kind == "baseline" and f"test/{measured}" == metric:
-                results[method.replace("_", " ")] = value
-        if not results:
-            return None
-        return (min if metrics.lower_is_better(metric) else max)(results.items(), key=lambda item: item[1])
+        measured = metric.removeprefix(metrics.TEST)
+        return metrics.strongest_baseline(self.runs[0].metrics, measured) if metric.startswith(metrics.TEST) else None
 
     @property
     def title(self) -> str:
@@ -122,13 +130,10 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
         raise UserError(f"No run has the metric '{metric}'; available: {', '.join(sorted(available))}.")
     comparable: dict[tuple, list[Group]] = defaultdict(list)
     for group in group_runs(runs):
-        settings = group.settings
-        task = TASKS.get(settings["task.name"])  # None: the run was made with a task that is not registered here
-        title = task.title if task else settings["task.name"].replace("_", " ")
-        ranked_by = metric or (metric_of(group) if task else "")
+        ranked_by = metric or (metric_of(group) if group.settings["task.name"] in TASKS else "")
         if len(group.values(ranked_by)):
-            test_set = group.runs[0].test_digest, settings.get("task.horizon")
-            comparable[(settings["dataset.name"], title, ranked_by, test_set)].append(group)
+            key = group.settings["dataset.name"], group.task_title, ranked_by, tuple(group.evaluation.items())
+            comparable[key].append(group)
     if not comparable:
         raise UserError(
             f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(available))}>."
@@ -137,6 +142,21 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
         Leaderboard(dataset, task, ranked_by, _ranked(_with_differences(groups), ranked_by))
         for (dataset, task, ranked_by, _), groups in sorted(comparable.items(), key=lambda item: item[0][:3])
     ]
+
+
+def check_comparable(one: Group, other: Group) -> None:
+    """Raise a UserError unless two groups were tested for the same task on the same examples."""
+    differing = [
+        f"{name} ({one.evaluation.get(name)} and {other.evaluation.get(name)})"
+        for name in dict.fromkeys([*one.evaluation, *other.evaluation])
+        if one.evaluation.get(name) != other.evaluation.get(name)
+    ]
+    if differing:
+        datasets = [group.settings["dataset.name"] for group in (one, other)]
+        raise UserError(
+            f"a was tested on {datasets[0]} and b on {datasets[1]}, and they differ by {', '.join(differing)}; only results of "
+            "one task on the same examples are compared, so choose groups that agree in that."
+        )
 
 
 def metric_of(group: Group) -> str:
@@ -153,9 +173,7 @@ def metric_of(group: Group) -> str:
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:
     """Names of the settings that differ between groups."""
-    settings = [group.settings for group in groups]
-    names = sorted({name for one in settings for name in one})
-    return [name for name in names if len({one.get(name) for one in settings}) > 1]
+    return differing(group.settings for group in groups)
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:

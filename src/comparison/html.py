@@ -11,6 +11,7 @@ from src import metrics
 from src.comparison.formats import heading_and_rows, title
 from src.comparison.groups import Group, Leaderboard
 from src.figures import html, style
+from src.metrics import VALIDATION
 from src.tracking.run_summaries import metric_histories
 
 MAX_CURVES = 10  # groups of a leaderboard whose learning curves are drawn
@@ -58,10 +59,10 @@ def _row(board: Leaderboard, group: Group, row: Sequence[str]) -> str:
 
 def _learning_curves(board: Leaderboard) -> str:
     """The metric on the validation set, or the loss where that is not logged, after each epoch; a line for each seed: SVG."""
-    metric = f"val/{board.metric.rpartition('/')[2]}"
+    metric = f"{VALIDATION}{board.metric.rpartition('/')[2]}"
     shown = board.groups[:MAX_CURVES]
     if not any(metric in run.metrics for group in shown for run in group.runs):
-        metric = "val/loss"
+        metric = f"{VALIDATION}loss"
     figure, (axes,) = style.create(f"Learning curves on the validation set: {board.dataset}, {board.task}", size=(9, 4.5))
     for index, group in enumerate(shown):
         for seed_index, points in enumerate(metric_histories(group.runs, metric).values()):
@@ -69,10 +70,10 @@ def _learning_curves(board: Leaderboard) -> str:
             label = None if seed_index else group.title
             axes.plot(steps, values, color=f"C{index}", alpha=0.8, marker="." if len(points) < 2 else None, label=label)
     baselines = [found for group in shown if (found := group.baseline(board.metric))]
-    if metric != "val/loss" and baselines:
+    if metric != f"{VALIDATION}loss" and baselines:
         name, value = (min if metrics.lower_is_better(metric) else max)(baselines, key=lambda baseline: baseline[1])
         axes.axhline(value, color=style.TARGET, linestyle="--", linewidth=1, label=f"baseline on the test set: {name}")
-    unit = f" ({board.unit})" if board.unit and metric != "val/loss" else ""
+    unit = f" ({board.unit})" if board.unit and metric != f"{VALIDATION}loss" else ""
     axes.set(xlabel="epoch", ylabel=f"{metric}{unit}")
     style.integer_ticks(axes)
     if metrics.is_percentage(metric):

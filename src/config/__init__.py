@@ -5,6 +5,7 @@ Hydra composes the configuration and pydantic checks it. TensorFlow takes second
 command_line  parses a command line of `src.run` into the settings of each job
 compose       composes conf/ and the overrides with Hydra
 checks        validates a composed configuration
+differences   in what settings differ, and the names of runs that say so
 schema        the settings, with the type and range of every value
 tasks         the registry of tasks, with the settings of each
 section       the base class of the sections of the settings
@@ -18,9 +19,11 @@ hydra_patches private parts of Hydra and OmegaConf
 from src.config.checks import check_even_split, reference_classifier_settings, validate
 from src.config.command_line import BASIC_LAUNCHER, JOBLIB_LAUNCHER, OPTUNA_SWEEPER, ParsedCommand, parse
 from src.config.compose import CONF, dataset, option_names, recipe_targets, to_dict
+from src.config.differences import run_name, sweep_name
 from src.config.messages import describe_invalid
 
 __all__ = [
     "BASIC_LAUNCHER", "CONF", "JOBLIB_LAUNCHER", "OPTUNA_SWEEPER", "ParsedCommand", "check_even_split", "dataset",
-    "describe_invalid", "option_names", "parse", "recipe_targets", "reference_classifier_settings", "to_dict", "validate",
+    "describe_invalid", "option_names", "parse", "recipe_targets", "reference_classifier_settings", "run_name", "sweep_name",
+    "to_dict", "validate",
 ]  # fmt: skip

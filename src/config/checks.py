@@ -63,7 +63,12 @@ def reference_classifier_settings(settings: Settings) -> Settings:
         raw = to_dict(compose_config("config", overrides))
     raw["dataset"] = settings.dataset.model_copy(update={"limit": None}).model_dump()
     raw["task"] = {"name": "image_classification"}
-    raw["tracking"] = {**settings.tracking.model_dump(), "run_name": f"judge-{recipe}", "log_model": False}
+    raw["tracking"] = {
+        **settings.tracking.model_dump(by_alias=True),
+        "run_name": f"judge-{recipe}-{settings.dataset.name}",
+        "log_model": False,
+        "register": None,
+    }
     return validate(OmegaConf.create(raw))
 
 
@@ -95,7 +100,9 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
     task_name = supported(names)[0]
     fields = {name: set(task.settings.model_fields) for name, task in TASKS.items()}
     other_fields = set().union(*fields.values()) - fields[task_name]  # settings of the other tasks of the data set
-    return {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
+    selected = {key: value for key, value in section.items() if key not in other_fields} | {"name": task_name}
+    # A setting may have a value for each task: {text_classification: words, language_modeling: bpe}.
+    return {key: value.get(task_name) if isinstance(value, dict) else value for key, value in selected.items()}
 
 
 def _check_strategy(settings: Settings) -> None:

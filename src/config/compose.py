@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config import hydra_patches, renamed, search_space
 from src.config.messages import did_you_mean, similar_names
 from src.config.schema import Dataset, flatten
+from src.config.tasks import TASKS
 from src.errors import UserError
 
 hydra_patches.apply()
@@ -117,6 +118,9 @@ def _unknown_key(message: str, name: str, overrides: list[str]) -> str:
     group_overrides = [each for each in overrides if each.partition("=")[0] in groups]
     try:
         composed = dict(flatten(to_dict(compose(name, group_overrides), resolve=False)))
+        # task.tokenizer.language_modeling is the default of task.tokenizer for one of the tasks.
+        per_task = tuple(f".{task}" for task in TASKS)
+        composed = {key.rpartition(".")[0] if key.endswith(per_task) else key: value for key, value in composed.items()}
         # training.epochs is ${dataset.epochs} by default: the latter is suggested only for a key of dataset.
         names = {name: name.rpartition(".")[2] for name in composed}
         defaults = {f"dataset.{last}" for name, last in names.items() if composed[name] == f"${{dataset.{last}}}"}

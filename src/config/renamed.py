@@ -12,12 +12,23 @@ RENAMED = {
     "hydra.sweeper.warmup": "hydra.sweeper.n_warmup_epochs",
     "model.halvings": "model.downsamplings",
     "model.unlabelled": "model.label_dropout",
+    "task.bpe_vocabulary": "task.vocabulary_size",
     "task.judge": "task.reference_classifier",
     "task.reach_back": "task.include_history",
+    "task.tokens": "task.tokenizer",
+    "task.unit": "task.tokenizer",
+    "task.vocabulary": "task.vocabulary_size",
     "training.glances": "training.previews",
     "training.keep": "training.restore_best_weights",
 }
-VALUES: dict[str, dict[Any, Any]] = {"training.keep": {"best": True, "last": False}}  # of settings whose values changed too
+# {old name: {old value: new value}} of settings whose values changed too. With another value it is another setting: the
+# `task.unit` of a series, like ppm, keeps its name.
+KINDS = {"word": "words", "character": "characters", "byte": "bytes", "bpe": "bpe"}
+VALUES: dict[str, dict[Any, Any]] = {
+    "task.tokens": KINDS,
+    "task.unit": KINDS,
+    "training.keep": {"best": True, "last": False},
+}
 
 
 def describe_rename(old: str, value: str = "") -> str | None:
@@ -49,12 +60,12 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
         hyperparameters: what its recipe takes now: a recipe may still have one that was renamed elsewhere.
     """
     migrated = {name: dict(section) if isinstance(section, dict) else section for name, section in settings.items()}
-    for old, new in RENAMED.items():
+    for old in RENAMED:
         section, _, key = old.rpartition(".")
         values = migrated.get(section)
         if isinstance(values, dict) and key in values and not (section == "model" and key in hyperparameters):
-            value = values.pop(key)
-            values[new.rpartition(".")[2]] = VALUES.get(old, {}).get(value, value)
+            new, value = _rename(old, values.pop(key))
+            values[new.rpartition(".")[2]] = value
     return migrated
 
 
@@ -64,10 +75,19 @@ def migrate_command(command: str) -> list[str]:
     for word in shlex.split(command):
         name, separator, value = word.partition("=")
         if name != "resume":
-            words.append(f"{RENAMED.get(name, name)}{separator}{as_typed(VALUES.get(name, {}).get(value, value))}")
+            name, value = _rename(name, value)
+            words.append(f"{name}{separator}{as_typed(value)}")
     return sorted(words)
 
 
 def migrate_params(params: dict[str, str]) -> dict[str, str]:
     """The same for the parameters of a run in MLflow, {"training.glances": "5", …}, which are texts."""
-    return {RENAMED.get(name, name): str(VALUES.get(name, {}).get(value, value)) for name, value in params.items()}
+    renamed = dict(_rename(name, value) for name, value in params.items())
+    return {name: str(value) for name, value in renamed.items()}
+
+
+def _rename(name: str, value: Any) -> tuple[str, Any]:
+    """The name and the value of a setting as this version has them."""
+    if name not in RENAMED or (name in VALUES and value not in VALUES[name]):
+        return name, value
+    return RENAMED[name], VALUES.get(name, {}).get(value, value)

@@ -186,7 +186,16 @@ class Tracking(Section):
     experiment: str
     run_name: str | None
     log_model: bool
+    register_as: str | None = pydantic.Field(None, alias="register")  # runs of earlier versions have none
     system_metrics_interval: Count
+
+    @pydantic.model_validator(mode="after")
+    def _check_register(self) -> Self:
+        if self.register_as is not None and not self.log_model:
+            raise ValueError("tracking.register needs the logged model; type tracking.log_model=true")
+        if self.register_as is not None and (not self.register_as.strip() or set("/:") & set(self.register_as)):
+            raise ValueError(f"tracking.register={self.register_as} is no name of a model; write one without '/' and ':'")
+        return self
 
 
 class Model(pydantic.BaseModel):
@@ -232,7 +241,7 @@ class Settings(Section):
 
     def fingerprint(self) -> str:
         """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
-        return self._digest(tracking={"log_model", "system_metrics_interval"})
+        return self._digest(tracking={"log_model", "register_as", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir"}}

@@ -47,6 +47,8 @@ class TaskSpec:
         inputs, outputs: specifications from `recipes.specs`; a recipe whose `build` accepts both can learn the task.
         metrics: {metric on the test set: which values are better}. The first is the leading one, by which runs are compared.
         implementation: "module:class" of the `src.tasks.base.Task`, created with the settings and the data set.
+        evaluation: names of its settings that change what is tested, examples or measure; results are compared where all of
+            them are equal.
         generates: whether `src.generate` works with its runs; the class is also a `src.tasks.base.Generative`.
     """
 
@@ -57,6 +59,7 @@ class TaskSpec:
     outputs: type
     metrics: Mapping[str, Direction]
     implementation: str
+    evaluation: tuple[str, ...] = ()
     generates: bool = False
 
     @property
@@ -114,16 +117,15 @@ CLASSIFICATION_METRICS: Mapping[str, Direction] = {
 class TextSettings(TaskSettings):
     """Tokenization of texts."""
 
-    unit: Literal["word", "character", "byte", "bpe"]
-    vocabulary: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
-    lowercase: bool
+    tokenizer: Literal["words", "characters", "bytes", "bpe"]
+    vocabulary_size: Annotated[int, pydantic.Field(ge=5)]  # tokens 0 to 3 are special
 
     @pydantic.model_validator(mode="after")
-    def _check_vocabulary(self) -> Self:
-        if self.unit == "bpe" and self.vocabulary < 260:
+    def _check_vocabulary_size(self) -> Self:
+        if self.tokenizer == "bpe" and self.vocabulary_size < 260:
             raise ValueError(
-                f"task.vocabulary={self.vocabulary} has no room for 4 marks and 256 bytes, which task.unit=bpe needs; "
-                "type task.vocabulary=260 or more"
+                f"task.vocabulary_size={self.vocabulary_size} has no room for 4 special tokens and 256 bytes, which "
+                "task.tokenizer=bpe needs; type task.vocabulary_size=260 or more"
             )
         return self
 
@@ -135,6 +137,7 @@ class ImageClassificationSettings(TaskSettings):
 class TextClassificationSettings(TextSettings):
     """Settings of text classification."""
 
+    lowercase: bool
     length: Count  # tokens; longer texts are truncated
 
 
@@ -191,6 +194,7 @@ register(
         outputs=GeneratedImages,
         metrics=GENERATION_METRICS,
         implementation="src.tasks.image_generation:ImageGeneration",
+        evaluation=("reference_classifier", "samples"),
         generates=True,
     )
 )
@@ -203,6 +207,7 @@ register(
         outputs=NextTokenLogits,
         metrics=GENERATION_METRICS,
         implementation="src.tasks.pixel_generation:PixelGeneration",
+        evaluation=("reference_classifier", "samples"),
         generates=True,
     )
 )
@@ -210,18 +215,18 @@ register(
 # --- sequences ------------------------------------------------------------------------------------------------------
 
 
-class LanguageModelingSettings(TaskSettings):
+class LanguageModelingSettings(TextSettings):
     """Settings of language modeling."""
 
-    tokens: Literal["character", "byte", "bpe"]
-    bpe_vocabulary: Annotated[int, pydantic.Field(ge=260)]  # 4 special tokens and 256 bytes
+    tokenizer: Literal["characters", "bytes", "bpe"]
     context: Annotated[int, pydantic.Field(ge=2)]
 
 
 class TranslationSettings(TextSettings):
     """Settings of translation."""
 
-    unit: Literal["word", "character", "bpe"]
+    tokenizer: Literal["words", "characters", "bpe"]
+    lowercase: bool
     source_length: Count  # tokens
     target_length: Count
     label_smoothing: Rate
@@ -270,6 +275,7 @@ register(
         outputs=TargetTokenLogits,
         metrics={"bleu": "higher", "chrf": "higher", "exact_match": "higher"},
         implementation="src.tasks.translation:Translation",
+        evaluation=("unit", "lowercase"),  # of the references
     )
 )
 register(
@@ -284,5 +290,6 @@ register(
             "standardized_mae": "lower", "standardized_mse": "lower",
         },
         implementation="src.tasks.forecasting:Forecasting",
+        evaluation=("horizon", "window", "include_history"),
     )
 )  # fmt: skip

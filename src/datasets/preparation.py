@@ -2,23 +2,18 @@
 
 import contextlib
 import difflib
-import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import filelock
-import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import downloader
-from tensorflow_datasets.core.utils import gcs_utils
 
 from src import terminal
 from src.config import schema
-from src.datasets import builders
+from src.datasets import builders, tfds_patches
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -31,7 +26,6 @@ def _builders(module: ModuleType) -> list[type[tfds.core.GeneratorBasedBuilder]]
 
 
 OFFLINE = sorted(builder.name for module in builders.MODULES if not hasattr(module, "URL") for builder in _builders(module))
-CONNECT_TIMEOUT, READ_TIMEOUT, MAX_RETRIES = 4, 60, 1  # seconds, seconds, times: without a network, an error within 15 s
 
 
 def prepare(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
@@ -44,8 +38,6 @@ def prepare(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
 
 
 def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
-    # Otherwise TFDS looks for every data set in Google's storage, and waits for it if there is no network.
-    gcs_utils._is_gcs_disabled = True
     try:
         builder = tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -57,21 +49,8 @@ def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
         ) from None
     except ValueError as error:  # an unknown config
         raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
-    _keep_double_precision(builder)
+    tfds_patches.keep_double_precision(builder)
     return builder
-
-
-def _keep_double_precision(builder: tfds.core.DatasetBuilder) -> None:
-    """Let a builder store float64 as bytes, since TFDS stores it as float32 by default; what is prepared is read as it was."""
-    features = builder.info.features
-    if not isinstance(features, tfds.features.FeaturesDict):
-        return
-    prepared = builder.data_path.exists()
-    stored = tfds.features.FeatureConnector.from_config(builder.data_path) if prepared else features
-    for name, feature in features.items():
-        if type(feature) in (tfds.features.Tensor, tfds.features.Scalar) and feature.np_dtype == np.float64:
-            in_bytes = tfds.features.Tensor(shape=feature.shape, dtype=np.float64, encoding=tfds.features.Encoding.BYTES)
-            features._feature_dict[name] = stored[name] if prepared else in_bytes
 
 
 def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:
@@ -83,7 +62,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
     if builder.data_path.exists():
         return builder if builder.info.splits else _builder(settings)
     offline = builder.name in OFFLINE
-    root = Path(os.fspath(builder.data_dir_root)) if hasattr(builder, "data_dir_root") else Path(builder._data_dir_root)
+    root = Path(os.fspath(builder.data_dir_root))
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / f".{builder.name}.lock"):  # parallel first runs prepare it once
         if builder.data_path.exists():
@@ -95,7 +74,12 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
             # TFDS shows bars of its own while it downloads.
             title = f"Preparing {builder.info.full_name}"
             shown = contextlib.nullcontext() if progress else terminal.phase(title, announce=False)
-            with shown, _fail_fast_downloads(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
+            with (
+                shown,
+                tfds_patches.fail_fast_downloads(),
+                open(os.devnull, "w") as devnull,
+                contextlib.redirect_stdout(devnull),
+            ):
                 builder.download_and_prepare()
         except Exception as error:
             if offline:
@@ -105,18 +89,6 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
                 f"data sets that need no network: {', '.join(OFFLINE)}."
             ) from error
     return builder
-
-
-@contextlib.contextmanager
-def _fail_fast_downloads() -> Iterator[None]:
-    """Make downloads of TFDS fail soon: its default is ten retries over 200 s, without a timeout of connections."""
-    defaults = downloader._open_url, downloader.MAX_RETRIES
-    downloader._open_url = functools.partial(defaults[0], timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
-    downloader.MAX_RETRIES = MAX_RETRIES
-    try:
-        yield
-    finally:
-        downloader._open_url, downloader.MAX_RETRIES = defaults
 
 
 def _reason(error: Exception) -> str:

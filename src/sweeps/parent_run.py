@@ -7,12 +7,14 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 
+from src import config
 from src.config import schema
 from src.errors import SweepError
 from src.figures import style
 from src.redaction import redact
 from src.sweeps import report
 from src.sweeps.job_store import JobResult, JobStore
+from src.tracking import pages
 from src.tracking.client import FINGERPRINT_TAG, tracking_uri
 from src.tracking.outbox import Outbox
 from src.tracking.provenance import CODE_TAG, code_digest, command, is_this_command
@@ -40,7 +42,7 @@ def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: sch
     fingerprint = hashlib.blake2b("".join(identity).encode(), digest_size=16).hexdigest()
     number = search.n_trials if search else len(jobs)
     objectives = search.objectives if search else [jobs[0].training.monitor]
-    outbox = _open(fingerprint, jobs, f"search-{number}-trials" if search else f"sweep-{number}-jobs")
+    outbox = _open(fingerprint, jobs, config.sweep_name("search" if search else "sweep", overrides))
     run_logger, store = RunLogger(outbox), JobStore(outbox.folder / "jobs")
 
     def begin() -> None:
@@ -57,6 +59,7 @@ def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: sch
                 "jobs": str(number),
             }
             run_logger.start(parameters, tags, {})
+            run_logger.describe_run(f"**{number} jobs**, running\n\n- Command: `{command()}`")
         outbox.update_metadata(started=True, status=None, jobs=number)
         store.start(command(), retry_failed=search is None or jobs[0].sweep.fail_fast)
 
@@ -72,9 +75,9 @@ def sweep(overrides: Sequence[str], jobs: Sequence[schema.Settings], search: sch
             finally:
                 try:
                     _report(run_logger, store, number, objectives, subject(jobs))
+                    _register_best(run_logger, store, jobs[0].tracking.register_as, objectives[0])
                 except Exception:  # must not hide how the jobs have ended
                     log.exception("The results of the sweep could not be reported.")
-                log.info("The sweep in MLflow: %s.", run_logger.describe())
     finally:
         sync()  # sends what killed jobs have not sent
 
@@ -128,16 +131,28 @@ def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Seq
         "finished": len(finished), "failed": sum(result.failure is not None for result in results),
         "pruned": sum(result.pruned is not None for result in results), "all": number,
     }  # fmt: skip
-    run_logger.log_metrics({f"jobs/{name}": count for name, count in counts.items()}, len(results))
+    run_logger.log_metrics({f"sweep/jobs/{name}": count for name, count in counts.items()}, len(results))
+    shown = [pages.figure("effects of the settings", f"figures/{report.EFFECTS}")] if report.parameters(finished) else []
+    run_logger.describe_run("\n\n".join([report.description(results, objectives, number, command()), *shown]))
     if not finished:
         return
     log.info("\n%s", report.table(results, objectives))
     best = finished[0]
     run_logger.set_tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
-    run_logger.log_metrics(
-        {"best/objective": best.final_objective} | {f"best/{name}": v for name, v in best.metrics.items()}, len(results)
-    )
+    values = {"objective": best.final_objective, **best.metrics}
+    run_logger.log_metrics({f"sweep/best/{name}": value for name, value in values.items()}, len(results))
     run_logger.log_figures(lambda: style.label(report.figures(finished, objectives), subject))
+
+
+def _register_best(run_logger: RunLogger, store: JobStore, name: str | None, objective: str) -> None:
+    """Register the model of the best job under a name; None: do not."""
+    best = report.ranked(store.all(), objective)[:1]
+    if name is None or not best:
+        return
+    if best[0].run_id is None:
+        log.warning("The best model is not registered as %s, since MLflow does not answer.", name)
+    else:
+        run_logger.register_model(name, best[0].run_id)
 
 
 def _results_csv(results: Sequence[JobResult]) -> str:

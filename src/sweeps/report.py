@@ -19,6 +19,8 @@ from src.metrics import format_value, lower_is_better
 from src.sweeps.job_store import JobResult
 
 LOG_SCALE_RATIO = 10  # of the largest to the smallest value, from which on an axis is logarithmic
+MAX_ROWS, MAX_REMARK = 20, 80  # jobs in a description, characters of a remark: MLflow keeps 8,000 characters
+EFFECTS = "effects.png"  # the figure of what each setting does
 MAX_TICKS = 6  # up to so many values are all labelled
 MAX_CHARACTERS = 40  # of the categories of an axis; longer ones are written upwards
 MIN_DISTANCE = 0.06  # of two labels of an axis, as a fraction of its height
@@ -43,6 +45,35 @@ def table(jobs: Sequence[JobResult], objectives: Sequence[str]) -> str:
 
     Of the test metrics it has those that tasks are compared by; `results.csv` has all.
     """
+    headings, rows = _cells(jobs, objectives)
+    left = [*range(len(parameters(jobs))), len(headings)]
+    return tables.text([*headings, ""], [[*cells, remark] for _, cells, remark in rows], left)
+
+
+def description(jobs: Sequence[JobResult], objectives: Sequence[str], number: int, command: str) -> str:
+    """The description of a sweep in MLflow: its jobs, the best first, with links to their runs, and how it was started.
+
+    Args:
+        jobs: that have ended.
+        objectives: the monitored metric, and what else a search optimizes.
+        number: of all jobs.
+        command: with which the sweep was started.
+    """
+    headings, rows = _cells(jobs, objectives)
+    lines = []
+    for place, (job, cells, remark) in enumerate(rows[:MAX_ROWS], start=1):
+        run = f"[{place}](run:{job.run_id})" if job.run_id else "–"
+        lines.append([run, *cells, remark.replace("|", " ")[:MAX_REMARK]])
+    finished = sum(job.objective is not None for job in jobs)
+    best = f", the best by {objectives[0]} first" if finished else ""
+    more = f"… and {len(rows) - MAX_ROWS} more: results.csv among the artifacts" if len(rows) > MAX_ROWS else ""
+    table = tables.markdown(["run", *headings, ""], lines, [0, len(headings) + 1]) if jobs else ""
+    sections = [f"**{finished} of {number} jobs finished**{best}", table, more, f"- Command: `{command}`"]
+    return "\n\n".join(filter(None, sections))
+
+
+def _cells(jobs: Sequence[JobResult], objectives: Sequence[str]) -> tuple[list[str], list[tuple[JobResult, list[str], str]]]:
+    """The headings; and each job with its cells and a remark, the best first, those that have not finished last."""
     names, objective = parameters(jobs), objectives[0]
     best = pareto_front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
     leading = {f"test/{task.leading_metric}" for task in TASKS.values()}
@@ -53,10 +84,9 @@ def table(jobs: Sequence[JobResult], objectives: Sequence[str]) -> str:
     for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
         values = {objective: job.objective} | {name: job.metrics.get(name) for name in metrics}
         cells = ["–" if value is None else format_value(value, name) for name, value in values.items()]
-        remark = job.failure or job.pruned or ("on the Pareto front" if job in best else None)
-        rows.append([*(shorten(job.overrides.get(name, "")) for name in names), *cells, remark or ""])
-    headings = [*names, objective, *metrics, ""]
-    return tables.text(headings, rows, left=[*range(len(names)), len(headings) - 1])
+        remark = job.failure or job.pruned or ("on the Pareto front" if job in best else "")
+        rows.append((job, [*(shorten(job.overrides.get(name, "")) for name in names), *cells], remark))
+    return [*names, objective, *metrics], rows
 
 
 def shorten(text: str) -> str:
@@ -90,7 +120,7 @@ def figures(jobs: Sequence[JobResult], objectives: Sequence[str]) -> dict[str, F
     names, objective = parameters(jobs), objectives[0]
     if not names:
         return {}
-    drawn = {"effects.png": _effects(jobs, names, objective)}
+    drawn = {EFFECTS: _effects(jobs, names, objective)}
     for other in objectives[1:]:
         drawn[f"pareto_{other}.png"] = _pareto(jobs, objectives, other)
     if len(names) > 1:

@@ -13,7 +13,7 @@ from recipes.specs import Ablatable
 from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
-from src.tasks.tokenizers import Encoder
+from src.tasks.tokenizers import Tokenizer
 
 Metrics = dict[str, float]
 Figures = dict[str, Figure | str]  # {file name: figure, or text of an HTML page}
@@ -33,7 +33,8 @@ class Task(ABC):
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
         classes: class names; empty if the targets are no classes.
-        encoder: turns raw inputs into model inputs where TensorFlow operations cannot; None if they can.
+        input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
+        output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -44,7 +45,8 @@ class Task(ABC):
     test: Split
     units: dict[str, str]
     classes: tuple[str, ...] = ()
-    encoder: Encoder | None = None
+    input_tokenizer: Tokenizer | None = None
+    output_tokenizer: Tokenizer | None = None
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:
@@ -107,7 +109,7 @@ class Task(ABC):
 
     @abstractmethod
     def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """The function that is served, from raw inputs to named outputs; and the models, layers and tables that it uses."""
+        """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
 
     @abstractmethod
     def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 from scipy.special import log_softmax, softmax
+from sklearn.metrics import confusion_matrix
 
 from recipes.specs import AttentionLayer, Classes
 from src.datasets import Data, Split, conversion
@@ -25,12 +26,10 @@ class Classification(Task):
 
     Attributes:
         example_noun: what an example is called in titles, in the plural.
-        serving_layers: the layers that `serving_inputs` uses.
     """
 
     units = {"nll": "nats"}
     example_noun: str
-    serving_layers: tuple = ()
 
     def __init__(self, data: Data):
         data = conversion.to_class_indices(data)
@@ -74,7 +73,7 @@ class Classification(Task):
             probability = ops.softmax(ops.cast(logits, "float32"))
             return {"probability": probability, "class": ops.argmax(probability, axis=-1)}
 
-        return serve, [model, *self.serving_layers]
+        return serve, [model]
 
     def serving_inputs(self, model: keras.Model, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
         """Encode a batch of raw inputs as the model's inputs."""
@@ -96,8 +95,7 @@ class Classification(Task):
 
     def _confusion_matrix(self, predicted: np.ndarray) -> Figure:
         count = self.outputs.count
-        matrix = np.zeros((count, count), int)
-        np.add.at(matrix, (self.test.targets, predicted), 1)
+        matrix = confusion_matrix(self.test.targets, predicted, labels=range(count))
         fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         side = max(5.0, 0.5 * count + 2)
         title = f"Confusion matrix of {len(predicted):,} test {self.example_noun}"

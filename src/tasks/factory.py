@@ -28,7 +28,7 @@ def create(
         data: the data set.
         limit: examples to keep in each split; None: all.
         reference_classifier: measures generated images; not used by other tasks.
-        pretrained: language model whose vocabulary is used instead of a new one.
+        pretrained: language model whose tokenizer is used instead of a new one.
 
     Raises:
         UserError: the data set has not the type of data that the task needs.
@@ -37,7 +37,7 @@ def create(
     if isinstance(settings, GenerationSettings):
         options["reference_classifier"] = reference_classifier
     if pretrained is not None:
-        options["vocabulary"] = pretrained.vocabulary
+        options["tokenizer"] = pretrained.tokenizer
     task: Task = load_class(settings.name)(settings, data, **options)
     task.limit_examples(limit)
     return task

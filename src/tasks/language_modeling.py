@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from recipes import decoding
-from recipes.specs import END, PADDING, START, UNKNOWN, NextTokenLogits, Tokens
+from recipes.specs import PADDING, UNKNOWN, NextTokenLogits, Tokens
 from src import terminal
 from src.config.schema import Settings
 from src.config.tasks import LanguageModelingSettings
@@ -20,7 +20,7 @@ from src.errors import UserError
 from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
-from src.tasks.tokenizers import Vocabulary
+from src.tasks.tokenizers import Tokenizer
 
 VOCABULARY_FILE = "vocabulary.json"
 SAMPLES, SAMPLE_TOKENS = 4, 300  # texts in a figure, and tokens of each
@@ -37,20 +37,20 @@ class LanguageModeling(Task, Generative):
     units = {"nll": "nats"}
     ARTIFACT = VOCABULARY_FILE
 
-    def __init__(self, settings: LanguageModelingSettings, data: Data, vocabulary: Vocabulary | None = None):
-        texts = {}
+    def __init__(self, settings: LanguageModelingSettings, data: Data, tokenizer: Tokenizer | None = None):
         for name in ("train", "validation", "test"):
-            raw = getattr(data, name).raw
-            check_texts(raw, f"the {name} split of dataset={data.name}")
-            texts[name] = [text.decode() for text in raw]
+            check_texts(getattr(data, name).raw, f"the {name} split of dataset={data.name}")
         self.settings = settings
-        self.vocabulary = vocabulary or Vocabulary.from_texts(texts["train"], settings.tokens, settings.bpe_vocabulary)
-        streams = {name: self.vocabulary.encode_stream(split_texts) for name, split_texts in texts.items()}
+        if tokenizer is None:
+            size = settings.vocabulary_size if settings.tokenizer == "bpe" else None  # a language model knows every character
+            tokenizer = Tokenizer.train(data.train.raw, settings.tokenizer, size)
+        self.tokenizer = tokenizer.configure(start=True, end=True)
+        streams = {name: self.tokenizer.encode_stream(getattr(data, name).raw) for name in ("train", "validation", "test")}
         # Training windows overlap by half: each token is predicted once from a short context, and once from a longer one.
         self.train = windows(streams["train"], settings.context, stride=max(settings.context // 2, 1))
         self.validation, self.test = (windows(streams[name], settings.context) for name in ("validation", "test"))
-        self.inputs = Tokens(settings.context, len(self.vocabulary))
-        self.outputs = NextTokenLogits(settings.context, len(self.vocabulary))
+        self.inputs = Tokens(settings.context, len(self.tokenizer))
+        self.outputs = NextTokenLogits(settings.context, len(self.tokenizer))
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
@@ -76,7 +76,7 @@ class LanguageModeling(Task, Generative):
         """Nats per token, perplexity, and bits per character, which can be compared between tokenizations."""
         nats = -float(predictions.sum(dtype=np.float64))
         tokens = int((split.targets != PADDING).sum())
-        characters = int(self.vocabulary.character_counts[split.targets].sum())
+        characters = int(self.tokenizer.character_counts[split.targets].sum())
         return {
             "nll": nats / tokens,
             "perplexity": math.exp(nats / tokens),
@@ -85,7 +85,7 @@ class LanguageModeling(Task, Generative):
 
     def baselines(self) -> dict[str, Metrics]:
         """Unigram and bigram models, the bigram interpolated with the unigram (Dirichlet prior)."""
-        size = len(self.vocabulary)
+        size = len(self.tokenizer)
         unigrams = np.bincount(self.train.targets.ravel(), minlength=size) + 1.0
         unigrams[PADDING] = 0
         unigrams /= unigrams.sum()
@@ -120,25 +120,25 @@ class LanguageModeling(Task, Generative):
 
     def samples(self, model: keras.Model) -> str:
         """Texts that a model generates without a prompt."""
-        generator = TextGenerator(model, self.vocabulary, self.settings.context)
+        generator = TextGenerator(model, self.tokenizer, self.settings.context)
         return SEPARATOR.join(generator.generate("", SAMPLES, SAMPLE_TOKENS, seed=0))
 
     def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
         return {}, lambda: {"samples.txt": self.samples(model)}
 
     def artifacts(self) -> dict[str, str]:
-        return {VOCABULARY_FILE: self.vocabulary.to_json()}
+        return {VOCABULARY_FILE: self.tokenizer.to_json()}
 
     @classmethod
-    def from_run(cls, settings: Settings, vocabulary: str, load_weights: Callable[[keras.Model], None]) -> "TextGenerator":
+    def from_run(cls, settings: Settings, tokenizer: str, load_weights: Callable[[keras.Model], None]) -> "TextGenerator":
         """Restore the text generator of a run.
 
         Args:
             settings: of the run.
-            vocabulary: content of its `VOCABULARY_FILE`.
+            tokenizer: content of its `VOCABULARY_FILE`.
             load_weights: function that loads the weights of that run into the model.
         """
-        restored = Vocabulary.from_json(vocabulary)
+        restored = Tokenizer.from_json(tokenizer)
         context = settings.task_as(LanguageModelingSettings).context
         build = hydra.utils.get_method(settings.model.target)
         inputs, outputs = Tokens(context, len(restored)), NextTokenLogits(context, len(restored))
@@ -149,11 +149,11 @@ class LanguageModeling(Task, Generative):
 
 
 class TextGenerator:
-    """A language model with its vocabulary, which continues a prompt.
+    """A language model with its tokenizer, which continues a prompt.
 
     Args:
         model: token ids (batch, context) to the logits of the token that follows each.
-        vocabulary: of the tokens.
+        tokenizer: of the model.
         context: length of the context in tokens.
 
     Attributes:
@@ -162,8 +162,8 @@ class TextGenerator:
 
     defaults = dict(decoding.SAMPLING_DEFAULTS)
 
-    def __init__(self, model: keras.Model, vocabulary: Vocabulary, context: int):
-        self.model, self.vocabulary, self.context = model, vocabulary, context
+    def __init__(self, model: keras.Model, tokenizer: Tokenizer, context: int):
+        self.model, self.tokenizer, self.context = model, tokenizer, context
 
     def generate(self, prompt: str, number: int, length: int, seed: int, **options: Any) -> list[str]:
         """Generate texts that begin with the prompt and have at most `length` tokens after it.
@@ -180,9 +180,9 @@ class TextGenerator:
         Raises:
             UserError: the prompt holds characters that are not in the vocabulary, or is too long for the context.
         """
-        prompt_tokens = [START, *self.vocabulary.encode(prompt)]
+        prompt_tokens = self.tokenizer.encode_prompt(prompt)
         if UNKNOWN in prompt_tokens:
-            unknown = sorted({letter for letter in prompt if UNKNOWN in self.vocabulary.encode(letter)})
+            unknown = sorted({letter for letter in prompt if UNKNOWN in self.tokenizer.encode_prompt(letter)})
             raise UserError(
                 f"The vocabulary of the model does not have {' '.join(map(repr, unknown))}; leave it out of the prompt."
             )
@@ -201,11 +201,7 @@ class TextGenerator:
             sampled = sample(tf.constant(window), min(self.context, window.shape[1] + total - tokens.shape[1])).numpy()
             tokens = np.concatenate([tokens, sampled[:, window.shape[1] :]], axis=1)
             window = tokens[:, -max(self.context // 2, 1) :]
-        return [self._decode(row) for row in tokens[:, 1:].tolist()]
-
-    def _decode(self, token_ids: list[int]) -> str:
-        """The text of tokens up to END."""
-        return self.vocabulary.decode(token_ids[: token_ids.index(END)] if END in token_ids else token_ids)
+        return self.tokenizer.decode(tokens)
 
 
 def windows(stream: np.ndarray, context: int, stride: int | None = None) -> Split:

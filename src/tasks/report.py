@@ -1,17 +1,72 @@
-"""The table of results that a run prints at its end."""
+"""The table of results that a run prints at its end, and that stands in its description."""
 
 import math
 from collections.abc import Mapping
 
 from src import tables
-from src.metrics import FEATURE_DISTANCES, FEATURES, is_ranked, lower_is_better
+from src.config.tasks import TASKS
+from src.metrics import (
+    ABLATION,
+    BASELINE,
+    FEATURE_DISTANCES,
+    FEATURES,
+    TEST,
+    format_value,
+    is_ranked,
+    lower_is_better,
+    strongest_baseline,
+)
 from src.tasks.base import Metrics
+
+
+def named_results(test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics]) -> dict[str, float]:
+    """The test metrics of a model, its ablations and the baselines, as MLflow names them."""
+    rows = {TEST: test} | {f"{ABLATION}{name}/": row for name, row in ablations.items()}
+    rows |= {f"{BASELINE}{name}/": row for name, row in baselines.items()}
+    return {f"{prefix}{metric}": value for prefix, row in rows.items() for metric, value in row.items()}
+
+
+def headline(task: str, results: Mapping[str, float], units: Mapping[str, str]) -> str:
+    """The metric that recipes are compared by, beside the strongest baseline: "mae 0.5763 ppm (seasonal naive: 1.772 ppm)".
+
+    Args:
+        task: name of the task.
+        results: as MLflow names them.
+        units: {metric: unit} of the metrics that have one.
+    """
+    metric = TASKS[task].leading_metric
+
+    def formatted(value: float) -> str:
+        return " ".join(filter(None, [format_value(value, metric), units.get(metric)]))
+
+    baseline = strongest_baseline(results, metric)
+    beside = f" ({baseline[0]}: {formatted(baseline[1])})" if baseline else ""
+    return f"{FEATURE_DISTANCES.get(metric, metric.replace('_', ' '))} {formatted(results[f'{TEST}{metric}'])}{beside}"
 
 
 def results_table(
     model: str, test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics], units: Mapping[str, str]
 ) -> str:
     """Format the test metrics of a model, its ablations and the baselines; a star marks the best finite value of a column."""
+    heading, *rows = _cells(model, test, ablations, baselines, units)
+    cells = [[row[0], *(cell if cell.endswith("*") else f"{cell} " for cell in row[1:])] for row in rows]
+    table = tables.text([heading[0], *(f"{cell} " for cell in heading[1:])], cells)
+    return table if FEATURE_DISTANCES.keys().isdisjoint(test) else f"{table}\n(distances between {FEATURES})"
+
+
+def results_markdown(
+    model: str, test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics], units: Mapping[str, str]
+) -> str:
+    """The table of `results_table` in Markdown; the best value of each column is bold."""
+    heading, *rows = _cells(model, test, ablations, baselines, units)
+    body = [[row[0], *(f"**{cell[:-1]}**" if cell.endswith("*") else cell for cell in row[1:])] for row in rows]
+    return tables.markdown(heading, body)
+
+
+def _cells(
+    model: str, test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics], units: Mapping[str, str]
+) -> list[list[str]]:
+    """The heading and a row for each method; a star follows the best value of each column."""
     rows = {model: test, **{f"{model}, {name}": metrics for name, metrics in ablations.items()}}
     rows |= {name.replace("_", " "): metrics for name, metrics in baselines.items()}
     names = list(test)
@@ -19,10 +74,9 @@ def results_table(
     finite = {name: [row[name] for row in rows.values() if math.isfinite(row[name])] for name in ranked}
     best = {name: (min if lower_is_better(name) else max)(values) for name, values in finite.items() if values}
     titles = [FEATURE_DISTANCES.get(name, name.replace("_", " ")) for name in names]
-    headings = [f"{title} ({units[name]}) " if name in units else f"{title} " for name, title in zip(names, titles)]
+    headings = [f"{title} ({units[name]})" if name in units else title for name, title in zip(names, titles)]
     body = [
-        [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best.get(name) else ' '}" for name in names)]
+        [label, *(f"{round(row[name], 4) + 0.0:.4f}{'*' if row[name] == best.get(name) else ''}" for name in names)]
         for label, row in rows.items()
     ]
-    table = tables.text(["on the test set", *headings], body)
-    return table if FEATURE_DISTANCES.keys().isdisjoint(names) else f"{table}\n(distances between {FEATURES})"
+    return [["on the test set", *headings], *body]

@@ -5,18 +5,17 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from recipes.specs import PADDING, UNKNOWN, Tokens
+from recipes.specs import PADDING, Tokens
 from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.figures import html
 from src.tasks.base import Figures, Metrics
 from src.tasks.classification import Classification, attention_weights, mistakes_title
-from src.tasks.tokenizers import Encoder, Tokenizer, Vocabulary
+from src.tasks.tokenizers import Kind, Tokenizer, normalize
 
 MAX_SHOWN, MAX_CHARACTERS = 16, 1000  # texts on a page, and how much of each
 MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\s*/?>")  # tags of HTML
@@ -26,46 +25,33 @@ IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training example
 class TextClassification(Classification):
     """Texts to one of several classes.
 
-    The model takes token ids (batch, length); the served model takes texts.
+    The model takes token ids (batch, length).
 
     Args:
         settings: of the task.
         data: texts in UTF-8 with class labels.
-        vocabulary: of a pretrained language model, to tokenize with; None: one is made from the training set.
+        tokenizer: of a pretrained language model; None: one is trained on the training set.
     """
 
     example_noun = "texts"
+    input_tokenizer: Tokenizer
 
-    def __init__(self, settings: TextClassificationSettings, data: Data, vocabulary: Vocabulary | None = None):
+    def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
         for name, split in data.splits.items():
             check_texts(split.raw, f"the {name} split of dataset={data.name}")
         super().__init__(data)
         self.settings = settings
-        unit = settings.unit if settings.unit in ("word", "character") else "word"
-        self.tokenizer = Tokenizer(data.train.raw, unit, settings.vocabulary, settings.length, settings.lowercase)
-        if vocabulary is not None or settings.unit != unit:  # tokenizations without TensorFlow operations
-            texts = [text.decode() for text in data.train.raw]
-            vocabulary = vocabulary or Vocabulary.from_texts(texts, settings.unit, settings.vocabulary)
-            self.encoder = Encoder(vocabulary, settings.length)
-        else:
-            self.serving_layers = (self.tokenizer.layer,)
+        # What a language model is trained on: texts with START before them, and their own case.
+        like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")
+        if tokenizer is None:
+            lowercase = settings.lowercase and not like_language_model
+            tokenizer = Tokenizer.train(data.train.raw, settings.tokenizer, settings.vocabulary_size, lowercase)
+        self.input_tokenizer = tokenizer.configure(length=settings.length, start=like_language_model)
         self.train, self.validation, self.test = map(self._encode_split, (self.train, self.validation, self.test))
-        self.inputs = Tokens(settings.length, len(self.encoder.vocabulary if self.encoder else self.tokenizer))
+        self.inputs = Tokens(settings.length, len(self.input_tokenizer))
 
     def _encode_split(self, split: Split) -> Split:
-        encode = self.encoder or self.tokenizer.encode
-        return Split(encode(split.raw), split.targets, source=split.raw)
-
-    def serving_inputs(self, model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
-        """Tokenize texts (batch,) to token ids (batch, length); a text without any token becomes one unknown token.
-
-        Where there is an `encoder`, the inputs are token ids already.
-        """
-        if self.encoder is not None:
-            return inputs
-        token_ids = self.tokenizer(inputs)
-        empty = tf.concat([tf.ones_like(token_ids[:, :1]) * UNKNOWN, token_ids[:, 1:]], axis=1)
-        return tf.where(token_ids[:, :1] == 0, empty, token_ids)
+        return Split(self.input_tokenizer.encode(split.raw), split.targets, source=split.raw)
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
@@ -75,13 +61,13 @@ class TextClassification(Classification):
 
         It sees whole texts, where a recipe sees the first `task.length` tokens.
         """
-        by_word = self.tokenizer.unit == "word"
+        kind: Kind = "characters" if self.settings.tokenizer == "characters" else "words"
         vectorizer = TfidfVectorizer(
-            analyzer="word" if by_word else "char",
-            tokenizer=str.split if by_word else None,
+            analyzer="word" if kind == "words" else "char",
+            tokenizer=str.split if kind == "words" else None,
             token_pattern=None, lowercase=False, ngram_range=(1, 2), min_df=2, sublinear_tf=True,
         )  # fmt: skip
-        train, test = (self._standardize(split.raw) for split in (self.train, self.test))
+        train, test = (normalize(split.raw, kind, self.settings.lowercase) for split in (self.train, self.test))
         present = np.unique(self.train.targets)
         log_probabilities = np.full((len(self.test), self.outputs.count), IMPOSSIBLE)
         if len(present) > 1:
@@ -90,9 +76,6 @@ class TextClassification(Classification):
         else:
             log_probabilities[:, present] = 0.0
         return {"bag_of_words": self.metrics(self.test, log_probabilities)}
-
-    def _standardize(self, texts: np.ndarray) -> list[str]:
-        return [text.decode() for text in self.tokenizer.standardize(tf.constant(texts)).numpy()]
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         return {**super().figures(model, predictions), **self._attention(model, predictions)}
@@ -116,18 +99,12 @@ class TextClassification(Classification):
             return {}
         rows = [html.weight_scale("the largest weight of the text")]
         for index, text_weights in enumerate(weights):
-            tokens = self._tokenize(self.test.raw[index].decode())[: self.settings.length]
+            tokens = self.input_tokenizer.split(self.test.raw[index].decode())
             shown = without_markup(tokens)
             highlighted = html.highlight([tokens[place] for place in shown], text_weights[shown])
             largest = f"{text_weights.max():.3f}; {1 / max(len(tokens), 1):.3f} if all were equal"
             rows.append(f"<p>{self._heading(index, predictions[index])} — largest weight {largest}</p><p>{highlighted}</p>")
         return {"attention.html": html.page("Attention weights of the tokens of test texts; true / predicted class", rows)}
-
-    def _tokenize(self, text: str) -> Sequence[str]:
-        """The tokens of a text, one for each position of the model's input."""
-        if self.encoder is None:
-            return self.tokenizer.tokenize(text)
-        return ["", *(self.encoder.vocabulary.decode([token_id]) for token_id in self.encoder.vocabulary.encode(text))]
 
     def _heading(self, index: int, logits: np.ndarray) -> str:
         """HTML of the true and the predicted class of a test example, in red if they differ."""

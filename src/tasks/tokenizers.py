@@ -1,261 +1,200 @@
-"""Tokenizers: texts to token ids and back.
+"""Tokenizers: texts to token ids and back, with the library `tokenizers`.
 
-`Vocabulary` tokenizes any text to characters, bytes or byte pairs; `Encoder` encodes texts with it for a language model.
-`Tokenizer` splits by word or by character with TensorFlow operations; `SubwordTokenizer` has the same interface for byte pairs.
+There is one class. Words, characters, bytes and byte pairs are four configurations of it.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Self
 
 import numpy as np
-import tensorflow as tf
 import tokenizers
-from keras import layers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from recipes.specs import END, PADDING, START, UNKNOWN
 
 SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their ids in `recipes.specs`
+DISPLAYED = {START: "⏵", END: "⏎"}  # in figures
 # Scripts without spaces between words: each character is a word of its own.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
+SPACES = r"\t\n\v\f\r "  # without those beyond ASCII, which are tokens
 # All but letters, digits, marks, spaces, and what occurs inside words: don't, full-time.
-PUNCTUATION = r"[^\p{L}\p{N}\p{M}\s'’_-]"
+PUNCTUATION = rf"[^\p{{L}}\p{{N}}\p{{M}}{SPACES}'’_-]"
 CHUNK = 1_000  # texts to encode at once
 
-Unit = str  # "word" or "character"
-
-
-class Vocabulary:
-    """Tokens and their ids; ids 0 to 3 are those of `recipes.specs`.
-
-    Args:
-        tokenizer: with the special tokens first.
-
-    Attributes:
-        character_counts: (vocabulary,), the number of characters that begin in each token.
-    """
-
-    def __init__(self, tokenizer: tokenizers.Tokenizer):
-        self.tokenizer = tokenizer
-        tokenizer.encode_special_tokens = True  # the name of a special token within a text is ordinary text
-        self.character_counts = np.array([0, 1, 0, 0, *map(self._count_characters, self._tokens())])
-
-    @classmethod
-    def from_texts(cls, texts: Sequence[str], tokens: str, size: int, lowercase: bool = False) -> Self:
-        """Make the vocabulary of texts.
-
-        Args:
-            texts: of the training set.
-            tokens: character: all characters that occur; byte: the 256 bytes of UTF-8; bpe: byte pair encoding (Sennrich,
-                Haddow, Birch: Neural machine translation of rare words with subword units. ACL 2016).
-            size: of the vocabulary; bpe only.
-            lowercase: whether texts are lowercased.
-        """
-        if tokens == "character":
-            tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
-            tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-            tokenizer.decoder = decoders.Fuse()
-            trainer: trainers.Trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, vocab_size=2**31, show_progress=False)
-        else:
-            tokenizer = tokenizers.Tokenizer(models.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=tokens == "bpe")
-            tokenizer.decoder = decoders.ByteLevel()
-            alphabet = pre_tokenizers.ByteLevel.alphabet()
-            trainer = trainers.BpeTrainer(
-                special_tokens=SPECIAL, initial_alphabet=sorted(alphabet), show_progress=False,
-                vocab_size=size if tokens == "bpe" else len(SPECIAL) + len(alphabet),
-            )  # fmt: skip
-        if lowercase:
-            tokenizer.normalizer = normalizers.Lowercase()
-        tokenizer.train_from_iterator(texts, trainer)
-        return cls(tokenizer)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Restore a vocabulary from the result of `to_json`."""
-        return cls(tokenizers.Tokenizer.from_str(text))
-
-    def to_json(self) -> str:
-        """Serialize the vocabulary."""
-        return self.tokenizer.to_str()
-
-    def __len__(self) -> int:
-        return self.tokenizer.get_vocab_size()
-
-    def _tokens(self) -> list[str]:
-        """All tokens but the special ones, in the order of their ids."""
-        return [self._token(token_id) for token_id in range(len(SPECIAL), len(self))]
-
-    def _token(self, token_id: int) -> str:
-        token = self.tokenizer.id_to_token(token_id)
-        if token is None:
-            raise ValueError(f"The vocabulary has no token with id {token_id}.")
-        return token
-
-    def _count_characters(self, token: str) -> int:
-        return sum(
-            byte & 0b1100_0000 != 0b1000_0000 for byte in self._bytes(token)
-        )  # continuation bytes of UTF-8 begin no character
-
-    def _bytes(self, token: str) -> bytes:
-        return (
-            token.encode()
-            if isinstance(self.tokenizer.model, models.WordLevel)
-            else bytes(BYTE_OF_LETTER[letter] for letter in token)
-        )
-
-    def token_bytes(self) -> list[bytes]:
-        """The bytes of each token in UTF-8, maybe part of a character; special tokens have none."""
-        return [b""] * len(SPECIAL) + [self._bytes(token) for token in self._tokens()]
-
-    def encode(self, text: str) -> list[int]:
-        """Tokenize a text to token ids."""
-        return self.tokenizer.encode(text).ids
-
-    def encode_stream(self, texts: Sequence[str]) -> np.ndarray:
-        """Concatenate the tokens of texts, each between START and END: int32 (tokens,)."""
-        sequences = [[START, *encoding.ids, END] for encoding in self.tokenizer.encode_batch(list(texts))]
-        return np.concatenate(sequences).astype(np.int32)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens; special tokens are left out."""
-        return self.tokenizer.decode(list(token_ids))
-
-
-class Encoder:
-    """Encodes texts as inputs of fixed length, in the form that language models are trained on.
-
-    Args:
-        vocabulary: of the tokens.
-        length: of an input in tokens.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, length: int):
-        self.vocabulary, self.length = vocabulary, length
-
-    def __call__(self, texts: Iterable[str | bytes]) -> np.ndarray:
-        """Encode each text as START and its tokens, truncated or padded: int32 (texts, length)."""
-        strings = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
-        rows = np.full((len(strings), self.length), PADDING, np.int32)
-        for row, encoding in zip(rows, self.vocabulary.tokenizer.encode_batch(strings)):
-            token_ids = [START, *encoding.ids][: self.length]
-            row[: len(token_ids)] = token_ids
-        return rows
-
-
-def _byte_of_letter() -> dict[str, int]:
-    """{letter: byte}: byte-level BPE represents printable bytes by themselves, all others by letters from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    unprintable = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(unprintable)}
-
-
-BYTE_OF_LETTER = _byte_of_letter()
+Kind = Literal["words", "characters", "bytes", "bpe"]
 
 
 class Tokenizer:
-    """Tokenizer of words or characters, in TensorFlow operations.
-
-    Ids 0 to 3 are those of `recipes.specs`: padding, unknown, start, end. The others are the tokens of `texts`, the most
-    frequent first.
+    """Texts to token ids and back; ids 0 to 3 are those of `recipes.specs`, and tokens are trained with `train`.
 
     Args:
-        texts: to make the vocabulary from, UTF-8 encoded.
-        unit: word or character.
-        vocabulary: maximum size of the vocabulary.
-        length: of a sequence of token ids; longer ones are truncated, shorter ones padded.
-        lowercase: whether texts are lowercased.
+        backend: the library's tokenizer.
+
+    Attributes:
+        length: of a sequence of token ids; None: as many as a text has.
     """
 
-    def __init__(self, texts: np.ndarray, unit: Unit, vocabulary: int, length: int, lowercase: bool):
-        self.unit, self.length, self.lowercase = unit, length, lowercase
-        adapted = self._layer(max_tokens=vocabulary - 2)
-        adapted.adapt(tf.constant(texts))
-        # The first two tokens of a layer are padding and unknown.
-        self.layer = self._layer(vocabulary=["[START]", "[END]", *adapted.get_vocabulary()[2:]])
-        self.tokens = np.array(self.layer.get_vocabulary(), dtype=object)
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend = backend
+        backend.encode_special_tokens = True  # the name of a special token within a text is ordinary text
+        self.length: int | None = backend.padding["length"] if backend.padding else None
 
-    def _layer(self, **options: Any) -> layers.TextVectorization:
-        split = "whitespace" if self.unit == "word" else "character"
-        return layers.TextVectorization(standardize=self.standardize, split=split, ragged=True, **options)
+    @classmethod
+    def train(cls, texts: Iterable[str | bytes], kind: Kind, size: int | None = None, lowercase: bool = False) -> Self:
+        """Learn the vocabulary of texts.
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def standardize(self, texts: tf.Tensor) -> tf.Tensor:
-        """Prepare texts for splitting at spaces (words), or between all characters."""
-        if self.lowercase:
-            texts = tf.strings.lower(texts, encoding="utf-8")
-        if self.unit == "word":
-            for pattern in (UNSPACED, PUNCTUATION):
-                texts = tf.strings.regex_replace(texts, f"({pattern})", r" \1 ")
-        return texts
-
-    def __call__(self, texts: tf.Tensor, start: bool = False, end: bool = False) -> tf.Tensor:
-        """Encode texts (batch,) as token ids (batch, length), with START before and END after them if requested.
-
-        A truncated text has no END.
+        Args:
+            texts: of the training set.
+            kind: words, characters: the most frequent ones; bytes: the 256 bytes of UTF-8; bpe: byte pair encoding (Sennrich,
+                Haddow, Birch: Neural machine translation of rare words with subword units. ACL 2016).
+            size: of the vocabulary, with the special tokens; None: all words or characters. Bytes have a size of their own.
+            lowercase: whether texts are lowercased.
         """
-        token_ids = tf.cast(self.layer(texts), tf.int32)  # ragged
-        starts, ends = (tf.fill((token_ids.nrows(), 1), token_id) for token_id in (START, END))
-        sequences = [starts] * start + [token_ids] + [ends] * end
-        return tf.concat(sequences, axis=1).to_tensor(shape=(None, self.length))  # truncates
+        strings = map(_string, texts)
+        if kind in ("bytes", "bpe"):
+            backend = tokenizers.Tokenizer(models.BPE())
+            backend.decoder = decoders.ByteLevel()
+        else:
+            backend = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
+            backend.decoder = decoders.Fuse() if kind == "characters" else None  # without a decoder: joined by spaces
+        backend.normalizer = normalizers.Lowercase() if lowercase else None
+        backend.pre_tokenizer = _pre_tokenizer(kind)
+        if kind in ("words", "characters") and size is not None:
+            backend.model = _most_frequent(normalize(strings, kind, lowercase), kind, size)
+            backend.add_special_tokens(SPECIAL)
+        else:
+            backend.train_from_iterator(strings, _trainer(kind, size))
+        return cls(backend)
 
-    def encode(self, texts: np.ndarray, start: bool = False, end: bool = False) -> np.ndarray:
-        """Encode any number of texts, as a call does: int32 (texts, length)."""
-        chunks = [texts[index : index + CHUNK] for index in range(0, len(texts), CHUNK)]
-        return np.concatenate([self(tf.constant(chunk), start, end).numpy() for chunk in chunks])
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Restore a tokenizer from the result of `to_json`."""
+        return cls(tokenizers.Tokenizer.from_str(text))
 
-    def decode(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """Decode token ids (batch, length) up to END to texts (batch,)."""
-        ended = tf.cumsum(tf.cast(token_ids == END, tf.int32), axis=1) > 0
-        ordinary = tf.logical_not(ended) & (token_ids > START)
-        tokens = tf.gather(tf.constant(self.tokens.tolist()), token_ids)
-        separator = " " if self.unit == "word" else ""
-        return tf.strings.reduce_join(tf.ragged.boolean_mask(tokens, ordinary), axis=-1, separator=separator)
+    def to_json(self) -> str:
+        """Serialize the tokenizer, with what `configure` has set."""
+        return self._backend.to_str()
 
-    def tokenize(self, text: str) -> Sequence[str]:
-        """Split one text into all its tokens."""
-        standardized = self.standardize(tf.constant([text]))
-        tokens = tf.strings.split(standardized) if self.unit == "word" else tf.strings.unicode_split(standardized, "UTF-8")
-        return [token.decode() for token in tokens[0].numpy()]
+    def configure(self, *, length: int | None = None, start: bool = False, end: bool = False) -> "Tokenizer":
+        """A copy that encodes texts in another form.
 
-
-class SubwordTokenizer:
-    """Tokenizer of byte pairs, with the interface of `Tokenizer`; only decoding consists of TensorFlow operations.
-
-    Args:
-        vocabulary: of byte pairs.
-        length: of a sequence of token ids; longer ones are truncated, shorter ones padded.
-        lowercase: whether the vocabulary lowercases texts.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, length: int, lowercase: bool):
-        self.vocabulary, self.length, self.lowercase = vocabulary, length, lowercase
-        self.token_bytes = vocabulary.token_bytes()
+        Args:
+            length: of a sequence of token ids; longer ones are truncated, shorter ones padded; None: neither.
+            start: whether START stands before each text.
+            end: whether END stands after each text; a truncated text has no END.
+        """
+        backend = tokenizers.Tokenizer.from_str(self.to_json())
+        template = [SPECIAL[START]] * start + ["$A"] + [SPECIAL[END]] * end
+        special = [(SPECIAL[token_id], token_id) for token_id in (START, END)]
+        backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+        backend.no_padding()
+        if length is not None:
+            backend.enable_padding(length=length, pad_id=PADDING, pad_token=SPECIAL[PADDING])
+        return Tokenizer(backend)
 
     def __len__(self) -> int:
-        return len(self.vocabulary)
+        return self._backend.get_vocab_size()
 
-    def standardize(self, texts: tf.Tensor) -> tf.Tensor:
-        """Lowercase texts, if the vocabulary does."""
-        return tf.strings.lower(texts, encoding="utf-8") if self.lowercase else texts
+    @property
+    def tokens(self) -> list[str]:
+        """All tokens, in the order of their ids; those of bytes and byte pairs are written in the library's letters."""
+        vocabulary = self._backend.get_vocab()
+        return sorted(vocabulary, key=vocabulary.__getitem__)
 
-    def encode(self, texts: np.ndarray, start: bool = False, end: bool = False) -> np.ndarray:
-        """Encode texts (batch,) as int32 (batch, length), with START before and END after them; a truncated text has no END."""
-        rows = np.full((len(texts), self.length), PADDING, np.int32)
-        for row, encoding in zip(rows, self.vocabulary.tokenizer.encode_batch([text.decode() for text in texts])):
-            token_ids = ([START] * start + encoding.ids + [END] * end)[: self.length]
-            row[: len(token_ids)] = token_ids
-        return rows
+    @functools.cached_property
+    def character_counts(self) -> np.ndarray:
+        """(vocabulary,), the number of characters that begin in each token."""
+        byte_level = isinstance(self._backend.model, models.BPE)
+        within = _continuation_letters() if byte_level else frozenset()
+        counts = [sum(letter not in within for letter in token) for token in self.tokens]
+        counts[: len(SPECIAL)] = [0, 1, 0, 0]  # an unknown character is one
+        return np.array(counts)
 
-    def decode(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """Decode token ids (batch, length) up to END to texts (batch,)."""
-        ended = tf.cumsum(tf.cast(token_ids == END, tf.int32), axis=1) > 0
-        pieces = tf.where(ended, "", tf.gather(tf.constant(self.token_bytes), token_ids))
-        # A text may end within a character.
-        return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=-1), "UTF-8", "UTF-8", errors="replace")
+    def encode(self, texts: Iterable[str | bytes]) -> np.ndarray:
+        """Token ids of texts: int32 (texts, length). A text without tokens becomes one UNKNOWN."""
+        if self.length is None:
+            raise ValueError("Texts of different lengths are no array; configure a length.")
+        rows = [token_ids[: self.length] for token_ids in self._encode(texts)]  # the library's truncation would keep END
+        encoded = np.array(rows, np.int32).reshape(len(rows), self.length)
+        encoded[encoded[:, 0] == PADDING, 0] = UNKNOWN
+        return encoded
 
-    def tokenize(self, text: str) -> Sequence[str]:
-        """Split one text into all its tokens."""
-        return [self.vocabulary.decode([token_id]) for token_id in self.vocabulary.encode(text)]
+    def encode_stream(self, texts: Iterable[str | bytes]) -> np.ndarray:
+        """Concatenate the token ids of texts: int32 (tokens,)."""
+        return np.concatenate([np.array(token_ids, np.int32) for token_ids in self._encode(texts)])
+
+    def _encode(self, texts: Iterable[str | bytes]) -> Iterator[list[int]]:
+        strings = list(map(_string, texts))
+        for start in range(0, len(strings), CHUNK):
+            yield from (encoding.ids for encoding in self._backend.encode_batch_fast(strings[start : start + CHUNK]))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """START and the token ids of one text."""
+        return [START, *self.configure()._backend.encode(text).ids]
+
+    def decode(self, token_ids: np.ndarray) -> list[str]:
+        """The text of each row of token ids (texts, length), up to END and without special tokens."""
+        rows = [row[: row.index(END)] if END in row else row for row in token_ids.tolist()]
+        return self._backend.decode_batch(rows)
+
+    def split(self, text: str) -> list[str]:
+        """The part of a text that each of its tokens stands for, as it is written there: at most `length` parts."""
+        encoding = self._backend.encode(text)
+        tokens = zip(encoding.ids, encoding.offsets)
+        parts = [DISPLAYED.get(token_id, text[begin:end]) for token_id, (begin, end) in tokens if token_id != PADDING]
+        return parts[: self.length]
+
+
+def normalize(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> list[str]:
+    """Normalize texts to what decoding restores: lowercased if requested, and words separated by single spaces."""
+    strings = list(map(_string, texts))
+    if lowercase:
+        strings = list(map(normalizers.Lowercase().normalize_str, strings))
+    if kind == "words":
+        strings = [" ".join(word for word, _ in _pre_tokenizer(kind).pre_tokenize_str(text)) for text in strings]
+    return strings
+
+
+def _trainer(kind: Kind, size: int | None) -> trainers.Trainer:
+    if kind in ("words", "characters"):
+        return trainers.WordLevelTrainer(special_tokens=SPECIAL, vocab_size=2**31, show_progress=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab_size = len(SPECIAL) + len(alphabet) if kind == "bytes" or size is None else size
+    return trainers.BpeTrainer(special_tokens=SPECIAL, initial_alphabet=alphabet, vocab_size=vocab_size, show_progress=False)
+
+
+def _most_frequent(texts: Sequence[str], kind: Kind, size: int) -> models.WordLevel:
+    """The model with the most frequent words or characters of normalized texts.
+
+    The library's trainer is not used: of equally frequent tokens it prefers the first in the order of code points, and recorded
+    runs have the last.
+    """
+    counts = Counter(token for text in texts for token in (text.split(" ") if kind == "words" else text) if token)
+    ranked = sorted(counts, key=lambda token: (counts[token], token), reverse=True)
+    tokens = [*SPECIAL, *ranked[: size - len(SPECIAL)]]
+    return models.WordLevel({token: token_id for token_id, token in enumerate(tokens)}, unk_token=SPECIAL[UNKNOWN])
+
+
+@functools.cache
+def _pre_tokenizer(kind: Kind) -> pre_tokenizers.PreTokenizer:
+    """Splits a text where no token may cross."""
+    if kind == "words":
+        at_spaces = pre_tokenizers.Split(tokenizers.Regex(f"[{SPACES}]+"), "removed")
+        at_single_characters = pre_tokenizers.Split(tokenizers.Regex(f"{UNSPACED}|{PUNCTUATION}"), "isolated")
+        return pre_tokenizers.Sequence([at_spaces, at_single_characters])
+    if kind == "characters":
+        return pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "bpe")
+
+
+@functools.cache
+def _continuation_letters() -> frozenset[str]:
+    """The library's letters for the bytes 0x80 to 0xBF: in UTF-8, those within a character."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return frozenset(byte_level.pre_tokenize_str(chr(code))[0][0][-1] for code in range(0x80, 0xC0))
+
+
+def _string(text: str | bytes) -> str:
+    return text.decode() if isinstance(text, bytes) else str(text)

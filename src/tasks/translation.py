@@ -1,5 +1,6 @@
 """Translation: texts to texts."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from src.figures import html
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
-from src.tasks.tokenizers import Encoder, SubwordTokenizer, Tokenizer, Vocabulary
+from src.tasks.tokenizers import Tokenizer, normalize
 
 MAX_SHOWN = 8  # pairs on a page
 
@@ -32,37 +33,38 @@ class Translation(Task):
     """
 
     units = {}
+    input_tokenizer: Tokenizer
+    output_tokenizer: Tokenizer
 
     def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):
             for side in ("inputs", "targets"):
                 check_texts(getattr(getattr(data, name), side), f"the {name} split of dataset={data.name} ({side})")
         self.settings = settings
-        self.source: Tokenizer | SubwordTokenizer
-        self.target: Tokenizer | SubwordTokenizer
-        lengths = settings.source_length, settings.target_length + 1  # of a target with START or END
+        kind, size, lowercase = settings.tokenizer, settings.vocabulary_size, settings.lowercase
         sides = data.train.raw, data.train.targets
-        if settings.unit == "bpe":  # one vocabulary for both languages: names are spelled alike
-            texts = [text.decode() for side in sides for text in side]
-            vocabulary = Vocabulary.from_texts(texts, "bpe", settings.vocabulary, settings.lowercase)
-            self.source, self.target = (SubwordTokenizer(vocabulary, length, settings.lowercase) for length in lengths)
-            self.encoder = Encoder(vocabulary, settings.source_length)
+        if kind == "bpe":  # one vocabulary for both languages: names are spelled alike
+            source = target = Tokenizer.train(itertools.chain(*sides), kind, size, lowercase)
         else:
-            self.source, self.target = (
-                Tokenizer(side, settings.unit, settings.vocabulary, length, settings.lowercase)
-                for side, length in zip(sides, lengths)
-            )
+            source, target = (Tokenizer.train(side, kind, size, lowercase) for side in sides)
+        self.target_length = settings.target_length + 1  # with START or END
+        self.input_tokenizer = source.configure(length=settings.source_length, start=kind == "bpe")
+        self.output_tokenizer = target.configure(length=self.target_length + 1, start=True, end=True)
         self.train, self.validation, self.test = map(self._encode_split, (data.train, data.validation, data.test))
-        self.inputs = SourceTarget(settings.source_length, len(self.source), self.target.length, len(self.target))
-        self.outputs = TargetTokenLogits(self.target.length, len(self.target))
+        self.inputs = SourceTarget(settings.source_length, len(source), self.target_length, len(target))
+        self.outputs = TargetTokenLogits(self.target_length, len(target))
         self.mean_length = float((self.train.targets != PADDING).sum(axis=1).mean())
 
     def _encode_split(self, split: Split) -> Split:
-        inputs = {
-            "source": self.source.encode(split.raw, start=self.encoder is not None),
-            "target": self.target.encode(split.targets, start=True),
-        }
-        return Split(inputs, self.target.encode(split.targets, end=True), source=split.raw, reference=split.targets)
+        target, next_tokens = self._encode_targets(split.targets)
+        inputs = {"source": self.input_tokenizer.encode(split.raw), "target": target}
+        return Split(inputs, next_tokens, source=split.raw, reference=split.targets)
+
+    def _encode_targets(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Target token ids after START, and the token that follows each of them: (texts, target_length) each."""
+        token_ids = self.output_tokenizer.encode(texts)
+        next_tokens = token_ids[:, 1:]
+        return np.where(next_tokens == PADDING, PADDING, token_ids[:, :-1]), next_tokens
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
@@ -77,24 +79,22 @@ class Translation(Task):
         translate = tf.function(self._translate_fn(model), reduce_retracing=True)
         inputs = pipeline.prediction(split, batch_size)
         batches = [translate(batch["source"]).numpy() for batch in terminal.track(inputs, -(-len(split) // batch_size))]
-        return np.concatenate(batches)[: len(split)]
+        return np.array(self.output_tokenizer.decode(np.concatenate(batches)[: len(split)]), dtype=object)
 
     def _translate_fn(self, model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The function from source token ids (batch, length) to target texts (batch,)."""
+        """The function from source token ids (batch, source_length) to target token ids (batch, target_length)."""
 
         def translate(source: tf.Tensor) -> tf.Tensor:
             if self.settings.beams == 1:
-                token_ids = decoding.greedy(model, source, self.target.length)
-            else:
-                token_ids = decoding.beam_search(model, source, self.target.length, self.settings.beams)
-            return self.target.decode(token_ids)
+                return decoding.greedy(model, source, self.target_length)
+            return decoding.beam_search(model, source, self.target_length, self.settings.beams)
 
         return translate
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Exact match, the fraction of texts equal to the reference; BLEU and chrF of sacrebleu, 0 to 100."""
         references = self._normalize(split.raw_targets)
-        hypotheses = [text.decode() if isinstance(text, bytes) else text for text in predictions]
+        hypotheses = list(predictions)
         return {
             "exact_match": float(np.mean([hypothesis == reference for hypothesis, reference in zip(hypotheses, references)])),
             "bleu": sacrebleu.corpus_bleu(hypotheses, [references], force=True).score,
@@ -102,9 +102,8 @@ class Translation(Task):
         }
 
     def _normalize(self, texts: np.ndarray) -> list[str]:
-        """Normalize texts as decoded ones are: lowercased if the tokenizer does that, and words separated by single spaces."""
-        standardized = self.target.standardize(tf.constant(texts)).numpy()
-        return [" ".join(text.decode().split()) if self.settings.unit == "word" else text.decode() for text in standardized]
+        """Normalize texts as decoded ones are."""
+        return normalize(texts, self.settings.tokenizer, self.settings.lowercase)
 
     def baselines(self) -> dict[str, Metrics]:
         """A copy of the source."""
@@ -112,23 +111,19 @@ class Translation(Task):
         return {"copy": self.metrics(self.test, np.array(sources, dtype=object))}
 
     def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """Texts (batch,), or token ids where there is an `encoder`, to `text` (batch,), their translations."""
-        translate, source = self._translate_fn(model), self.source
-        if isinstance(source, SubwordTokenizer):
-            return lambda token_ids: {"text": translate(token_ids)}, [model]
-        return lambda texts: {"text": translate(source(texts))}, [model, source.layer]
+        """Source token ids (batch, source_length) to `token_ids` (batch, target_length), their translations."""
+        translate = self._translate_fn(model)
+        return lambda source: {"token_ids": translate(source)}, [model]
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         examples = self.test.take(MAX_SHOWN)
-        targets = self.target.encode(predictions[:MAX_SHOWN], start=True)
-        weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": targets}))
+        target, _ = self._encode_targets(predictions[:MAX_SHOWN])
+        weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))
         rows = [html.weight_scale("1")]
         for index, (source, reference) in enumerate(zip(examples.raw, examples.raw_targets)):
-            prediction = predictions[index].decode()
-            start = ["⏵"] * (self.encoder is not None)
-            source_tokens = [*start, *self.source.tokenize(source.decode())][: self.source.length]
-            target_tokens = [*self.target.tokenize(prediction), "⏎"][: self.target.length]
-            rows.append(f"<p><b>{html.escape(prediction)}</b> — reference: {html.escape(reference.decode())}</p>")
+            source_tokens = self.input_tokenizer.split(source.decode())
+            target_tokens = self.output_tokenizer.split(predictions[index])[1:]  # without START
+            rows.append(f"<p><b>{html.escape(predictions[index])}</b> — reference: {html.escape(reference.decode())}</p>")
             shown_weights = weights[index, : len(target_tokens), : len(source_tokens)]
             rows.append(html.alignment_table(source_tokens, target_tokens, shown_weights))
         return {

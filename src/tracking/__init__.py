@@ -6,15 +6,19 @@ run_logger       what every run logs, a training or a sweep; writes to the outbo
 training_logger  what a training logs in addition
 outbox           events on disk that wait to be uploaded
 uploader         uploads the events of an outbox to MLflow
+requests         what each kind of event asks of MLflow
+pages            pages of the UI of MLflow: links, and the view that ranks the runs of an experiment
+descriptions     what stands on these pages, in Markdown
 system, energy   system metrics, and the energy used
 provenance       command, code, versions and machine of a run
 finished_runs    one finished run: its settings, metrics and artifacts; the one place that restores its model
+usage_run        the run of a command that uses the model of a finished run
 run_summaries    all finished runs, for comparisons
 run_lookup       one of them, by what a user types
 client           the MLflow client and its errors
 
-`client`, `finished_runs` four `run_summaries` do not need TensorFlow, so that errors are reported before it loads. For the same
-reason this file imports no module of the package.
+`client`, `finished_runs`, `run_lookup` and `run_summaries` do not need TensorFlow, so that errors are reported before it loads.
+For the same reason this file imports no module of the package.
 """
 
 import logging

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from sqlalchemy import make_url
 
 from src.errors import UserError
@@ -17,9 +16,10 @@ from src.tracking.outbox import PARTIAL_SUFFIX, file_lock
 OUTBOX_TAG = "journal"  # name of the outbox that a run was created from, so that it is created only once
 FINGERPRINT_TAG = "settings.fingerprint"  # equal for runs one of which can resume the other
 CHECKPOINT_ARTIFACTS = "checkpoints"  # folder
+ALIAS = "champion"  # of the version of a registered model that was registered last
 WEIGHTS_FILE = "model.weights.h5"  # artifact
 # Requests that will never succeed. BAD_REQUEST is not one of them: MLflow returns it if two processes write a row at once.
-PERMANENT_ERRORS = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST)}
+PERMANENT_ERRORS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 import pydantic
@@ -19,6 +19,7 @@ from src.config import renamed, signature
 from src.config.schema import Settings
 from src.config.tasks import LanguageModelingSettings
 from src.errors import UserError
+from src.metrics import current_name
 from src.tracking import migration
 from src.tracking.client import WEIGHTS_FILE, create_client, require_mlflow
 from src.tracking.provenance import PROVENANCE_TAGS
@@ -108,6 +109,28 @@ class FinishedRun:
                 f"The weights of {self.argument} do not fit its recipe, which has changed since; {advice}."
             ) from error
 
+    @property
+    def name(self) -> str:
+        """Its name in MLflow."""
+        return self.client.get_run(self.run_id).info.run_name
+
+    @property
+    def experiment(self) -> str:
+        """The name of its experiment."""
+        return self.client.get_experiment(self.client.get_run(self.run_id).info.experiment_id).name
+
+    @property
+    def model_id(self) -> str | None:
+        """The id of the model that it has logged; None if it has logged none."""
+        outputs = self.client.get_run(self.run_id).outputs
+        return outputs.model_outputs[0].model_id if outputs and outputs.model_outputs else None
+
+    def dataset_input(self, split: str) -> dict[str, str]:
+        """A split of its data set, as MLflow's `Dataset`; empty if it has recorded none."""
+        inputs = self.client.get_run(self.run_id).inputs
+        found = [entry.dataset for entry in (inputs.dataset_inputs if inputs else []) if entry.tags[0].value == split]
+        return {key: getattr(found[0], key) for key in ("name", "digest", "source_type", "source")} if found else {}
+
     def metric(self, name: str) -> float:
         """The last value of a metric."""
         return self.client.get_run(self.run_id).data.metrics[name]
@@ -117,9 +140,11 @@ class FinishedRun:
         return self.client.get_run(self.run_id).data.tags.get(name)
 
     def metric_history(self) -> dict[str, list[tuple[int, float]]]:
-        """All metrics: {metric: [(step, value), …]}."""
+        """All metrics, as this version names them: {metric: [(step, value), …]}."""
         names = self.client.get_run(self.run_id).data.metrics
-        return {name: [(m.step, m.value) for m in self.client.get_metric_history(self.run_id, name)] for name in names}
+        return {
+            current_name(name): [(m.step, m.value) for m in self.client.get_metric_history(self.run_id, name)] for name in names
+        }
 
     def provenance(self) -> dict[str, str]:
         """Its code, versions, machine and data digests, with the keys of `training_logger.provenance_of`."""
@@ -195,13 +220,11 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, TextGenerator]":
         overrides = " ".join(f"model.{key}={value}" for key, value in mismatched.items())
         raise UserError(f"{run.argument} has another size; type {overrides}.")
     language_model = LanguageModeling.from_run(source, run.load_text(LanguageModeling.ARTIFACT), run.load_weights)
-    tokenization: dict[str, Any] = {"tokens": source_task.tokens, "context": source_task.context}
-    if settings.task.name == "text_classification":
-        tokenization = {
-            "unit": source_task.tokens,
-            "vocabulary": len(language_model.vocabulary),
-            "length": source_task.context,
-        }
+    tokenization = {
+        "tokenizer": source_task.tokenizer,
+        "vocabulary_size": len(language_model.tokenizer),
+        "length" if settings.task.name == "text_classification" else "context": source_task.context,
+    }
     return settings.model_copy(update={"task": settings.task.model_copy(update=tokenization)}), language_model
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_USER
 
-from src import terminal
+from src import config, terminal
 from src.config.schema import Settings
 from src.datasets import Data
 from src.errors import UserError
+from src.metrics import EPOCH
 from src.redaction import redact
 from src.tracking.client import (
     CHECKPOINT_ARTIFACTS,
@@ -27,6 +26,7 @@ from src.tracking.client import (
     short_message,
     tracking_uri,
 )
+from src.tracking.mlflow_patches import MLFLOW_USER, last_metrics, resolve_tags
 from src.tracking.outbox import Outbox
 from src.tracking.provenance import CODE_TAG, code_digest, command, is_this_command
 from src.tracking.status import sync, track
@@ -97,7 +97,7 @@ def _open_outbox(settings: Settings, sweep: dict[str, str] | None) -> tuple[Outb
 
 
 def _name(settings: Settings) -> str:
-    return redact(settings.tracking.run_name or f"{settings.experiment or settings.model.name}-seed{settings.seed}")
+    return redact(settings.tracking.run_name or config.run_name(settings))
 
 
 def _find_local(settings: Settings, fingerprint: str, uri: str) -> Outbox | None:
@@ -177,7 +177,7 @@ def _find_remote(settings: Settings, fingerprint: str) -> Outbox | None:
                 settings, tags.get(FINGERPRINT_TAG) == fingerprint, tags.get("command", "made with an earlier version")
             )
         for run in runs:
-            last_metric = max((metric.timestamp for metric in run.data._metric_objs), default=run.info.start_time)
+            last_metric = max((metric.timestamp for metric in last_metrics(run)), default=run.info.start_time)
             dead = run.info.status != "RUNNING" or time.time() - last_metric / 1000 > STALE_AFTER
             is_local = run.data.tags[OUTBOX_TAG] in {outbox.folder.name for outbox in Outbox.all()}
             resumable = (dead or settings.resume == run.info.run_id) and not is_local
@@ -199,7 +199,15 @@ def _download_outbox(run: mlflow.entities.Run, settings: Settings) -> Outbox:
     with tempfile.TemporaryDirectory() as scratch:
         checkpoints = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=CHECKPOINT_ARTIFACTS, dst_path=scratch)
         return Outbox.create(
-            checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in run.data._metric_objs},
+            checkpoints=Path(checkpoints), last_steps={metric.key: metric.step for metric in last_metrics(run)},
+            history=_history(run),
             fingerprint=tags[FINGERPRINT_TAG], uri=tracking_uri(), experiment=settings.tracking.experiment,
             name=run.info.run_name, code=tags[CODE_TAG], command=tags["command"], run_id=run_id, started=True,
+            experiment_id=run.info.experiment_id,
         )  # fmt: skip
+
+
+def _history(run: mlflow.entities.Run) -> list[tuple[int, dict[str, float]]]:
+    """What MLflow has of the learning curves: (epoch, {metric: value})."""
+    client, names = create_client(), [name for name in run.data.metrics if name.startswith(EPOCH)]
+    return [(m.step, {name: m.value}) for name in names for m in client.get_metric_history(run.info.run_id, name)]

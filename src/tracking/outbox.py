@@ -6,6 +6,7 @@ Events are on disk before anything is sent, so that neither a killed process nor
         metadata.json    settings fingerprint, MLflow run id, final status, … of the run
         lock             held by the process of the run; the system releases it when the process is gone, however it ended
         last_steps.json  {metric: last step that was logged}: a resumed run logs no step twice
+        history.jsonl    the metrics of each epoch, from which the learning curves are drawn
         checkpoints/     see src/training/checkpoint.py
         events/          one numbered folder for each event that is to be uploaded: event.json and its files
         rejected/        events that MLflow rejects for good; the outbox is kept because of them
@@ -19,16 +20,19 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from src.metrics import EPOCH
+
 ROOT = Path("mlruns/unfinished")
 PARTIAL_SUFFIX, REMOVED_SUFFIX = ".unfinished", ".removed"  # of what is being written, and of what is being deleted
 METRICS_EVENT = "metrics"  # kind
+IMAGE_FILE = "image.png"  # of an event of the kind image
 RESERVED_BYTES = 1 << 16
 # What files, keys and events of earlier versions are called now; `_migrate` and `_read_json` rename them.
 RENAMED_FILES = {"outbox": "events", "refused": "rejected", "said.json": "last_steps.json", "journal.json": "metadata.json"}
@@ -41,7 +45,7 @@ class Event:
     """Something that is to be uploaded.
 
     Attributes:
-        kind: start, resume, metrics, tags, files, model or end.
+        kind: start, resume, metrics, model_metrics, tags, description, files, image, model, register or end.
         payload: its values.
         folder: contains its files.
     """
@@ -75,12 +79,19 @@ class Outbox:
         self._thread_lock = threading.RLock()  # training, system metrics and checkpoints add events from different threads
 
     @classmethod
-    def create(cls, checkpoints: Path | None = None, last_steps: Mapping[str, int] | None = None, **metadata: Any) -> "Outbox":
+    def create(
+        cls,
+        checkpoints: Path | None = None,
+        last_steps: Mapping[str, int] | None = None,
+        history: Iterable[tuple[int, Mapping[str, float]]] = (),
+        **metadata: Any,
+    ) -> "Outbox":
         """Create the outbox of a run, locked by this process.
 
         Args:
             checkpoints: folder of the checkpoints that the run resumes from.
             last_steps: {metric: last step that MLflow has}.
+            history: (epoch, {metric: value}) of earlier epochs.
             metadata: initial metadata of the run.
         """
         folder = ROOT / uuid.uuid4().hex
@@ -90,6 +101,8 @@ class Outbox:
         if checkpoints is not None:
             shutil.copytree(checkpoints, outbox.checkpoints)
         _write_atomically(folder / "last_steps.json", json.dumps(dict(last_steps or {})))
+        for step, values in history:
+            outbox._append_to_history(step, values)
         outbox.update_metadata(**metadata)  # last: with its metadata the outbox becomes visible to others
         return outbox
 
@@ -156,6 +169,7 @@ class Outbox:
             if new:
                 with self.add_event(METRICS_EVENT, values=new, step=step, time=time):
                     pass
+                self._append_to_history(step, {name: value for name, value in new.items() if name.startswith(EPOCH)})
                 self._last_steps.update(dict.fromkeys(new, step))
                 _write_atomically(self.folder / "last_steps.json", json.dumps(self._last_steps))
 
@@ -163,6 +177,22 @@ class Outbox:
         """The last step logged of the metrics whose names start with `prefix`; -1 if there is none."""
         with self._thread_lock:
             return max((step for name, step in self._last_steps.items() if name.startswith(prefix)), default=-1)
+
+    def history(self) -> dict[str, list[tuple[int, float]]]:
+        """The learning curves: {metric: [(epoch, value), …]}."""
+        curves: dict[str, dict[int, float]] = {}
+        path = self.folder / "history.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):  # a line that was being written when the process was killed
+                step, values = json.loads(line)
+                for name, value in values.items():
+                    curves.setdefault(name, {})[step] = value
+        return {name: sorted(points.items()) for name, points in curves.items()}
+
+    def _append_to_history(self, step: int, values: Mapping[str, float]) -> None:
+        if values:
+            with (self.folder / "history.jsonl").open("a") as file:
+                file.write(f"\n{json.dumps([step, values])}")  # the line break comes first: a last line may be incomplete
 
     @functools.cached_property
     def _last_steps(self) -> dict[str, int]:

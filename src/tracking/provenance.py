@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from src.config import schema
 from src.config.command_line import COMMAND
 from src.config.renamed import migrate_command
 from src.redaction import redact
@@ -26,12 +27,15 @@ PROVENANCE_TAGS = {
     "backend",
     "machine",
     "device",
+    "replicas",
+    "cores",
+    "tf32",
     *(f"version.{package}" for package in PACKAGES),
 }
 
 
-def environment() -> dict[str, str]:
-    """What results depend on besides settings and data: {tag: value} of code, versions, machine and devices."""
+def environment(strategy: schema.Strategy) -> dict[str, str]:
+    """What results depend on besides settings and data: {tag: value} of code, versions, machine and the devices in use."""
     import keras  # not at the top: some callers need the code digest only
 
     from src.training import strategies
@@ -41,7 +45,7 @@ def environment() -> dict[str, str]:
         "backend": keras.config.backend(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "device": strategies.device_names(),
+        **strategies.in_force(strategy),
         **{f"version.{package}": importlib.metadata.version(package) for package in PACKAGES},
     }
     commit = git("rev-parse", "HEAD")

@@ -5,19 +5,23 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from mlflow.tracking.context.registry import resolve_tags
 
 from src.errors import DiskFullError, UserError, translate_disk_full
+from src.metrics import EPOCH
 from src.redaction import redact
+from src.tracking import pages
 from src.tracking.client import OUTBOX_TAG
-from src.tracking.outbox import Outbox
+from src.tracking.mlflow_patches import resolve_tags
+from src.tracking.outbox import IMAGE_FILE, Outbox
 
 log = logging.getLogger(__name__)
+
+Draw = Callable[[], Mapping[str, Figure | str]]
 
 
 class RunLogger:
@@ -34,18 +38,27 @@ class RunLogger:
         self.outbox = outbox
         self.run_id: str | None = None
 
-    def start(self, params: Mapping[str, Any], tags: Mapping[str, str], inputs: Mapping[str, Mapping[str, str]]) -> None:
+    def start(
+        self,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        inputs: Mapping[str, Mapping[str, str]],
+        experiment: Mapping[str, str] | None = None,
+        models: Iterable[str] = (),
+    ) -> None:
         """Log the start of a new run.
 
         Args:
             params: {setting: value}.
             tags: {tag: value}.
             inputs: {split: name, digest, source_type and source of an MLflow `Dataset`}.
+            experiment: task that its experiment ranks, and description of the experiment; None if it ranks none.
+            models: ids of the logged models that the run uses.
         """
         metadata = self.outbox.metadata
         with self.outbox.add_event(
             "start", experiment=metadata["experiment"], name=metadata["name"], time=now_ms(), sweep=metadata.get("sweep"),
-            params=redact(dict(params)), inputs=dict(inputs),
+            params=redact(dict(params)), inputs=dict(inputs), ranking=redact(dict(experiment or {})), models=list(models),
             tags=redact(resolve_tags({**tags, OUTBOX_TAG: self.outbox.folder.name})),
         ):  # fmt: skip
             pass
@@ -53,6 +66,35 @@ class RunLogger:
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at a step; a resumed run ignores those that it logged before it was interrupted."""
         self.outbox.add_metrics({name: float(value) for name, value in values.items()}, step, now_ms())
+
+    def link_metrics(self, names: Iterable[str], dataset: Mapping[str, str] | None = None) -> None:
+        """Link metrics, which were logged before, to the logged model of the run, so that MLflow ranks models by them.
+
+        Args:
+            names: of the metrics.
+            dataset: name and digest of the data that they were measured on; None if on none.
+        """
+        with self.outbox.add_event("model_metrics", names=list(names), dataset=dict(dataset or {})):
+            pass
+
+    def describe_run(self, text: str) -> None:
+        """Set the description of the run, and of its logged model, if it has one.
+
+        Args:
+            text: Markdown, with the placeholders of `src.tracking.pages`.
+        """
+        with self.outbox.add_event("description", text=redact(text)):
+            pass
+
+    def register_model(self, name: str, run_id: str | None = None) -> None:
+        """Register a logged model, and give its version the alias `client.ALIAS`.
+
+        Args:
+            name: of the registered model; it is created if there is none.
+            run_id: of the run that has logged the model; None: this run.
+        """
+        with self.outbox.add_event("register", name=name, run_id=run_id):
+            pass
 
     def set_tags(self, **tags: str) -> None:
         """Set tags of the run."""
@@ -83,25 +125,46 @@ class RunLogger:
             self.set_tags(**{f"failure.{stage}": reason[:5000]})
             self.log_texts(redact({f"traceback-{stage}.txt": traceback.format_exc()}))
 
-    def log_figures(self, draw: Callable[[], Mapping[str, Figure | str]]) -> None:
-        """Draw figures and log them as artifacts; the run survives if that fails.
+    def log_figures(self, draw: Draw, folder: str | None = "figures") -> None:
+        """Draw figures and log them as artifacts in a folder; the run survives if that fails.
 
         Args:
             draw: returns {file name: Matplotlib figure, or the text of an HTML page}.
+            folder: of the artifacts; None: that of the run.
         """
         with self.survive("figures"):
-            self._log_figures(draw())
+            self._log_figures(draw(), folder)
 
-    def _log_figures(self, figures: Mapping[str, Figure | str]) -> None:
+    def _log_figures(self, figures: Mapping[str, Figure | str], folder: str | None) -> None:
         if not figures:
             return
-        with self.outbox.add_event("files", artifact_path="figures") as folder:
+        with self.outbox.add_event("files", artifact_path=folder) as event:
             for name, figure in figures.items():
-                path = _artifact_file(folder / "files", name)
+                path = _artifact_file(event / "files", name)
                 if isinstance(figure, str):
                     path.write_text(figure, encoding="utf-8")
                 else:
                     figure.savefig(path, dpi=100)
+
+    def log_images(self, figures: Mapping[str, Figure], step: int) -> None:
+        """Log figures that MLflow shows among the charts, with a slider for the steps: {name: figure}."""
+        for name, figure in figures.items():
+            with self.outbox.add_event("image", key=f"{EPOCH}{name}", step=step, time=now_ms()) as folder:
+                figure.savefig(folder / IMAGE_FILE, dpi=100)
+
+    def log_samples(self, draw: Draw, epoch: int) -> None:
+        """Draw and log what a generative model makes during training, images with a slider for the epochs.
+
+        Args:
+            draw: returns {file name: figure, or text}.
+            epoch: after which it was made.
+        """
+        with self.survive("figures"):
+            samples = draw()
+            images = {Path(name).stem: figure for name, figure in samples.items() if isinstance(figure, Figure)}
+            self.log_images(images, epoch)
+            texts = {name: text for name, text in samples.items() if isinstance(text, str)}
+            self._log_figures({f"epoch_{epoch:04d}/{name}": text for name, text in texts.items()}, "figures")
 
     def log_texts(self, texts: Mapping[str, str]) -> None:
         """Log texts as artifacts: {file name: text}."""
@@ -131,10 +194,13 @@ class RunLogger:
             shutil.copy2(metadata["log"], folder / "files" / ("run.log" if number == 1 else f"run-{number}.log"))
 
     def describe(self) -> str:
-        """Experiment, name and id of the run, by which a user finds it."""
+        """Name and experiment of the run, and on a line of its own the address of its page in MLflow's UI."""
         metadata = self.outbox.metadata
-        run_id = metadata.get("run_id", "it gets an id when MLflow answers")
-        return f"experiment '{metadata['experiment']}', run '{metadata['name']}' ({run_id})"
+        where = f"In MLflow: run {metadata['name']} of experiment {metadata['experiment']}"
+        if "run_id" not in metadata:
+            return f"{where}; it gets an id and a page when MLflow answers."
+        address, command = pages.address(pages.run_page(metadata.get("experiment_id", "0"), metadata["run_id"]))
+        return f"{where}{f'. To look at it, type `{command}` and open' if command else ''}:\n{address}"
 
     def resume(self) -> None:
         """Log that an interrupted run is running again."""

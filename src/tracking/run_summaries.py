@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow.entities import Run
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from src.config import renamed
+from src.metrics import current_name, stored_names
 from src.tracking.client import create_client, require_mlflow, tracking_uri
+from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 PAGE_SIZE = 1000  # runs of one request
@@ -21,7 +22,7 @@ class RunSummary:
         run_id: MLflow's.
         start_time: milliseconds since 1970.
         settings: {"training.epochs": "10", …}, as this version names them; values are texts.
-        metrics: {"test/accuracy": 0.99, …}; the last value of each.
+        metrics: {"test/accuracy": 0.99, …}, as this version names them; the last value of each.
         test_digest: digest of its test set.
         experiment_id: MLflow's.
     """
@@ -69,9 +70,8 @@ def _summarize(run: Run) -> RunSummary:
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
     settings = renamed.migrate_params(run.data.params)
-    return RunSummary(
-        run.info.run_id, run.info.start_time, settings, run.data.metrics, digests.get("test", ""), run.info.experiment_id
-    )
+    values = {current_name(name): value for name, value in run.data.metrics.items()}
+    return RunSummary(run.info.run_id, run.info.start_time, settings, values, digests.get("test", ""), run.info.experiment_id)
 
 
 def metric_histories(runs: Sequence[RunSummary], metric: str) -> dict[str, list[tuple[int, float]]]:
@@ -79,7 +79,11 @@ def metric_histories(runs: Sequence[RunSummary], metric: str) -> dict[str, list[
     with require_mlflow():
         client = create_client()
         return {
-            run.run_id: [(point.step, point.value) for point in client.get_metric_history(run.run_id, metric)]
+            run.run_id: [
+                (point.step, point.value)
+                for name in stored_names(metric)
+                for point in client.get_metric_history(run.run_id, name)
+            ]
             for run in runs
             if metric in run.metrics
         }

@@ -20,7 +20,7 @@ PROCESS_KILLED = "The process ended without a status: it was killed, perhaps for
 
 
 @contextlib.contextmanager
-def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None]:
+def track(run_logger: RunLogger, log_start: Callable[[], None], announce: bool = True) -> Iterator[None]:
     """Upload what the block logs, while it runs, and log how it ends.
 
     FINISHED if the block completes; KILLED on Ctrl-C, a signal, or if a search prunes the run; FAILED on any other exception,
@@ -29,6 +29,7 @@ def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None
     Args:
         run_logger: of the run; its outbox is locked by this process.
         log_start: logs the start of the run, or that it is resumed.
+        announce: whether the terminal says at the end where to look at the run.
     """
     outbox, status, would_fail_again = run_logger.outbox, "FAILED", False
     with outbox.closing(), Uploader(outbox) as uploader:
@@ -66,6 +67,8 @@ def track(run_logger: RunLogger, log_start: Callable[[], None]) -> Iterator[None
                 reason = short_message(uploader.last_error)
                 log.warning("MLflow at %s does not answer (%s). %s", tracking_uri(), reason, UPLOADED_LATER)
             run_logger.run_id = outbox.metadata.get("run_id")
+            if announce:
+                log.info("%s", run_logger.describe())
 
 
 @contextlib.contextmanager

@@ -4,12 +4,8 @@ import contextlib
 import threading
 from typing import Any, Self
 
-from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
 from src.tracking.energy import EnergyMeter
+from src.tracking.mlflow_patches import system_metrics_monitors
 from src.tracking.run_logger import RunLogger
 
 PREFIX = "system/"  # of the names of the metrics
@@ -25,9 +21,7 @@ class SystemMetricsMonitor:
 
     def __init__(self, run_logger: RunLogger, interval: float):
         self.run_logger, self.outbox, self.interval = run_logger, run_logger.outbox, interval
-        self.monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        with contextlib.suppress(ImportError, RuntimeError):  # NVML is missing, or there is no GPU
-            self.monitors.append(GPUMonitor())
+        self.monitors = system_metrics_monitors()
         self._energy_meter = EnergyMeter()
         self._previous_joules = self.outbox.metadata.get("joules", 0.0)  # of earlier processes of a resumed run
         self._stop = threading.Event()

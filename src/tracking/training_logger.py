@@ -5,25 +5,31 @@ import importlib.metadata
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import mlflow
 import numpy as np
 import yaml
+from matplotlib.figure import Figure
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 
 from src.config.schema import Settings
 from src.datasets import Data
 from src.export import serving
+from src.metrics import ABLATION, BASELINE
 from src.redaction import redact
 from src.tasks.base import Task
+from src.tasks.learning_curves import best_epoch, learning_curves
 from src.tasks.reference_classifier import ReferenceClassifier
-from src.tracking import provenance
+from src.tasks.report import headline
+from src.tracking import descriptions, provenance
 from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
+from src.training import strategies
 from src.training.checkpoint import CheckpointManager, TrainingState
 
 # Requirements of a logged model; without this list MLflow infers them by loading the model, which takes seconds.
@@ -46,19 +52,63 @@ class TrainingLogger(RunLogger):
 
     def log_start(self, settings: Settings, data: Data) -> None:
         """Log the start of a new training: settings, provenance and data set."""
-        inputs = {
-            split: {
-                "name": data.name,
-                "digest": getattr(data, split).digest,
-                "source_type": "code",
-                "source": json.dumps({"tags": {"tfds": data.source, "split": tfds_split}}),
-            }
-            for split, tfds_split in settings.dataset.splits.model_dump().items()
-        }
-        self.start(settings.flat(), _tags(settings), inputs)
+        slices = settings.dataset.splits.model_dump().items()
+        inputs = {split: dataset_input(data, split, tfds_slice) for split, tfds_slice in slices}
+        ranking = {"task": settings.task.name, "description": descriptions.of_experiment(data.name, data.source)}
+        self.start(settings.flat(), _tags(settings), inputs, ranking)
         config = yaml.safe_dump(settings.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
         diff = provenance.git("diff", "HEAD")
         self.log_texts(redact({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
+        self._describe(settings, data)
+
+    def log_learning_curves(self, settings: Settings, results: Mapping[str, float], units: Mapping[str, str]) -> None:
+        """Log the figure of the learning curves, which stands in the description of the run, too.
+
+        Args:
+            settings: of the run.
+            results: test metrics and those of the baselines, as MLflow names them.
+            units: {metric: unit} of the metrics that have one.
+        """
+        training, curves = settings.training, self.outbox.history()
+        title = f"{settings.model.name} on {settings.dataset.name}, seed {settings.seed}"
+        keeps_best = training.restore_best_weights and not settings.compression.sparsity
+        kept = best_epoch(curves, training.monitor) if keeps_best else None
+
+        def draw() -> dict[str, Figure | str]:
+            return {descriptions.LEARNING_CURVES: learning_curves(curves, settings.task.name, results, title, units, kept)}
+
+        self.log_figures(draw, folder=None)  # among the other figures it would not come first
+
+    def log_results(
+        self,
+        settings: Settings,
+        data: Data,
+        table: str,
+        results: Mapping[str, float],
+        cost: Mapping[str, float],
+        units: Mapping[str, str],
+    ) -> None:
+        """Describe the finished run, link its results to the model, and register the model if the settings say so.
+
+        Args:
+            settings: of the run.
+            data: its data set.
+            table: the results in Markdown.
+            results: test metrics and those of the baselines, as MLflow names them.
+            cost: parameters, macs and seconds.
+            units: {metric: unit} of the metrics that have one.
+        """
+        own = [name for name in results if not name.startswith((BASELINE, ABLATION))]
+        self.link_metrics(own, {"name": data.name, "digest": data.test.digest})
+        self.link_metrics(cost)
+        self._describe(settings, data, descriptions.Results(headline(settings.task.name, results, units), table, cost))
+        if settings.tracking.register_as and "sweep" not in self.outbox.metadata:  # a sweep registers its best model
+            self.register_model(settings.tracking.register_as)
+
+    def _describe(self, settings: Settings, data: Data, results: descriptions.Results | None = None) -> None:
+        metadata = self.outbox.metadata
+        source = descriptions.Source(metadata["command"], strategies.in_force(settings.strategy)["device"], "sweep" in metadata)
+        self.describe_run(descriptions.of_training(settings, data, source, results))
 
     @property
     def checkpoint_manager(self) -> CheckpointManager:
@@ -103,17 +153,20 @@ class TrainingLogger(RunLogger):
         self.set_tags(judge=classifier.run_id)
         self.log_metrics({"judge/accuracy": classifier.accuracy})
 
-    def log_model(self, task: Task, model: keras.Model, example: np.ndarray) -> None:
-        """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/model")` and `mlflow models serve`.
+    def log_model(self, task: Task, model: keras.Model, settings: Settings, example: np.ndarray) -> None:
+        """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/<model name>")` and `mlflow models serve`.
 
         Args:
             task: of the model.
             model: trained.
+            settings: of the run, which name the model (`descriptions.model_name`).
             example: raw inputs (n, …), from which MLflow infers the signature.
         """
-        with self.outbox.add_event("model", name="model") as folder:
+        with self.outbox.add_event("model", name=descriptions.model_name(settings)) as folder:
             function, owners = task.serving_fn(model)
-            outputs = serving.save(function, owners, example, str(folder / "saved_model"), task.encoder)
+            outputs = serving.save(
+                function, owners, example, str(folder / "saved_model"), task.input_tokenizer, task.output_tokenizer
+            )
             takes_texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs
             mlflow.pyfunc.save_model(
@@ -134,6 +187,12 @@ class TrainingLogger(RunLogger):
             model.save_weights(folder / "files" / WEIGHTS_FILE)
 
 
+def dataset_input(data: Data, split: str, tfds_slice: str) -> dict[str, str]:
+    """A split of a data set as MLflow's `Dataset`."""
+    source = json.dumps({"tags": {"tfds": data.source, "split": tfds_slice}})
+    return {"name": data.name, "digest": getattr(data, split).digest, "source_type": "code", "source": source}
+
+
 def _tags(settings: Settings) -> dict[str, str]:
     tags = {
         "model": settings.model.name,
@@ -145,9 +204,9 @@ def _tags(settings: Settings) -> dict[str, str]:
         "precision": settings.training.precision,
         "command": provenance.command(),
     }
-    return tags | provenance.environment()
+    return tags | provenance.environment(settings.strategy)
 
 
-def provenance_of(data: Data) -> dict[str, str]:
+def provenance_of(settings: Settings, data: Data) -> dict[str, str]:
     """What results depend on besides the settings: code, versions and machine of this process, and digests of the data."""
-    return provenance.environment() | {f"data.{split}": getattr(data, split).digest for split in SPLITS}
+    return provenance.environment(settings.strategy) | {f"data.{split}": getattr(data, split).digest for split in SPLITS}

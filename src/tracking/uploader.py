@@ -1,22 +1,14 @@
 """Uploads the events of an outbox to MLflow, in order, while the run goes on; what cannot be uploaded stays in the outbox."""
 
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
-import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
-
-from src.redaction import strip_credentials
-from src.tracking.client import CHECKPOINT_ARTIFACTS, OUTBOX_TAG, PERMANENT_ERRORS, create_client
-from src.tracking.outbox import METRICS_EVENT, Event, Outbox, file_lock
+from src.tracking.client import PERMANENT_ERRORS
+from src.tracking.outbox import METRICS_EVENT, Event, Outbox
+from src.tracking.requests import send
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +74,7 @@ def upload(outbox: Outbox) -> Exception | None:
     """
     for events in _batches(outbox.pending()):
         try:
-            _send(outbox, events)
+            send(outbox, events)
         except Exception as error:  # anything that the network, the server or the database can raise
             if events[0].kind == "start" or getattr(error, "error_code", None) not in PERMANENT_ERRORS:
                 log.debug("MLflow does not answer", exc_info=True)
@@ -109,87 +101,3 @@ def _batches(events: list[Event]) -> Iterator[list[Event]]:
             yield [event]
     if batch:
         yield batch
-
-
-def _send(outbox: Outbox, events: list[Event]) -> None:
-    """Send one event, or several of metrics, to MLflow."""
-    uri, current = outbox.metadata["uri"], mlflow.get_tracking_uri()
-    client = create_client(current if strip_credentials(current) == uri else uri)  # the outbox stores no password
-    event = events[0]
-    payload = event.payload
-    if event.kind == "start":
-        outbox.update_metadata(run_id=_create_run(client, payload))
-        return
-    run_id = outbox.metadata["run_id"]
-    match event.kind:
-        case "resume":
-            client.update_run(run_id, status="RUNNING")
-            for tag in client.get_run(run_id).data.tags:
-                if tag == "failure" or tag.startswith("failure."):
-                    client.delete_tag(run_id, tag)
-        case "tags":
-            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in payload["tags"].items()])
-        case "metrics":
-            # A metric that is sent again after an interruption has the same time, by which MLflow recognises the duplicate.
-            payloads = [event.payload for event in events]
-            metrics = [
-                Metric(name, value, payload["time"], payload["step"])
-                for payload in payloads
-                for name, value in payload["values"].items()
-            ]
-            client.log_batch(run_id, metrics=metrics)
-        case "files":
-            client.log_artifacts(run_id, str(event.folder / "files"), payload["artifact_path"])
-        case "model":
-            _log_model(client, run_id, event.folder / "files", payload["name"])
-        case "end":
-            client.set_terminated(run_id, payload["status"], payload["time"])
-            if payload["status"] == "FINISHED":
-                with contextlib.suppress(NotImplementedError, MlflowException):  # not every artifact store can delete
-                    repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
-                    repository.delete_artifacts(CHECKPOINT_ARTIFACTS)
-
-
-def _create_run(client: mlflow.MlflowClient, payload: dict) -> str:
-    """The id of the run, which is created unless an earlier attempt did so and was interrupted before the id was stored."""
-    with file_lock("experiment"):
-        experiment = client.get_experiment_by_name(payload["experiment"])
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(payload["experiment"])
-        # Otherwise MLflow's UI shows its views for language models.
-        client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
-    if payload.get("sweep"):
-        payload["tags"][MLFLOW_PARENT_RUN_ID] = _parent_run_id(client, **payload["sweep"])
-    runs = client.search_runs([experiment_id], f"tags.{OUTBOX_TAG} = '{payload['tags'][OUTBOX_TAG]}'", max_results=1)
-    run = runs[0] if runs else client.create_run(experiment_id, payload["time"], payload["tags"], payload["name"])
-    client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in payload["params"].items()])
-    inputs = [
-        DatasetInput(Dataset(**data), [InputTag(MLFLOW_DATASET_CONTEXT, split)]) for split, data in payload["inputs"].items()
-    ]
-    client.log_inputs(run.info.run_id, datasets=inputs)
-    return run.info.run_id
-
-
-def _parent_run_id(client: mlflow.MlflowClient, journal: str, experiment: str) -> str:
-    """The id of a sweep's run, which another process may be about to create.
-
-    Args:
-        client: MLflow's.
-        journal: name of the outbox of the sweep.
-        experiment: name of its experiment.
-
-    Raises:
-        LookupError: the run does not exist yet.
-    """
-    parent = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([parent.experiment_id], f"tags.{OUTBOX_TAG} = '{journal}'") if parent else []
-    if not runs:
-        raise LookupError(f"the run of the sweep {journal} has not been created yet")
-    return runs[0].info.run_id
-
-
-def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path, name: str) -> None:
-    run = client.get_run(run_id)
-    model = client.create_logged_model(run.info.experiment_id, name, run_id, params=run.data.params)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    client.log_model_artifacts(model.model_id, str(folder))
-    client.finalize_logged_model(model.model_id, "READY")

@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from src import signals, terminal
 from src.config import schema
 from src.errors import UserError
-from src.metrics import Logs, format_value
+from src.metrics import TRAIN, VALIDATION, Logs, format_value
 from src.tasks.base import Task
 from src.training import keras_patches, optimizers
 
 log = logging.getLogger(__name__)
 
 LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
-LogFigures = Callable[[Callable[[], dict[str, Figure | str]]], None]  # called with what draws {file name: figure}
+LogSamples = Callable[[Callable[[], dict[str, Figure | str]], int], None]  # (what draws {file name: figure or text}, epoch)
 
 
 class BestWeights(keras.callbacks.EarlyStopping):
@@ -128,13 +128,14 @@ class SamplePreview(keras.callbacks.Callback):
 
     Args:
         task: makes the preview.
-        log_metrics, log_figures: called with the metrics, and with what draws the figures.
+        log_metrics: called with the metrics.
+        log_samples: called with what draws the figures.
         training: number of previews and of epochs.
     """
 
-    def __init__(self, task: Task, log_metrics: LogMetrics, log_figures: LogFigures, training: schema.Training):
+    def __init__(self, task: Task, log_metrics: LogMetrics, log_samples: LogSamples, training: schema.Training):
         super().__init__()
-        self.task, self.log_metrics, self.log_figures = task, log_metrics, log_figures
+        self.task, self.log_metrics, self.log_samples = task, log_metrics, log_samples
         self.epochs = set(np.linspace(0, training.epochs, training.previews + 1).round().astype(int)[1:].tolist())
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -145,8 +146,8 @@ class SamplePreview(keras.callbacks.Callback):
             metrics, draw = self.task.preview(self.model)
         logs.update({f"val_{name}": metrics[name] for name in self.task.preview_metrics})
         if metrics:
-            self.log_metrics({f"val/{name}": value for name, value in metrics.items()}, epoch + 1)
-        self.log_figures(lambda: {f"epoch_{epoch + 1:04d}/{name}": figure for name, figure in draw().items()})
+            self.log_metrics({f"{VALIDATION}{name}": value for name, value in metrics.items()}, epoch + 1)
+        self.log_samples(draw, epoch + 1)
 
 
 class MetricReporter(keras.callbacks.Callback):
@@ -230,9 +231,11 @@ class EpochLogger(keras.callbacks.Callback):
         self.seconds = time.perf_counter() - self.start
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Log the metrics: `val_loss` as val/loss, `loss` as train/loss."""
+        """Log the metrics: `val_loss` as epoch/val/loss, `loss` as epoch/train/loss."""
         seconds = self.seconds or time.perf_counter() - self.start
-        metrics = {f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}": value for key, value in logs.items()}
+        metrics = {
+            f"{VALIDATION}{key[4:]}" if key.startswith("val_") else f"{TRAIN}{key}": value for key, value in logs.items()
+        }
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         metrics["examples_per_second"] = (self.steps - self.skipped_steps) * self.training.batch_size / seconds
         self.skipped_steps = 0
@@ -246,13 +249,13 @@ def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], seconds_left:
     Args:
         epoch: its number, from 1.
         epochs: of the run.
-        metrics: as they are logged: "train/loss", "val/loss", …
+        metrics: as they are logged: "epoch/train/loss", "epoch/val/loss", …
         seconds_left: of the training, if that can be estimated.
     """
     start = f"epoch {epoch}/{epochs}"
     left = seconds_left is not None and epoch < epochs
     groups = [f"{terminal.format_duration(seconds_left or 0)} left"] if left else []
-    for split, heading in (("train/", "train"), ("val/", "val")):
+    for split, heading in ((TRAIN, "train"), (VALIDATION, "val")):
         values = [
             f"{name.removeprefix(split).replace('_', ' ')} {format_value(value, name)}"
             for name, value in metrics.items()

@@ -15,15 +15,15 @@ from src.config import schema
 from src.datasets import Split, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.tasks.base import Task
-from src.training import distillation, optimizers, tensorflow_patches
+from src.training import distillation, keras_patches, optimizers, tensorflow_patches
 from src.training.callbacks import (
     BestWeights,
     EpochLogger,
     FailOnNaN,
     GracefulStop,
     GradientNorm,
-    LogFigures,
     LogMetrics,
+    LogSamples,
     MetricReporter,
     Progress,
     SamplePreview,
@@ -34,13 +34,20 @@ from src.training.pruning import MagnitudePruning
 
 log = logging.getLogger(__name__)
 
+FORGOTTEN = 0.05  # of a moving average's total weight: at most this much lies on the time before its start
+
 
 def prepare(settings: schema.Settings) -> None:
-    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision."""
+    """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision.
+
+    What ~/.keras/keras.json may say of floats and of the layout of images is overruled, since no run records it.
+    """
     keras.backend.clear_session()
     tensorflow_patches.clear_gradient_registry()
     gc.collect()
     keras.utils.set_random_seed(settings.seed)
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(settings.training.precision)
 
 
@@ -52,7 +59,7 @@ def build(settings: schema.Settings, task: Task, strategy: tf.distribute.Strateg
         OutOfMemoryError: the model is too large for this machine.
     """
     recipe = hydra.utils.get_method(settings.model.target)
-    steps_per_epoch(settings.training, task.train)  # the cheapest check comes first
+    _check_updates(settings.training, steps_per_epoch(settings.training, task.train))  # the cheapest check comes first
     with explain_out_of_memory(settings.training), strategy.scope():
         try:
             model = task.build_model(recipe, settings.model.hyperparameters)
@@ -137,7 +144,19 @@ def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
         weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0
         jit_compile=settings.training.jit_compile,
     )
+    _check_jit_compile(model, settings)
     model.optimizer.build(model.trainable_variables)  # otherwise the first step builds it, and Keras traces that step twice
+
+
+def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
+    """Raise a UserError if XLA is requested for a model that Keras would train without it, after no more than a warning."""
+    if model.jit_compile == settings.training.jit_compile:
+        return
+    names = ", ".join(layer.name for layer in keras_patches.all_layers(model) if not layer.supports_jit)
+    raise UserError(
+        f"XLA cannot compile these layers of model={settings.model.name}: {names}; type training.jit_compile=false, or disable "
+        "them (augmentation of images: model.augmentation=0 model.shift=0)."
+    )
 
 
 def _check_compression(model: keras.Model, compression: schema.Compression) -> None:
@@ -176,9 +195,32 @@ def steps_per_epoch(training: schema.Training, split: Split) -> int:
     return training.steps_per_epoch or len(split) // training.batch_size
 
 
+def _check_updates(training: schema.Training, steps: int) -> None:
+    """Check that a run of `steps` steps an epoch updates the weights, and often enough for their average.
+
+    Raises:
+        UserError: the run ends before the first update.
+    """
+    steps *= training.epochs
+    updates = steps // training.gradient_accumulation
+    if not updates:
+        raise UserError(
+            f"training.gradient_accumulation={training.gradient_accumulation} is more than the {steps} steps of the run, so "
+            f"the weights would never be updated; type training.gradient_accumulation={steps} or less."
+        )
+    if training.ema is not None and training.ema**updates > FORGOTTEN:
+        step = 1 - FORGOTTEN ** (1 / updates)
+        digits = math.ceil(-math.log10(step))
+        log.warning(
+            "training.ema=%s averages the weights over the whole run, which has %d updates; type training.ema=%.*f or less "
+            "for an average that has forgotten the beginning.",
+            training.ema, updates, digits, max(1 - math.ceil(step * 10**digits) / 10**digits, 0),
+        )  # fmt: skip
+
+
 def fit(
     model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
-    log_figures: LogFigures = lambda draw: None, checkpoints: CheckpointManager | None = None,
+    log_samples: LogSamples = lambda draw, epoch: None, checkpoints: CheckpointManager | None = None,
     profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
 ) -> float:  # fmt: skip
     """Train a model; afterwards it has the weights of the best or of the last epoch, as set.
@@ -188,7 +230,7 @@ def fit(
         settings: of the run.
         task: what is learned.
         log_metrics: called with the metrics of every epoch.
-        log_figures: called with a function that draws samples which a generative model makes during training.
+        log_samples: called with a function that draws samples which a generative model makes during training, and the epoch.
         checkpoints: where checkpoints are saved, with the state to resume from; None: no checkpoints.
         profile_to: folder that a profile is written to.
         report: called with the monitored metric after every epoch; raises to end the run.
@@ -225,7 +267,7 @@ def fit(
         restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first_sparse_epoch, training.epochs - 1),
     )
-    callbacks.append(SamplePreview(task, log_metrics, log_figures, training))  # after the averaged weights are swapped in
+    callbacks.append(SamplePreview(task, log_metrics, log_samples, training))  # after the averaged weights are swapped in
     callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
         callbacks.append(Profile(profile_to))

@@ -1,4 +1,6 @@
-"""Optimizers, learning-rate schedules, and optimizer mixins: non-finite gradients, learning-rate factors, gradient norms."""
+"""Optimizers, learning-rate schedules, and optimizer mixins: non-finite gradients, learning-rate factors,
+averages of the weights, gradient norms.
+"""
 
 import math
 from typing import Any
@@ -29,7 +31,9 @@ def create(
         "rmsprop": keras.optimizers.RMSprop,
     }
     base = classes[settings.name]
-    mixins = (SkipNonFiniteGradients, ScaleLearningRates, *([TrackGradientNorm] if training.gradient_norm else []))
+    mixins = (
+        SkipNonFiniteGradients, ScaleLearningRates, AverageWeights, *([TrackGradientNorm] if training.gradient_norm else []),
+    )  # fmt: skip
     optimizer_class = type(base.__name__, (*mixins, base), {})
     specific = set(type(settings).model_fields) - set(schema.OptimizerSection.model_fields) - {"name"}
     optimizer = optimizer_class(
@@ -110,6 +114,26 @@ def learning_rate_factors(model: keras.Model) -> dict[int, float]:
     declaring = [layer for layer in keras_patches.all_layers(model) if isinstance(layer, LearningRates)]
     pairs = [pair for each in declaring for pair in each.learning_rate_factors()]
     return {id(variable): factor for layer, factor in pairs for variable in layer.trainable_variables}
+
+
+class AverageWeights(keras.optimizers.Optimizer):
+    """Mixin: makes the moving average of the weights move once per update, and corrects its bias.
+
+    With momentum m the average of the weights w_1 … w_t after t updates is Σ_s m^(t − s) w_s / Σ_s m^(t − s), as Adam averages
+    gradients (Kingma & Ba 2015). Keras gives w_1 the weight m^(t − 1) instead, which is nearly all while t is small, and counts
+    the steps whose gradients are accumulated.
+    """
+
+    def _update_model_variables_moving_average(self, trainable_variables: list[keras.Variable]) -> None:
+        steps = self.gradient_accumulation_steps or 1
+        step = self._iterations.value + 1  # `iterations` counts updates
+        updates = tf.cast(step // steps, tf.float32)  # t
+        # The share of w_t: (1 − m) / (1 − m^t), or 0 in a step that does not update the weights.
+        log_momentum = math.log(self.ema_momentum) if self.ema_momentum else -math.inf
+        share = tf.where(step % steps == 0, (1 - self.ema_momentum) / -tf.math.expm1(updates * log_momentum), 0.0)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            if average is not None:
+                average.assign(average + tf.cast(share, average.dtype) * (variable - average))
 
 
 class TrackGradientNorm(keras.optimizers.Optimizer):

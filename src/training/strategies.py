@@ -36,7 +36,7 @@ def create(settings: schema.Strategy) -> tf.distribute.Strategy:
         avoid_gpu = gpus and settings.device == "cpu"
         return tf.distribute.OneDeviceStrategy("/CPU:0") if avoid_gpu else tf.distribute.get_strategy()
     kind, available = ("GPU", gpus) if gpus else ("CPU", LOGICAL_CPUS)
-    replicas = settings.replicas or gpus or DEFAULT_CPU_REPLICAS
+    replicas = _replicas(settings, gpus)
     if replicas > available:
         raise UserError(f"strategy.replicas={replicas}, but there are {available} devices ({kind}); type {available} or fewer.")
     if _earlier_replicas not in ([], [replicas]):
@@ -75,18 +75,41 @@ def prepare_devices() -> int:
     return len(gpus)
 
 
-def device_names() -> str:
-    """The names of all GPUs, or CPU."""
-    return ", ".join(_gpu_names()) or "CPU"
+def _replicas(settings: schema.Strategy, gpus: int) -> int:
+    """The number of replicas on a machine with `gpus` GPUs."""
+    return 1 if settings.name == "single" else settings.replicas or gpus or DEFAULT_CPU_REPLICAS
 
 
-def describe(settings: schema.Strategy, strategy: tf.distribute.Strategy) -> str:
+def _used_gpus(settings: schema.Strategy) -> list[str]:
+    """The names of the GPUs that a strategy uses."""
+    gpus = _gpu_names()
+    return [] if settings.name == "single" and settings.device == "cpu" else gpus[: _replicas(settings, len(gpus))]
+
+
+def _cores() -> int:
+    """Cores that this process uses: of a parallel job its share, otherwise what the machine or container gives it."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or joblib.cpu_count())
+
+
+def in_force(settings: schema.Strategy) -> dict[str, str]:
+    """What a strategy uses of this machine, which its settings may leave open: {tag: value}.
+
+    With `tf32`, GPUs multiply matrices in float32 with 10 bits of the mantissa, TensorFlow's default.
+    """
+    gpus = _used_gpus(settings)
+    return {
+        "device": ", ".join(gpus) or "CPU",
+        "replicas": str(_replicas(settings, len(_gpu_names()))),
+        "cores": str(_cores()),
+        "tf32": str(bool(gpus) and tf.config.experimental.tensor_float_32_execution_enabled()).lower(),
+    }
+
+
+def describe(settings: schema.Strategy) -> str:
     """Describe devices and strategy: "CPU (2 cores), strategy single"; "4 × NVIDIA A100, strategy mirrored (4 replicas)"."""
-    replicas = strategy.num_replicas_in_sync
-    gpus = [] if settings.name == "single" and settings.device == "cpu" else _gpu_names()[:replicas]
-    names = ", ".join(name if number == 1 else f"{number} × {name}" for name, number in Counter(gpus).items())
-    # A parallel job has a share of the cores; otherwise this process has what the machine or container gives it.
-    cores = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or joblib.cpu_count())
+    replicas, cores = _replicas(settings, len(_gpu_names())), _cores()
+    counts = Counter(_used_gpus(settings))
+    names = ", ".join(name if number == 1 else f"{number} × {name}" for name, number in counts.items())
     devices = textwrap.shorten(names, 70, placeholder=" …") or f"CPU ({cores} core{'s' * (cores != 1)})"
     suffix = f" ({replicas} replica{'s' * (replicas != 1)})" if settings.name == "mirrored" else ""
     return f"{devices}, strategy {settings.name}{suffix}"

@@ -29,7 +29,7 @@ def tokens(rows=3, length=12, vocabulary=50):
 def test_the_sizes_are_those_of_gpt_2(settings, size, parameters):
     """As the released weights have them. A block is counted once, since all are alike."""
     config = settings(f"experiment=gpt2_{size}")
-    hyperparameters, length, vocabulary = config.model.hyperparameters, config.task.context, config.task.bpe_vocabulary
+    hyperparameters, length, vocabulary = config.model.hyperparameters, config.task.context, config.task.vocabulary_size
     blocks = hyperparameters.pop("blocks")
 
     def count(number):

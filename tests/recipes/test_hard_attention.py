@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy import stats
 
 from recipes import attention
 from recipes.hard_attention import Glimpses, Reinforce, glimpse_sensor, reinforce_loss
@@ -47,7 +48,7 @@ def test_recurrence_matches_the_equations():
     layer(image)
     for weight in layer.trainable_weights:
         weight.assign(keras.random.normal(weight.shape, stddev=0.5))
-    h, locations, means, expected = map(array, layer(image, training=False))
+    h, locations, _, means, expected = map(array, layer(image, training=False))
     (bw, bb), (dw, db), (aw, ab), (cw, cb), (vw, vb), (uw,), (ww,), (ew, eb) = (
         part.get_weights()
         for part in (
@@ -70,24 +71,58 @@ def test_recurrence_matches_the_equations():
     np.testing.assert_allclose(h[0], state, rtol=1e-4, atol=1e-5)
 
 
-def test_reinforce_estimates_the_gradient_of_the_expected_reward():
-    """A reward that is known for every place: the mean of the estimated gradients is that of its expectation."""
+def gradient_of_expected_reward(reward, mean, deviation):
+    """d/dμ ∫ R(clip(x)) N(x; μ, σ²) dx by quadrature, for a reward of one coordinate."""
+
+    def expected(center):
+        x = np.linspace(mean - 9 * deviation, mean + 9 * deviation, 200_001)
+        density = np.exp(-((x - center) ** 2) / (2 * deviation**2)) / np.sqrt(2 * np.pi * deviation**2)
+        return np.trapezoid(reward(np.clip(x, -1, 1)) * density, x)
+
+    return (expected(mean + 1e-4) - expected(mean - 1e-4)) / 2e-4
+
+
+@pytest.mark.parametrize("mean", [(0.2, -0.4), (0.9, -0.97)], ids=["inside", "at the border"])
+@pytest.mark.parametrize("baseline", [0.0, 0.8])  # it changes the noise and not the mean
+def test_reinforce_estimates_the_gradient_of_the_expected_reward(mean, baseline):
+    """The mean of the estimated gradients, of locations as the network draws them, is that of a reward known everywhere."""
     tf = pytest.importorskip("tensorflow")
-    deviation, mean = 0.3, np.array([0.2, -0.4])
-    reward = lambda place: 1 - ((place - np.array([0.5, 0.1])) ** 2).sum(axis=-1)  # noqa: E731
-    draw = np.random.default_rng(0)
-    drawn = mean + deviation * draw.normal(size=(200_000, 2))
-    proposal = tf.Variable(mean, dtype=tf.float32)
-    nobody = np.zeros((len(drawn), 1, 2), np.float32)
-    for baseline in (0.0, 0.8):  # a baseline changes the noise and not the mean
-        with tf.GradientTape() as tape:
-            means = tf.concat([nobody, tf.broadcast_to(proposal, (len(drawn), 1, 2))], axis=1)
-            locations = np.concatenate([nobody, drawn[:, None]], axis=1).astype(np.float32)
-            loss = reinforce_loss(
-                locations, means, tf.fill((len(drawn), 2), baseline), reward(drawn).astype(np.float32), deviation
-            )
-        # E[R] = 1 − |μ − target|² − 2σ², so dE[R]/dμ = −2 (μ − target); the loss falls where the reward rises.
-        np.testing.assert_allclose(-tape.gradient(loss, proposal), -2 * (mean - [0.5, 0.1]), atol=0.03)
+    keras.utils.set_random_seed(0)
+    deviation, rewards = 0.15, (lambda row: -np.abs(row - 0.98), lambda column: 1 - (column - 0.1) ** 2)
+    layer = Glimpses(2, 1, 1, 2, deviation)
+    images = np.zeros((200_000, 2, 2, 1), np.float32)
+    layer(images[:1])
+    layer.core_to_mean.kernel.assign(np.zeros((2, 2)))  # the means are tanh(c)
+    layer.c.assign(np.tile(np.arctanh(mean), (2, 1)))
+    layer.core_to_baseline.bias.assign([baseline])
+    with tf.GradientTape() as tape:
+        _, locations, draws, means, baselines = layer(images, training=True)
+        reward = sum(of_one(array(locations)[:, 1, axis]) for axis, of_one in enumerate(rewards))
+        loss = reinforce_loss(draws, means, baselines, tf.constant(reward, tf.float32), deviation)
+    estimated = -array(tape.gradient(loss, layer.c.value))[0] / (1 - np.square(mean))
+    expected = [gradient_of_expected_reward(of_one, center, deviation) for of_one, center in zip(rewards, mean)]
+    np.testing.assert_allclose(estimated, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_in_16_bits_locations_logits_and_their_loss_stay_in_32(precision):
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = attention.build(Image(8, 8, 1), Classes(4), kind="hard", glimpse_size=4, units=4)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    examples = {"image": np.random.default_rng(0).random((50, 8, 8, 1)).astype(np.float32), "label": np.arange(50) % 4}
+    glimpses, reinforce = (next(each for each in model.layers if isinstance(each, kind)) for kind in (Glimpses, Reinforce))
+    assert glimpses.compute_dtype == precision.removeprefix("mixed_")
+    outputs = keras.Model(model.input, [model.output, *glimpses.output[1:]])(examples, training=True)
+    assert {keras.backend.standardize_dtype(output.dtype) for output in outputs} == {"float32"}
+    logits, _, draws, means, baselines = map(array, outputs)
+    reward = logits.argmax(axis=1) == examples["label"]
+    density = stats.norm.logpdf(draws[:, 1:], means[:, 1:], 0.15).sum(axis=2)
+    advantage = reward[:, None] - baselines[:, 1:]
+    expected = (np.square(advantage) - density * advantage).sum(axis=1).mean()
+    assert float(reinforce.losses[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_baseline_learns_the_mean_reward_without_gradients_to_the_core():
@@ -105,8 +140,8 @@ def test_neither_proposals_nor_baseline_send_a_gradient_into_the_core():
     layer = Glimpses(3, 4, 1, 6, 0.2, name="glimpses")
     image = np.random.default_rng(0).random((5, 8, 8, 1)).astype(np.float32)
     with tf.GradientTape() as tape:
-        _, locations, means, expected = layer(image, training=True)
-        loss = reinforce_loss(locations, means, expected, tf.ones(5), 0.2)
+        _, _, draws, means, expected = layer(image, training=True)
+        loss = reinforce_loss(draws, means, expected, tf.ones(5), 0.2)
     gradients = dict(
         zip((w.path.split("/")[-2] for w in layer.trainable_weights), tape.gradient(loss, layer.trainable_weights))
     )

@@ -21,7 +21,7 @@ def finish_run(here, command):
     def run(*overrides):
         done = command(*overrides)
         assert done.returncode == 0, done.stderr
-        return re.search(r"\((\w{32})\)\. To look at it", done.stdout)[1]
+        return re.search(r"/runs/(\w{32})\?", done.stdout)[1]
 
     return run
 
@@ -34,7 +34,32 @@ QUICK = ("gpt", "lstm")  # one that is scored on tokens, one on numbers; cnn is 
 )
 def test_evaluation_gives_the_logged_metrics(store, settings, recipe):
     done = experiment.run(settings(*faults.overrides(recipe), "training.epochs=1"))
-    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
+    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id, record="false"))
+
+
+def test_an_evaluation_is_a_run_linked_to_the_model_and_the_data(store, settings, caplog):
+    done = experiment.run(settings("model=lstm", "model.units=4", "training.epochs=1", "dataset.limit=64"))
+    with caplog.at_level("INFO", "src"):
+        evaluate.evaluate("last")
+        evaluate.evaluate("last")  # the last training, not the evaluation of it
+    trained = store.get_run(done.run_id)
+    newest, _ = (run for run in runs(store, "co2") if run.data.tags.get("kind") == "evaluation")
+    evaluation = store.get_run(newest.info.run_id)  # a search leaves out what models a run uses
+    assert evaluation.info.status == "FINISHED"
+    assert evaluation.info.run_name == f"evaluation-{trained.info.run_name}"
+    assert evaluation.data.metrics == {name: v for name, v in trained.data.metrics.items() if re.match("test/[^/]+$", name)}
+    (model_id,) = (output.model_id for output in trained.outputs.model_outputs)
+    assert [used.model_id for used in evaluation.inputs.model_inputs] == [model_id]
+    (data,) = (used.dataset for used in evaluation.inputs.dataset_inputs)
+    assert data.digest == next(d.dataset.digest for d in trained.inputs.dataset_inputs if d.tags[0].value == "test")
+    linked = [metric for metric in store.get_logged_model(model_id).metrics if metric.run_id == evaluation.info.run_id]
+    assert {(metric.key, metric.dataset_digest) for metric in linked} == {(n, data.digest) for n in evaluation.data.metrics}
+    assert f"/runs/{done.run_id}?" in evaluation.data.tags["mlflow.note.content"]
+    assert store.get_logged_model(model_id).tags["mlflow.note.content"] == trained.data.tags["mlflow.note.content"]
+    assert f"#/experiments/1/runs/{evaluation.info.run_id}?workflowType=machine_learning" in caplog.text
+    before = len(runs(store, "co2"))
+    evaluate.evaluate(done.run_id, record="false")
+    assert len(runs(store, "co2")) == before
 
 
 def test_metrics_that_differ_from_the_logged_ones_are_named(store, settings):
@@ -63,7 +88,9 @@ def test_another_data_set_has_to_be_compatible(finished_run):
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-    done = commands.run(finished_run.folder, "run=cnn-seed0", "dataset=digits", module="src.evaluate")
+    done = commands.run(
+        finished_run.folder, "run=cnn-limit=128-training.epochs=2-seed0", "dataset=digits", module="src.evaluate"
+    )
     assert done.returncode == 0, done.stderr
     assert "cnn on digits" in done.stdout
 
@@ -81,11 +108,11 @@ def test_differences_from_the_recorded_run_are_printed(finish_run, here, command
     run_id = finish_run("model=cnn", *SHORT)
     store = client(here)
     store.set_tag(run_id, "version.keras", "3.0.0")
-    store.log_metric(run_id, "val/loss", 12.5, step=1, timestamp=2**41)
+    store.log_metric(run_id, "epoch/val/loss", 12.5, step=1, timestamp=2**41)
     done = command(f"run={run_id}", module="src.reproduce")
     assert done.returncode == 1, done.stderr
     assert re.search(r"Changed since then:\n  version\.keras: 3\.0\.0 then, \S+ now", done.stdout)
-    assert re.search(r"val/loss: 12\.5 then, \S+ now, by \S+\n1 metric\(s\) differ\.", done.stdout)
+    assert re.search(r"epoch/val/loss: 12\.5 then, \S+ now, by \S+\n1 metric\(s\) differ\.", done.stdout)
 
 
 @pytest.mark.parametrize("module", ["evaluate", "generate", "reproduce"])

@@ -73,5 +73,5 @@ def test_an_experiment_trains_on_its_own_data(settings, catalogue_data, experime
     model = loop.build(run_settings, task, tf.distribute.get_strategy())
     history = []
     loop.fit(model, run_settings, task, lambda metrics, epoch: history.append(metrics), profile_to=None)
-    assert np.isfinite(history[-1]["train/loss"])
+    assert np.isfinite(history[-1]["epoch/train/loss"])
     keras.backend.clear_session()

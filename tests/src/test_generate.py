@@ -1,5 +1,7 @@
 """`src.generate`: texts and images from the model of a finished run."""
 
+from pathlib import Path
+
 import pytest
 from matplotlib import image
 
@@ -8,7 +10,7 @@ from src.errors import UserError
 from src.tracking import finished_runs
 from tests.stored import client, runs
 
-SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.bpe_vocabulary=300", "task.context=16")
+SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.vocabulary_size=300", "task.context=16")
 SLICES = [f'dataset.splits.{part}="train[{at}:{at + 50}]"' for part, at in (("train", 0), ("validation", 50), ("test", 100))]
 
 
@@ -68,6 +70,15 @@ def test_generated_texts_are_reproducible(command, here):
     assert first.stderr == ""
     assert first.stdout.count("The") >= 2
     assert first.stdout == repeated.stdout != other_seed.stdout
+    recorded = [run for run in runs(here, "docstrings") if run.data.tags.get("kind") == "generation"]
+    assert len(recorded) == 3
+    assert {recorded[1].data.params[name] for name in ("prompt", "number", "length")} == {"The", "2", "30"}
+    assert [used.dataset.name for used in recorded[1].inputs.dataset_inputs] == ["docstrings"]
+    text = client(here).download_artifacts(recorded[1].info.run_id, "generated.txt", str(here))
+    assert Path(text).read_text(encoding="utf-8").split("\n")[0] == first.stdout.split("\n")[0]
+    assert f"/runs/{run.info.run_id}?" in recorded[1].data.tags["mlflow.note.content"]
+    assert generate_texts(*options, "record=false").stdout == first.stdout
+    assert len(runs(here, "docstrings")) == 4
     unknown = generate_texts("run=0123", "prompt=The")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("run=0123 names no finished run;")
@@ -111,7 +122,7 @@ def test_generated_images_are_reproducible(command, here):
         (["steps=21"], "steps=21 must be 1 to 20"),
         (
             ["prompt=The"],
-            f"The model of run={diffusion} takes no 'prompt'; it takes: seed, number, label, to, steps, eta, guidance.",
+            f"The model of run={diffusion} takes no 'prompt'; it takes: seed, number, record, label, to, steps, eta, guidance.",
         ),
     ):
         with pytest.raises(UserError) as raised:

@@ -1,5 +1,7 @@
 """The requirements files agree, and `pip install .` installs no module of the project."""
 
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -32,6 +34,38 @@ def test_requirements_are_pinned_once_in_the_lock():
         for one in requirements(file):
             if not one.name.startswith("nvidia-"):  # whose pins stand in requirements-gpu.txt, for no other machine needs them
                 assert str(one.specifier) in ("", pins[canonicalize_name(one.name)]), f"{file}: {one}"
+
+
+# Listed for another reason than an import.
+NOT_IMPORTED = {
+    "hydra-joblib-launcher": "a plugin, which Hydra finds by itself",
+    "importlib-resources": "TensorFlow Datasets imports it and does not declare it",
+    "pandas": "MLflow hands texts to a served model in a DataFrame",
+}
+# Imported where it is there.
+OPTIONAL = {"pynvml": "comes with the driver's tools; without it there are no energy counters of GPUs"}
+
+
+def imported_modules():
+    """Top-level names of the third-party modules that src/ and recipes/ import."""
+    names = set()
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module)
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"src", "recipes"}
+
+
+def test_all_that_is_imported_is_listed_and_all_that_is_listed_is_imported():
+    files = ("requirements.txt", "requirements-ray.txt", "requirements-slurm.txt")
+    listed = {file: {canonicalize_name(one.name) for one in requirements(file)} for file in files}
+    packages = importlib.metadata.packages_distributions()
+    providers = {name: {canonicalize_name(package) for package in packages.get(name, [])} for name in imported_modules()}
+    everywhere = set().union(*listed.values())
+    assert {name for name in providers if not providers[name] & everywhere} == set(OPTIONAL)
+    assert listed["requirements.txt"] - set().union(*providers.values()) == set(NOT_IMPORTED)
 
 
 def test_pip_install_installs_no_modules():

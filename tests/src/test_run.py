@@ -115,7 +115,7 @@ def test_stopped_run_is_marked_killed_and_keeps_its_logs(here, number):
     (run,) = runs(here)
     assert run.info.status == "KILLED"
     store = client(here)
-    assert len(store.get_metric_history(run.info.run_id, "train/loss")) >= 2
+    assert len(store.get_metric_history(run.info.run_id, "epoch/train/loss")) >= 2
     assert "run.log" in [file.path for file in store.list_artifacts(run.info.run_id)]
 
 

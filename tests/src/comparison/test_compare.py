@@ -16,7 +16,8 @@ from src.comparison import formats, groups, html, significance
 from src.comparison.groups import Group
 from src.errors import UserError
 from src.metrics import format_value
-from src.tracking.run_summaries import RunSummary
+from src.tracking import run_summaries
+from src.tracking.run_summaries import RunSummary, load_summaries, metric_histories
 from tests.bench_compare import create_runs
 from tests.commands import environment
 
@@ -70,6 +71,51 @@ def test_leaderboards_separate_tasks_and_test_sets():
     assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
 
 
+FORECAST = {"task": "forecasting", "task__horizon": "24", "task__window": "48", "task__include_history": "False"}
+GENERATED = {"task": "image_generation", "task__samples": "1000", "task__reference_classifier": "cnn"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        (
+            {"dataset__name": "mnist", "test_digest": "b"},
+            {},
+            r"on mnist and b on digits, and .* digest .* \(b and a\)",
+        ),
+        ({"test_digest": "b"}, {}, r"they differ by digest of the test set \(b and a\); only results of one task on the same"),
+        ({"test_digest": "", "dataset__name": "mnist"}, {"test_digest": ""}, r"test set \(mnist test and digits test\);"),
+        ({"task": "text_classification"}, {}, r"by task \(text classification and image classification\);"),
+        ({"dataset__limit": "100"}, {}, r"by dataset.limit \(100 and None\);"),
+        (FORECAST, FORECAST | {"task__horizon": "12"}, r"by task.horizon \(24 and 12\);"),
+        (FORECAST, FORECAST | {"task__window": "96"}, r"by task.window \(48 and 96\);"),
+        (GENERATED, GENERATED | {"task__samples": "2000"}, r"by task.samples \(1000 and 2000\);"),
+        (GENERATED, GENERATED | {"task__reference_classifier": "resnet"}, r"by task.reference_classifier \(cnn and resnet\);"),
+    ],
+)
+def test_only_results_on_the_same_examples_are_compared(one, other, difference):
+    runs = finished(**one), finished(**other)
+    a, b = (groups.group_runs([run])[0] for run in runs)
+    with pytest.raises(UserError, match=difference):
+        groups.check_comparable(a, b)
+    groups.check_comparable(a, a)
+    assert len(groups.leaderboards(runs, "test/accuracy")) == 2
+
+
+def test_groups_on_different_data_sets_are_not_compared(monkeypatch):
+    runs = [*accuracies("cnn", 0.9, 0.91), *accuracies("cnn", 0.5, 0.51, dataset__name="mnist", test_digest="b")]
+    monkeypatch.setattr(run_summaries, "load_summaries", lambda: runs)
+    with pytest.raises(UserError, match="a was tested on digits and b on mnist"):
+        compare.compare(["a=dataset=digits", "b=dataset=mnist"])
+
+
+def test_window_does_not_change_what_is_predicted_where_history_is_included():
+    with_history = FORECAST | {"task__include_history": "True"}
+    runs = finished(**with_history), finished(**with_history | {"task__window": "96"})
+    groups.check_comparable(*groups.group_runs(runs))
+    assert len(groups.leaderboards(runs, "test/accuracy")) == 1
+
+
 def test_group_title_has_the_differing_settings():
     runs = [finished("cnn", model__filters="8", a="1"), finished("cnn", model__filters="16", a="1"), finished("rnn", a="1")]
     (board,) = groups.leaderboards(runs)
@@ -102,12 +148,28 @@ def test_group_title_of_experiments():
 
 
 def test_baseline_of_a_group_is_the_best_one():
-    base = {"baseline/majority_class/accuracy": 0.1, "baseline/logistic_regression/accuracy": 0.97}
-    base |= {"baseline/majority_class/nll": 2.3, "baseline/logistic_regression/nll": 0.1}
+    base = {"test/baseline/majority_class/accuracy": 0.1, "test/baseline/logistic_regression/accuracy": 0.97}
+    base |= {"test/baseline/majority_class/nll": 2.3, "test/baseline/logistic_regression/nll": 0.1}
     (group,) = groups.group_runs([finished(metrics={"test/accuracy": 0.9, "test/nll": 0.2, **base})])
     assert group.baseline("test/accuracy") == ("logistic regression", 0.97)
     assert group.baseline("test/nll") == ("logistic regression", 0.1)
-    assert group.baseline("val/accuracy") is None
+    assert group.baseline("epoch/val/accuracy") is None
+
+
+def test_runs_that_an_earlier_version_logged_have_the_names_of_this_one(store):
+    create_runs(mlflow.get_tracking_uri(), 2)
+    experiment_id = store.get_experiment_by_name("digits").experiment_id
+    old = store.search_runs([experiment_id])[0].info.run_id
+    new = store.create_run(experiment_id)
+    for name, value in store.get_run(old).data.params.items():
+        store.log_param(new.info.run_id, name, value)
+    for name, value, step in (("test/accuracy", 0.9, 0), ("baseline/copy/accuracy", 0.5, 0), ("val/accuracy", 0.8, 1)):
+        store.log_metric(new.info.run_id, name, value, step=step)
+    store.set_terminated(new.info.run_id)
+    (summary,) = (run for run in load_summaries() if run.run_id == new.info.run_id)
+    (group,) = groups.group_runs([summary])
+    assert group.baseline("test/accuracy") == ("copy", 0.5)
+    assert metric_histories([summary], "epoch/val/accuracy") == {summary.run_id: [(1, 0.8)]}
 
 
 def test_difference_matches_welch_t_test():
@@ -214,7 +276,7 @@ def test_compare_writes_to_a_file(some):
         (["to=board.pdf"], "to=board.pdf has none of the endings .txt, .md, .tex, .csv, .html"),
         (["to=nowhere/board.md"], "to=nowhere/board.md cannot be written: No such file or directory"),
         (["format=pdf"], "There is no format=pdf; available: text, markdown, latex, csv, html."),
-        (["metric=test/foo"], "No run has the metric 'test/foo'; available: baseline/logistic_regression/accuracy, "),
+        (["metric=test/foo"], "No run has the metric 'test/foo'; available: epoch/val/accuracy, "),
         (["dataset=mnist"], r"No finished run has dataset.name=mnist; there are runs on digits \(30\)."),
         (["learning_rate=3"], "No run has a setting 'learning_rate'; did you mean optimizer.learning_rate"),
         (["a=model=cnn"], "To compare two groups write both, like a=model=cnn b=model=lstm"),

@@ -63,12 +63,15 @@ MISTAKES = [
     ("model=gpt dataset=co2", "model=gpt cannot learn forecasting, which dataset=co2 asks for; it can learn from dataset="),
     ("model=resnet dataset=docstrings", "model=resnet cannot learn text_classification or language_modeling, which"),
     ("model=cnn dataset=docstrings task.name=language_modeling", "model=cnn cannot learn language_modeling"),
-    ("model=transformer dataset=dates task.unit=bpe", "type task.vocabulary=260 or more"),
-    ("model=gpt task.bpe_vocabulary=100", "task.bpe_vocabulary must be greater than or equal to 260, not 100."),
+    ("model=transformer dataset=dates task.tokenizer=bpe", "type task.vocabulary_size=260 or more"),
+    ("model=gpt task.tokens=byte", "The setting 'task.tokens' is now task.tokenizer; type task.tokenizer=bytes."),
+    ("model=cnn dataset=docstrings task.tokeniser=bytes", "There is no setting 'task.tokeniser'; did you mean task.tokenizer?"),
+    ("model=gpt task.tokenizer=words", "task.tokenizer must be 'characters', 'bytes' or 'bpe', not 'words'."),
+    ("model=gpt task.vocabulary_size=100", "task.vocabulary_size=100 has no room for 4 special tokens and 256 bytes"),
     ("model=gpt task.name=poetry", "task.name must be"),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
-    ("model=rnn dataset=docstrings task.vocabulary=3", "task.vocabulary must be greater than or equal to 5, not 3."),
+    ("model=rnn dataset=docstrings task.vocabulary_size=3", "task.vocabulary_size must be greater than or equal to 5, not 3."),
     ("training.glances=3", "The setting 'training.glances' is now training.previews; type training.previews=3."),
     ("-m training.glances=3,4", "type training.previews=3."),
     ("training.keep=last", "'training.keep' is now training.restore_best_weights; type training.restore_best_weights=false."),
@@ -288,3 +291,21 @@ def test_every_setting_has_a_comment_on_its_line(file):
 
 def test_settings_without_a_comment_are_detected():
     assert undocumented("# no\na: 1  # yes\nb: 2\nc:  # of c\n  d: '#'\n  e: [1]  # yes\nf: 3\n") == ["b", "c.d", "f"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokenizer", "vocabulary_size"),
+    [
+        ("", "bpe", 1024),
+        ("task.name=text_classification", "words", 8000),
+        ("dataset=chnsenticorp", "bpe", 1024),
+        ("dataset=chnsenticorp task.name=text_classification", "characters", 4000),
+        ("dataset=tiny_shakespeare", "characters", 1024),
+        ("task.tokenizer=bytes task.vocabulary_size=300", "bytes", 300),
+        ("task.name=text_classification task.tokenizer.text_classification=bpe", "bpe", 8000),
+        ("experiment=gpt2_small", "bpe", 50257),
+    ],
+)
+def test_a_setting_may_have_a_default_for_each_task(settings, overrides, tokenizer, vocabulary_size):
+    task = settings("model=gpt", *overrides.split()).task
+    assert (task.tokenizer, task.vocabulary_size) == (tokenizer, vocabulary_size)

@@ -14,6 +14,12 @@ from src.config import renamed, schema
         ("model.halvings", "3", "The setting 'model.halvings' is now model.downsamplings; type model.downsamplings=3."),
         ("model.unlabelled", "0.2", "The setting 'model.unlabelled' is now model.label_dropout; type model.label_dropout=0.2."),
         ("training.glances", "", "The setting 'training.glances' is now training.previews."),
+        ("task.unit", "word", "The setting 'task.unit' is now task.tokenizer; type task.tokenizer=words."),
+        (
+            "task.bpe_vocabulary",
+            "300",
+            "The setting 'task.bpe_vocabulary' is now task.vocabulary_size; type task.vocabulary_size=300.",
+        ),
         ("training.epochs", "3", None),
     ],
 )
@@ -44,6 +50,22 @@ def test_stored_configuration_is_migrated():
     assert renamed.migrate(migrated) == migrated
 
 
+@pytest.mark.parametrize(
+    ("stored", "migrated"),
+    [
+        ({"unit": "word", "vocabulary": 8000}, {"tokenizer": "words", "vocabulary_size": 8000}),
+        ({"tokens": "byte", "bpe_vocabulary": 1024}, {"tokenizer": "bytes", "vocabulary_size": 1024}),
+        ({"unit": "ppm", "horizon": 12}, {"unit": "ppm", "horizon": 12}),  # of a series
+    ],
+)
+def test_tokenizers_are_migrated_and_units_of_series_are_not(stored, migrated):
+    assert renamed.migrate({"task": stored}) == {"task": migrated}
+    params, expected = ({f"task.{key}": str(value) for key, value in task.items()} for task in (stored, migrated))
+    assert renamed.migrate_params(params) == expected
+    old, new = (" ".join(f"{key}={value}" for key, value in each.items()) for each in (params, expected))
+    assert renamed.migrate_command(old) == renamed.migrate_command(new)
+
+
 def test_hyperparameters_that_a_recipe_still_has_are_not_renamed():
     assert renamed.migrate({"model": {"halvings": 3}}, {"halvings"}) == {"model": {"halvings": 3}}
 
@@ -64,10 +86,13 @@ def test_recorded_commands_are_compared_with_settings_as_named_now():
 
 def test_new_names_exist_and_old_names_do_not():
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        composed = [compose("config", [f"model={name}"], return_hydra_config=True) for name in ("gan", "diffusion", "lstm")]
+        composed = [
+            compose("config", [f"model={name}"], return_hydra_config=True) for name in ("gan", "diffusion", "lstm", "gpt")
+        ]
         composed.append(compose("config", ["hydra/sweeper=optuna"], return_hydra_config=True))
     keys = {key for one in composed for key, _ in schema.flatten(OmegaConf.to_container(one))}
+    keys |= {key.rpartition(".")[0] for key in keys}  # a setting may have a value for each task
     for old, new in renamed.RENAMED.items():
         if not old.startswith("model."):  # held by the tests of the recipes
             assert new in keys
-            assert old not in keys
+            assert old not in keys or old == "task.unit"  # of a series

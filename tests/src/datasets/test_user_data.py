@@ -95,7 +95,7 @@ def test_language_models_need_no_labels(make):
     texts = {"text": [f"text number {n}" for n in range(40)], "label": [n % 2 for n in range(40)]}
     features = {"text": FEATURES.Text(), "label": FEATURES.ClassLabel(num_classes=2)}
     unlabelled = {"text": ["another text"], "label": [-1]}
-    gpt = ("model=gpt", "dataset=docstrings", "task.tokens=byte", "task.context=8")
+    gpt = ("model=gpt", "dataset=docstrings", "task.tokenizer=bytes", "task.context=8")
     assert len(task_of(make(gpt, features, *OF_TWO, train=texts, test=unlabelled)).test)
 
 
@@ -273,8 +273,8 @@ def test_missing_values_are_said_and_count_nowhere(make, caplog):
     floor = np.abs(known - np.median(known)).mean()
     assert all(metrics["mae"] > 0.9 * floor for metrics in task.baselines().values())
     assert task.metrics(task.test, task.predict(model, task.test, 64))["mae"] > 0.9 * floor
-    assert np.isfinite([logged["train/loss"], logged["val/loss"], logged["val/mae"]]).all()
-    assert logged["val/mae"] == pytest.approx(
+    assert np.isfinite([logged["epoch/train/loss"], logged["epoch/val/loss"], logged["epoch/val/mae"]]).all()
+    assert logged["epoch/val/mae"] == pytest.approx(
         task.metrics(task.validation, task.predict(model, task.validation, 64))["mae"], rel=1e-4
     )
     assert np.abs(complete).max() < 5  # nothing that was filled in is far away
@@ -323,7 +323,7 @@ def test_a_large_offset_costs_no_digit(make):
     result = task.metrics(task.test, predictions)
     assert 0.05 < result["mae"] < 4
     assert np.isfinite(list(result.values())).all()
-    assert logged["val/mae"] == pytest.approx(
+    assert logged["epoch/val/mae"] == pytest.approx(
         task.metrics(task.validation, task.predict(model, task.validation, 64))["mae"], rel=1e-4
     )
     served = task.serving_fn(model)[0](tf.constant(task.test.raw[:3]))["forecast"].numpy()

@@ -38,7 +38,7 @@ def test_parallel_jobs_on_one_database(launcher, number, processes, here):
     assert {run.info.status for run in stored.children} == {"FINISHED"}
     names = [{name for name in run.data.metrics if not name.startswith("system/")} for run in stored.children]
     assert all(logged == names[0] for logged in names)
-    assert all(len(stored.history(run, "train/loss")) == 2 for run in stored.children)
+    assert all(len(stored.history(run, "epoch/train/loss")) == 2 for run in stored.children)
     artifacts = [{file.path for file in stored.client.list_artifacts(run.info.run_id)} for run in stored.children]
     assert all(paths == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for paths in artifacts)
     assert stored.text(sweep, "results.csv").count("\n") == number + 1
@@ -81,7 +81,7 @@ def test_interrupted_parallel_jobs_resume(here):
     assert [run.info.run_id for run in stored.parents] == [sweep.info.run_id]
     assert {run.info.status for run in stored.runs} == {"FINISHED"}
     assert len(stored.children) == 3
-    assert all(len(stored.history(run, "train/loss")) == 40 for run in stored.children)
+    assert all(len(stored.history(run, "epoch/train/loss")) == 40 for run in stored.children)
 
 
 # --- the share of a machine that is a job's own ----------------------------------------------------------------------

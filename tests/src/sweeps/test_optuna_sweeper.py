@@ -268,10 +268,10 @@ def test_search_improves_the_learning_rate_and_prunes(recipe, here, command):
     stored = StoredSweep(here)
     (sweep,) = stored.parents
     best = stored.client.get_run(sweep.data.tags["best.run_id"])
-    assert sweep.data.metrics["best/objective"] < min(value.value for value in stored.history(default, "val/loss"))
+    assert sweep.data.metrics["sweep/best/objective"] < min(value.value for value in stored.history(default, "epoch/val/loss"))
     assert best.data.params["optimizer.learning_rate"] != default.data.params["optimizer.learning_rate"]
 
-    epochs = [len(stored.history(run, "val/loss")) for run in stored.children]
+    epochs = [len(stored.history(run, "epoch/val/loss")) for run in stored.children]
     saved = 1 - sum(epochs) / (16 * 8)
     print(f"{recipe}: {saved:.0%} of the epochs saved")
     assert saved >= 0.3
@@ -279,7 +279,7 @@ def test_search_improves_the_learning_rate_and_prunes(recipe, here, command):
     assert {run.info.status for run in stored.children} == {"KILLED", "FINISHED"}
     assert all(run.data.tags["failure"].startswith("Pruned after epoch") for run in killed)
     assert all(run.data.metrics["seconds"] > 0 for run in killed)
-    assert sweep.data.metrics["jobs/pruned"] == len(killed)
+    assert sweep.data.metrics["sweep/jobs/pruned"] == len(killed)
     rows = list(csv.DictReader(io.StringIO(stored.text(sweep, "results.csv"))))
     assert len([row for row in rows if row["pruned"]]) == len(killed)
     (here / "study.log").write_text(stored.text(sweep, "study.log"))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import signal
 
 import numpy as np
@@ -12,6 +13,7 @@ from src.sweeps.job_store import JobResult, JobStore
 from src.tracking.client import tracking_uri
 from src.tracking.outbox import Outbox
 from src.tracking.provenance import command as this_command
+from src.tracking.run_logger import RunLogger
 from tests.figures import overflowing, overlapping_ticks
 from tests.src.sweeps.sweeps import TINY, StoredSweep, killed_after, start
 
@@ -30,12 +32,43 @@ def test_sweep_is_a_parent_run_with_child_runs(here, command):
     assert sorted(row["run_id"] for row in rows) == sorted(run.info.run_id for run in stored.children)
     best = min(rows, key=lambda row: float(row["objective"]))
     assert sweep.data.tags["best.run_id"] == best["run_id"]
-    assert sweep.data.metrics["best/objective"] == float(best["objective"])
+    assert sweep.data.metrics["sweep/best/objective"] == float(best["objective"])
+    description = sweep.data.tags["mlflow.note.content"]
+    links = re.findall(r"\| \[\d\]\(#/experiments/1/runs/(\w+)\?workflowType=machine_learning\) +\|", description)
+    assert links == [row["run_id"] for row in sorted(rows, key=lambda row: float(row["objective"]))]
+    assert sweep.data.tags["command"] in description
+    assert f"[all its jobs](#/experiments/1/runs/{sweep.info.run_id}?" in stored.children[0].data.tags["mlflow.note.content"]
+    assert done.stdout.rstrip().endswith(f"#/experiments/1/runs/{sweep.info.run_id}?workflowType=machine_learning")
     names = {file.path for file in stored.client.list_artifacts(sweep.info.run_id, "figures")}
     assert names == {"figures/effects.png", "figures/parallel_coordinates.png"}
     table = done.stdout[done.stdout.rindex("seed  ") :].splitlines()
     assert [line.split()[2] for line in table[1:5]] == sorted(line.split()[2] for line in table[1:5])
     assert not list((here / "mlruns/unfinished").glob("*/"))
+
+
+@pytest.mark.slow
+def test_best_model_of_a_sweep_is_registered(here, command):
+    tiny = [override for override in TINY if "log_model" not in override]
+    done = command("-m", *tiny, "optimizer.learning_rate=1e-3,1e-2", "tracking.register=tiny")
+    assert done.returncode == 0, done.stderr
+    stored = StoredSweep(here)
+    registered = stored.client.get_model_version_by_alias("tiny", "champion")
+    assert (int(registered.version), registered.run_id) == (1, stored.parents[0].data.tags["best.run_id"])
+
+
+def test_best_job_with_a_run_is_the_one_to_register(here, caplog):
+    store, run_logger = JobStore(here / "jobs"), RunLogger(Outbox.create(fingerprint="a", uri="b"))
+    store.folder.mkdir()
+    for seed, (objective, run_id) in enumerate([(0.5, "worse"), (0.3, "best"), (None, None)]):
+        store.save(str(seed), JobResult({"seed": str(seed)}, objective, {}, run_id))
+    for name in ("forecaster", None):
+        parent_run._register_best(run_logger, store, name, "val_loss")
+    (event,) = run_logger.outbox.pending()
+    assert (event.kind, event.payload) == ("register", {"name": "forecaster", "run_id": "best"})
+    store.save("3", JobResult({"seed": "3"}, 0.1, {}, None))  # MLflow did not answer
+    parent_run._register_best(run_logger, store, "forecaster", "val_loss")
+    assert len(run_logger.outbox.pending()) == 1
+    assert "The best model is not registered as forecaster" in caplog.text
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def create(settings):
         made = Data(
             "made", "made:1.0.0", "", *(make_split(TEXTS[name]) for name in ("train", "validation", "test")), classes=()
         )
-        common = ("model=gpt", "dataset=docstrings", "task.context=4", "task.tokens=character", "task.bpe_vocabulary=270")
+        common = ("model=gpt", "dataset=docstrings", "task.context=4", "task.tokenizer=characters", "task.vocabulary_size=270")
         return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
@@ -45,12 +45,12 @@ def test_windows_predict_every_token_once():
     assert {tuple(row) for row in windows(stream, 4).inputs} <= {tuple(row) for row in halves.inputs}
 
 
-@pytest.mark.parametrize("tokens", ["character", "byte", "bpe"])
-def test_metrics_by_hand(create, tokens):
-    task = create(f"task.tokens={tokens}")
+@pytest.mark.parametrize("tokenizer", ["characters", "bytes", "bpe"])
+def test_metrics_by_hand(create, tokenizer):
+    task = create(f"task.tokenizer={tokenizer}")
     likelihoods = np.where(task.test.targets == PADDING, 0.0, np.log(0.25))
     result = task.metrics(task.test, likelihoods)
-    tokens = len(task.vocabulary.encode_stream(TEXTS["test"])) - 1
+    tokens = len(task.tokenizer.encode_stream(TEXTS["test"])) - 1
     assert result["nll"] == pytest.approx(np.log(4))
     assert result["perplexity"] == pytest.approx(4)
     assert result["bits_per_character"] == pytest.approx(2 * tokens / sum(map(len, TEXTS["test"])))
@@ -76,11 +76,11 @@ def test_predictions_are_log_likelihoods_of_the_targets(create):
 def test_baselines_by_hand(create):
     task = create()
     result = task.baselines()
-    size = len(task.vocabulary)
+    size = len(task.tokenizer)
     counts = np.bincount(task.train.targets.ravel(), minlength=size) + 1.0
     counts[PADDING] = 0
     shares = counts / counts.sum()
-    tested = task.vocabulary.encode_stream(TEXTS["test"])[1:]
+    tested = task.tokenizer.encode_stream(TEXTS["test"])[1:]
     assert result["unigram"]["nll"] == pytest.approx(-np.log(shares[tested]).mean())
 
     def bigram(stream, backoff):
@@ -92,7 +92,7 @@ def test_baselines_by_hand(create):
             nats.append(-np.log((count + backoff * shares[two]) / (context_count + backoff)))
         return nats
 
-    validation, test = (task.vocabulary.encode_stream(TEXTS[name]) for name in ("validation", "test"))
+    validation, test = (task.tokenizer.encode_stream(TEXTS[name]) for name in ("validation", "test"))
     best = min((1, 10, 100, 1000), key=lambda backoff: sum(bigram(validation, backoff)))
     assert result["bigram"]["nll"] == pytest.approx(np.mean(bigram(test, best)))
 
@@ -101,7 +101,7 @@ def test_baselines_by_hand(create):
 def test_generated_texts_follow_prompt_and_seed_beyond_the_context(create, recipe):
     task = create()
     keras.utils.set_random_seed(0)
-    generator = TextGenerator(task.build_model(recipe.build, {}), task.vocabulary, 4)
+    generator = TextGenerator(task.build_model(recipe.build, {}), task.tokenizer, 4)
     result = generator.generate("ab", 30, 40, seed=1)
     assert all(text.startswith("ab") for text in result)
     assert result == generator.generate("ab", 30, 40, seed=1) != generator.generate("ab", 30, 40, seed=2)
@@ -111,7 +111,7 @@ def test_generated_texts_follow_prompt_and_seed_beyond_the_context(create, recip
 
 def test_a_prompt_that_cannot_be_continued_is_an_error(create):
     task = create()
-    generator = TextGenerator(task.build_model(gpt.build, {}), task.vocabulary, 4)
+    generator = TextGenerator(task.build_model(gpt.build, {}), task.tokenizer, 4)
     with pytest.raises(UserError, match="does not have 'x' 'é'"):
         generator.generate("axé", 1, 5, seed=0)
     with pytest.raises(UserError, match=r"The prompt has 3 tokens, and the context of the model 4, .* at most 2 tokens"):
@@ -125,7 +125,7 @@ def test_the_served_model_predicts_the_token_after_the_last_one(create, tmp_path
     outputs = serving.save(*task.serving_fn(model), tokens, str(tmp_path / "saved"))["probability"]
     short = keras.ops.softmax(model(tokens[:1, :3], training=False)[0, -1])
     np.testing.assert_allclose(outputs[0], keras.ops.convert_to_numpy(short), atol=1e-5)
-    assert outputs.shape == (2, len(task.vocabulary))
+    assert outputs.shape == (2, len(task.tokenizer))
 
 
 def test_a_bidirectional_network_is_no_language_model():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import sacrebleu
+import tensorflow as tf
 
 from recipes import attention, transformer
 from recipes.specs import END, PADDING, START
@@ -11,6 +12,7 @@ from src.datasets import Data, Split
 from src.export import serving
 from src.tasks import factory
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
+from src.tasks.tokenizers import Tokenizer
 
 PAIRS = [("one two", "eins zwei"), ("two", "zwei"), ("Three, one", "drei, eins"), ("一", "eins")]
 
@@ -24,7 +26,7 @@ def make_split(pairs):
 def create(settings):
     def with_settings(*overrides, pairs=PAIRS):
         made = Data("made", "made:1.0.0", "", make_split(pairs), make_split(pairs), make_split(pairs), classes=())
-        common = ("model=transformer", "dataset=dates", "task.unit=word", "task.source_length=5", "task.target_length=4")
+        common = ("model=transformer", "dataset=dates", "task.tokenizer=words", "task.source_length=5", "task.target_length=4")
         return factory.create(settings(*common, *overrides).task, made)
 
     return with_settings
@@ -65,14 +67,13 @@ def test_the_accuracy_counts_no_padding():
 
 def test_metrics_are_those_of_sacrebleu(create):
     task = create()
-    predictions = np.array([text.encode() for text in ("eins zwei", "zwei", "drei , zwei", "zwei eins")], dtype=object)
+    predictions = np.array(["eins zwei", "zwei", "drei , zwei", "zwei eins"], dtype=object)
     references = ["eins zwei", "zwei", "drei , eins", "eins"]
     result = task.metrics(task.test, predictions)
     assert result["exact_match"] == 0.5
-    predictions = [text.decode() for text in predictions]
-    assert result["bleu"] == sacrebleu.corpus_bleu(predictions, [references]).score
-    assert result["chrf"] == sacrebleu.corpus_chrf(predictions, [references]).score
-    perfect = np.array([text.encode() for text in references], dtype=object)
+    assert result["bleu"] == sacrebleu.corpus_bleu(list(predictions), [references]).score
+    assert result["chrf"] == sacrebleu.corpus_chrf(list(predictions), [references]).score
+    perfect = np.array(references, dtype=object)
     assert task.metrics(task.test, perfect)["exact_match"] == 1
 
 
@@ -80,29 +81,36 @@ def test_metrics_are_those_of_sacrebleu(create):
     ("recipe", "hyperparameters"), [(transformer, {"blocks": 1}), (attention, {})], ids=["transformer", "attention"]
 )
 @pytest.mark.parametrize(
-    ("unit", "beams"), [("word", 3), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("word", 1), ("bpe", 3)))]
+    ("tokenizer", "beams"),
+    [("words", 3), *(pytest.param(*both, marks=pytest.mark.slow) for both in (("words", 1), ("bpe", 3)))],
 )
-def test_translation_model_overfits_decodes_and_serves(create, tmp_path, recipe, hyperparameters, beams, unit):
+def test_translation_model_overfits_decodes_and_serves(create, tmp_path, recipe, hyperparameters, beams, tokenizer):
     keras.utils.set_random_seed(0)
     task = create(
-        f"task.unit={unit}", "task.vocabulary=290", "task.source_length=8", "task.target_length=9", f"task.beams={beams}"
+        f"task.tokenizer={tokenizer}",
+        "task.vocabulary_size=290",
+        "task.source_length=8",
+        "task.target_length=9",
+        f"task.beams={beams}",
     )
     model = task.build_model(recipe.build, {"dropout": 0.0, **hyperparameters})
     model.compile(keras.optimizers.Adam(0.01), loss=task.loss(), weighted_metrics=task.training_metrics(model))
     model.fit(task.train.inputs, task.train.targets, epochs=60, verbose=0)
-    expected = ["eins zwei", "zwei", "drei , eins" if unit == "word" else "drei, eins", "eins"]
+    expected = ["eins zwei", "zwei", "drei , eins" if tokenizer == "words" else "drei, eins", "eins"]
     predictions = task.predict(model, task.test, 3)  # the last batch is padded
-    assert [text.decode() for text in predictions] == expected
+    assert predictions.tolist() == expected
     figures = task.figures(model, predictions)
     assert expected[2] in figures["alignments.html"]
-    outputs = serving.save(*task.serving_fn(model), task.test.raw, str(tmp_path / "saved"), task.encoder)
+    saved = str(tmp_path / "saved")
+    outputs = serving.save(*task.serving_fn(model), task.test.raw, saved, task.input_tokenizer, task.output_tokenizer)
     assert outputs["text"].tolist() == expected
-    assert serving.ServedModel(str(tmp_path / "saved")).predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
+    assert serving.ServedModel(saved).predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
 
 
-@pytest.mark.parametrize("unit", ["word", "bpe"])
-def test_truncated_target_has_no_end_token(create, unit):
-    task = create(f"task.unit={unit}", "task.vocabulary=400", "task.target_length=3", pairs=[("a", "b b b"), ("a", "b b b b")])
+@pytest.mark.parametrize("tokenizer", ["words", "bpe"])
+def test_truncated_target_has_no_end_token(create, tokenizer):
+    overrides = (f"task.tokenizer={tokenizer}", "task.vocabulary_size=400", "task.target_length=3")
+    task = create(*overrides, pairs=[("a", "b b b"), ("a", "b b b b")])
     inputs, expected = task.train.inputs["target"], task.train.targets
     assert (inputs[:, 0] == START).all()
     np.testing.assert_array_equal(inputs[:, 1:], expected[:, :-1])
@@ -113,3 +121,15 @@ def test_truncated_target_has_no_end_token(create, unit):
 def test_the_baseline_copies_the_source(create):
     task = create(pairs=[("same", "same"), ("one", "eins")])
     assert task.baselines()["copy"]["exact_match"] == 0.5
+
+
+def test_a_model_that_an_earlier_version_logged_is_served(tmp_path):
+    """It took and returned texts, or it took token ids, and the form of its inputs was not stored with its vocabulary."""
+    serving.save(lambda texts: {"text": tf.strings.upper(texts)}, [], np.array(["a"], object), str(tmp_path / "texts"))
+    assert serving.ServedModel(str(tmp_path / "texts")).predict(["one", "two"])["text"].tolist() == ["ONE", "TWO"]
+    tokenizer = Tokenizer.train(["one two"], "bpe", 270)
+    current = tokenizer.configure(length=5, start=True)
+    expected = current.encode(["one", "two"])
+    serving.save(lambda ids: {"ids": tf.identity(ids)}, [], np.array(["one"], object), str(tmp_path / "ids"), current)
+    (tmp_path / "ids" / "vocabulary.json").write_text(tokenizer.to_json())
+    np.testing.assert_array_equal(serving.ServedModel(str(tmp_path / "ids")).predict(["one", "two"])["ids"], expected)

@@ -32,7 +32,7 @@ write, full = pathlib.Path.write_text, False
 
 def write_text(path, text, *args, **kwargs):
     global full
-    full = full or path.name == "event.json" and '"val/loss"' in text and '"step": 3' in text
+    full = full or path.name == "event.json" and '"epoch/val/loss"' in text and '"step": 3' in text
     if full and any(outbox.ROOT.glob("*/reserve")):
         raise OSError(errno.ENOSPC, "No space left on device")
     return write(path, text, *args, **kwargs)
@@ -382,11 +382,11 @@ def test_an_outbox_of_an_earlier_version_is_read(here):
     for number, event in events.items():
         (folder / "outbox" / number).mkdir(parents=True)
         (folder / "outbox" / number / "event.json").write_text(json.dumps(event))
-    (folder / "said.json").write_text(json.dumps({"val/loss": 7}))
+    (folder / "said.json").write_text(json.dumps({"epoch/val/loss": 7}))
     (folder / "journal.json").write_text(json.dumps({"uri": "b", "begun": True, "over": True}))
     (outbox,) = Outbox.all()
     assert outbox.metadata == {"uri": "b", "started": True, "closed": True}
-    assert outbox.last_step("val/") == 7
+    assert outbox.last_step("epoch/val/") == 7
     assert [event.kind for event in outbox.pending()] == ["start", "files", "resume"]
     assert outbox.pending()[1].payload == {"artifact_path": "figures"}
     assert outbox.try_lock()

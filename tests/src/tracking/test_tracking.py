@@ -5,6 +5,7 @@ import errno
 import importlib.metadata
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -25,8 +26,9 @@ from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.export import litert, serving
 from src.tasks import factory, report
 from src.tasks.image_classification import ImageClassification
-from src.tracking import finished_runs, lifecycle, outbox, provenance, status, training_logger
+from src.tracking import finished_runs, lifecycle, outbox, provenance, requests, status, training_logger, uploader
 from src.tracking.client import create_client
+from src.tracking.usage_run import usage_run
 from src.training import loop, strategies
 from tests.commands import ROOT, environment
 from tests.stored import artifacts, client, runs
@@ -64,11 +66,11 @@ def test_a_run_logs_everything(cnn_run, settings):
         assert tags["git.commit"] == commit.stdout.strip()
 
     assert {"parameters", "macs", "seconds", "learning_rate", "examples_per_second"} <= set(metrics)
-    assert {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "accuracy")} <= set(metrics)
+    assert {f"epoch/{split}/{name}" for split in ("train", "val") for name in ("loss", "accuracy")} <= set(metrics)
     assert {f"test/{name}" for name in ("accuracy", "nll", "calibration_error")} <= set(metrics)
-    assert {"baseline/majority_class/accuracy", "baseline/logistic_regression/nll"} <= set(metrics)
+    assert {"test/baseline/majority_class/accuracy", "test/baseline/logistic_regression/nll"} <= set(metrics)
     assert any(name.startswith("system/") for name in metrics)
-    history = client.get_metric_history(run_id, "val/loss")
+    history = client.get_metric_history(run_id, "epoch/val/loss")
     assert [point.step for point in history] == [1, 2]
     assert objective == min(point.value for point in history)
 
@@ -83,10 +85,118 @@ def test_a_run_logs_everything(cnn_run, settings):
     assert config == run_settings.model_dump(by_alias=True)
 
 
+def test_a_run_describes_itself_and_its_model(cnn_run):
+    client, run, _, _ = cnn_run
+    run_id, description = run.info.run_id, run.data.tags["mlflow.note.content"]
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert (model.name, model.source_run_id, model.tags["mlflow.note.content"]) == ("cnn_digits", run_id, description)
+    accuracy = run.data.metrics["test/accuracy"]
+    baseline = run.data.metrics["test/baseline/logistic_regression/accuracy"]
+    headline, figure, table, facts = description.split("\n\n")[:4]
+    assert headline == (
+        f"**cnn on digits, seed 0**: accuracy {100 * accuracy:.2f} % (logistic regression: {100 * baseline:.2f} %)"
+    )
+    assert figure == f"![learning curves](get-artifact?path=learning_curves.png&run_uuid={run_id})"
+    assert "learning_curves.png" in set(artifacts(client, run_id))
+    assert re.search(rf"^\| cnn +\| +\**{accuracy:.4f}\** \|", table, re.MULTILINE)
+    assert f"{run.data.metrics['parameters']:,.0f} parameters" in facts
+    assert f"- Command: `{run.data.tags['command']}`" in facts
+    for line in (f'load_model("runs:/{run_id}/cnn_digits")', f"src.evaluate run={run_id}", f"src.reproduce run={run_id}"):
+        assert line in description
+
+
+def test_the_test_metrics_and_the_cost_of_a_model_are_linked_to_it_and_to_the_data(cnn_run):
+    client, run, run_settings, _ = cnn_run
+    digest = datasets.load(run_settings.dataset).test.digest
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    linked = {metric.key: (metric.value, metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
+    for name in ("accuracy", "nll", "calibration_error"):
+        assert linked.pop(f"test/{name}") == (run.data.metrics[f"test/{name}"], "digits", digest)
+    assert linked == {name: (run.data.metrics[name], None, None) for name in ("parameters", "macs", "seconds")}
+    for name in ("test/accuracy", "seconds"):
+        assert len(client.get_metric_history(run.info.run_id, name)) == 1
+    query = [{"field_name": "metrics.test/accuracy", "ascending": False, "dataset_name": "digits", "dataset_digest": digest}]
+    assert [each.model_id for each in client.search_logged_models([run.info.experiment_id], order_by=query)] == [model.model_id]
+
+
+def test_an_experiment_describes_itself_and_ranks_its_runs(cnn_run):
+    client, run, _, _ = cnn_run
+    tags = client.get_experiment(run.info.experiment_id).tags
+    link = f"#/experiments/{run.info.experiment_id}/runs?viewStateShareKey=image_classification&workflowType=machine_learning"
+    assert tags["mlflow.note.content"].endswith(f"The best first: [image classification]({link})")
+    assert "mlflow.sharedViewState.image_classification" in tags
+
+
+def test_what_users_write_about_an_experiment_is_kept(store, settings, load):
+    experiment = store.create_experiment("digits")
+    store.set_experiment_tag(experiment, "mlflow.note.content", "My notes.")
+    for _ in range(2):
+        with lifecycle.training_run(settings("model=cnn"), load("digits"), log_file=None):
+            pass
+    note = store.get_experiment(experiment).tags["mlflow.note.content"]
+    assert note.startswith("My notes. [image classification](")
+    assert note.count("viewStateShareKey") == 1
+
+
+def test_learning_curves_of_a_resumed_run_begin_with_the_first_epoch(here):
+    queue = outbox.Outbox.create(fingerprint="a", uri="b", history=[(1, {"epoch/val/loss": 3.0})])
+    queue.add_metrics({"epoch/val/loss": 2.0, "system/cpu": 1.0}, step=2, time=0)
+    with (queue.folder / "history.jsonl").open("a") as file:
+        file.write('\n[3, {"epoch/val')  # the process was killed here
+    resumed = outbox.Outbox(queue.folder)
+    resumed.add_metrics({"epoch/val/loss": 1.0, "test/accuracy": 0.5}, step=3, time=0)
+    assert resumed.history() == {"epoch/val/loss": [(1, 3.0), (2, 2.0), (3, 1.0)]}
+
+
+def test_a_model_is_registered_under_an_alias(store, settings):
+    few = ("model=lstm", "model.units=4", "training.epochs=1", "dataset.limit=64", "tracking.register=forecaster")
+    for version in (1, 2):
+        run_id = experiment.run(settings(*few)).run_id
+        registered = store.get_model_version_by_alias("forecaster", "champion")
+        assert (int(registered.version), registered.run_id) == (version, run_id)
+        assert registered.description == store.get_run(run_id).data.tags["mlflow.note.content"]
+        assert store.get_logged_model(registered.source.removeprefix("models:/")).source_run_id == run_id
+    assert mlflow.pyfunc.load_model("models:/forecaster@champion").metadata.signature is not None
+
+
+def test_events_that_are_sent_again_change_nothing(store, settings, load, monkeypatch):
+    def send_twice(*arguments):
+        for _ in range(2):
+            requests.send(*arguments)
+
+    monkeypatch.setattr(uploader, "send", send_twice)
+    few = ("model=lstm", "model.units=4", "training.epochs=1", "dataset.limit=64", "tracking.register=forecaster")
+    run_id = experiment.run(settings(*few)).run_id
+    figure = Figure()
+    with usage_run("evaluation", finished_runs.FinishedRun(run_id, "run"), "command", {}, {}) as run_logger:
+        run_logger.log_images({"samples": figure}, 1)
+    assert not list(outbox.ROOT.glob("*"))  # nothing was rejected, nothing waits
+    evaluation, trained = (store.get_run(run.info.run_id) for run in runs(store, "co2"))
+    (model,) = store.search_logged_models([trained.info.experiment_id])
+    assert [output.model_id for output in trained.outputs.model_outputs] == [model.model_id]
+    assert [used.model_id for used in evaluation.inputs.model_inputs] == [model.model_id]
+    assert len(store.search_model_versions("name = 'forecaster'")) == 1
+    assert len(list(artifacts(store, evaluation.info.run_id, "images"))) == 2  # the image, and a small copy
+    histories = [store.get_metric_history(run_id, name) for name in trained.data.metrics if not name.startswith("system/")]
+    assert {len(points) for points in histories} == {1}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tracking.register=a/b"], "tracking.register=a/b is no name of a model"),
+        (["tracking.register=a", "tracking.log_model=false"], "tracking.register needs the logged model"),
+    ],
+)
+def test_a_model_that_cannot_be_registered_is_reported_before_the_run(settings, overrides, message):
+    with pytest.raises(UserError, match=message):
+        settings("model=lstm", *overrides)
+
+
 def test_the_logged_model_maps_pixels_to_named_outputs(cnn_run):
     _, run, run_settings, _ = cnn_run
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
-    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/cnn_digits")
     outputs = model.predict(task.test.inputs)
     accuracy = np.mean(outputs["class"] == task.test.targets)
     assert accuracy == run.data.metrics["test/accuracy"]
@@ -98,7 +208,7 @@ def test_the_logged_model_maps_pixels_to_named_outputs(cnn_run):
 
 def test_the_logged_model_holds_no_pickle(cnn_run, tmp_path):
     _, run, _, _ = cnn_run
-    folder = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model", dst_path=str(tmp_path))
+    folder = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/cnn_digits", dst_path=str(tmp_path))
     names = [path.name for path in __import__("pathlib").Path(folder).rglob("*") if path.is_file()]
     assert "saved_model.pb" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".cloudpickle", ".py"))]
@@ -116,11 +226,11 @@ def test_the_logged_model_forecasts_in_the_unit_of_the_series(store, settings):
     experiment.run(run_settings)
     run = only_run(store, "co2")
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
-    outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(task.test.inputs)["forecast"]
+    outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/lstm_co2").predict(task.test.inputs)["forecast"]
     assert outputs.shape == task.test.targets.shape
     error = np.abs(outputs - task.test.targets).mean()
     np.testing.assert_allclose(error, run.data.metrics["test/mae"], rtol=1e-5)
-    assert "baseline/exponential_smoothing/mae" in run.data.metrics
+    assert "test/baseline/exponential_smoothing/mae" in run.data.metrics
     assert {"figures/forecast.png", "figures/error_by_step.png"} <= set(artifacts(store, run.info.run_id))
 
 
@@ -150,7 +260,7 @@ def test_the_logged_model_takes_plain_strings(store, settings):
     run_settings = settings("model=cnn", "dataset=docstrings", "training.epochs=1", "dataset.limit=64")
     experiment.run(run_settings)
     run = only_run(store, "docstrings")
-    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/cnn_docstrings")
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset), run_settings.dataset.limit)
     outputs = model.predict([text.decode() for text in task.test.source])
     assert np.mean(outputs["class"] == task.test.targets) == run.data.metrics["test/accuracy"]
@@ -170,21 +280,26 @@ def test_generated_images_are_scored_by_a_classifier_that_is_trained_once(store,
     for seed in (0, 1):
         experiment.run(settings("model=gan", *few, f"seed={seed}", "model.conditional=true"))
     digits_runs = store.search_runs([store.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
-    assert [each.info.run_name for each in digits_runs] == ["judge-cnn", "gan-seed0", "gan-seed1"]
+    names = [each.info.run_name for each in digits_runs]
+    assert names[0] == "judge-cnn-digits"
+    assert [name[:4] + name[-5:] for name in names[1:]] == ["gan-seed0", "gan-seed1"]
     judge, first, second = digits_runs
     assert {each.data.tags["judge"] for each in (first, second)} == {judge.info.run_id}
     assert first.data.metrics["judge/accuracy"] == judge.data.metrics["test/accuracy"]
     measured = {"fid", "kid", "precision", "recall", "diversity", "confident", "classes", "class_distance", "training_distance"}
-    for rows in ("test", "baseline/training_images", "baseline/noise"):
+    for rows in ("test", "test/baseline/training_images", "test/baseline/noise"):
         assert {f"{rows}/{name}" for name in measured} <= set(first.data.metrics)
-    assert {"val/fid", "milliseconds_per_sample", "train/discriminator_loss", "val/generator_loss"} <= set(first.data.metrics)
+    assert {"epoch/val/fid", "milliseconds_per_sample", "epoch/train/discriminator_loss", "epoch/val/generator_loss"} <= set(
+        first.data.metrics
+    )
+    previews = [name for name in artifacts(store, first.info.run_id) if name.startswith("images/epoch~samples+step+2+")]
+    assert [name.rpartition(".")[2] for name in sorted(previews)] == ["webp", "png"]  # the small copy, and the image
     assert {
         "figures/samples.png",
-        "figures/epoch_0002/samples.png",
         "figures/nearest_training_images.png",
         "images.json",
     } <= set(artifacts(store, first.info.run_id))
-    model = mlflow.pyfunc.load_model(f"runs:/{first.info.run_id}/model")
+    model = mlflow.pyfunc.load_model(f"runs:/{first.info.run_id}/gan_digits")
     images = model.predict(np.array([3, -1, 3], np.int32))["image"]
     assert images.shape == (3, 8, 8, 1)
     assert images.dtype == np.uint8
@@ -196,15 +311,17 @@ SPLITS = [f'dataset.splits.{split}="train[{at}:{at + 64}]"' for split, at in (("
 
 
 def test_a_classifier_starts_with_the_weights_and_the_tokenization_of_a_language_model(store, settings):
-    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.bpe_vocabulary=300", "task.context=24"))
+    experiment.run(settings("model=gpt", *TINY, *SPLITS, "task.vocabulary_size=300", "task.context=24"))
     language_model = only_run(store, "docstrings").info.run_id
     finetuned = ("model=gpt", *TINY, *SPLITS, "task.name=text_classification", f"model.pretrained={language_model}")
     experiment.run(settings(*finetuned, "tracking.experiment=finetuned"))
     run = only_run(store, "finetuned")
-    params = {name: run.data.params[f"task.{name}"] for name in ("unit", "vocabulary", "length")}
-    assert params == {"unit": "bpe", "vocabulary": "300", "length": "24"}
+    params = {name: run.data.params[f"task.{name}"] for name in ("tokenizer", "vocabulary_size", "length")}
+    assert params == {"tokenizer": "bpe", "vocabulary_size": "300", "length": "24"}
     texts = datasets.load(settings(*finetuned).dataset).test
-    outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict([text.decode() for text in texts.inputs])
+    outputs = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/gpt_docstrings").predict(
+        [text.decode() for text in texts.inputs]
+    )
     assert np.mean(outputs["class"] == texts.targets) == pytest.approx(run.data.metrics["test/accuracy"])
 
     run_settings, writer = finished_runs.load_pretrained(settings(*finetuned))

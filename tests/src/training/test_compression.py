@@ -170,7 +170,7 @@ def test_distillation_agrees_across_strategies_and_does_not_change_the_teacher(r
     losses = []
     for strategy in ("single", "mirrored"):
         run(*plain, f"strategy={strategy}", load_teacher=load_teacher)
-        losses.append([[epoch["train/loss"], epoch["val/loss"]] for epoch in run.history])
+        losses.append([[epoch["epoch/train/loss"], epoch["epoch/val/loss"]] for epoch in run.history])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     for teacher in teachers:
         for before, after in zip(weights, teacher.get_weights()):

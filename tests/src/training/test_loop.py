@@ -75,7 +75,7 @@ def test_every_optimizer_reduces_the_loss(trained, optimizer):
     _, history, _ = trained(
         f"optimizer={optimizer}", "training.epochs=5", "model.augmentation=0", "optimizer.learning_rate=2e-3"
     )
-    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    assert history[-1]["epoch/train/loss"] < history[0]["epoch/train/loss"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_every_optimizer_reduces_the_loss(trained, optimizer):
 )
 def test_every_training_setting_reduces_the_loss(trained, override):
     _, history, _ = trained(override, "training.epochs=5", "model.augmentation=0")
-    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    assert history[-1]["epoch/train/loss"] < history[0]["epoch/train/loss"]
     assert np.isfinite([value for epoch in history for value in epoch.values()]).all()
 
 
@@ -99,7 +99,7 @@ def test_gradient_norm_is_that_of_the_unscaled_loss(trained):
     )
     _, expected, _ = trained(*common)
     _, history, _ = trained(*common, "training.precision=mixed_float16")
-    for name in ("train/gradient_norm", "train/gradient_norm_max"):
+    for name in ("epoch/train/gradient_norm", "epoch/train/gradient_norm_max"):
         assert history[0][name] == pytest.approx(expected[0][name], rel=0.05)
 
 
@@ -119,38 +119,73 @@ def test_accumulated_gradients_are_those_of_the_large_batch(trained):
         np.testing.assert_allclose(one, two, atol=2e-6)
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.8, 0.999])
+def test_ema_moves_once_per_update_and_is_bias_corrected(settings, accumulation, momentum):
+    run_settings = settings(
+        "model=cnn", "optimizer=sgd", f"training.ema={momentum}", f"training.gradient_accumulation={accumulation}"
+    )
+    optimizer = optimizers.create(run_settings.optimizer, run_settings.training, 60)
+    weight = keras.Variable(np.zeros(5, np.float32))
+    optimizer.build([weight])
+    draw, updates = np.random.default_rng(0), []
+    for step in range(1, 31):
+        optimizer.apply([tf.constant(draw.normal(size=5), tf.float32)])
+        if step % accumulation == 0:
+            updates.append(keras.ops.convert_to_numpy(weight).copy())
+            expected = np.average(updates, axis=0, weights=momentum ** np.arange(len(updates))[::-1])
+        if step >= accumulation:
+            (average,) = optimizer._model_variables_moving_average
+            np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_ema_weights_are_kept(trained):
     common = (
         "training.restore_best_weights=false",
+        "optimizer=sgd",  # Adam would turn rounding errors of a gradient near 0 into steps
+        "optimizer.learning_rate=0.1",
+        "optimizer.warmup=0",
         "optimizer.schedule=constant",
         "training.epochs=1",
+        "training.gradient_accumulation=2",
         "model.normalization=false",
+        "model.augmentation=0",
     )
     averaged, _, _ = trained(*common, "training.ema=0.5")
     seen = []
     original_fit = keras.Model.fit
 
     def fit(model, *args, callbacks, **more):
-        note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.get_weights()))
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append(
+                [keras.ops.convert_to_numpy(w).copy() for w in model.trainable_weights]
+            )
+        )
         return original_fit(model, *args, callbacks=[*callbacks, note], **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", fit)
-        model, _, _ = trained(*common)
-    trainable = {id(v): n for n, v in enumerate(model.weights)}
-    for variable, kept in zip(model.trainable_weights, averaged.trainable_weights):
-        at = trainable[id(variable)]
-        mean = seen[0][at]  # Keras starts the average at the first weights that it sees
-        for weights in seen[1:]:
-            mean = 0.5 * mean + 0.5 * weights[at]
-        assert np.abs(keras.ops.convert_to_numpy(kept) - seen[-1][at]).max() > 0
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), mean, atol=1e-4)
+        trained(*common)
+    _, first, _, last = seen
+    for kept, one, two in zip(averaged.trainable_weights, first, last):
+        assert np.abs(one - two).max() > 1e-4
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(kept), (one + 2 * two) / 3, atol=1e-6)
+
+
+def test_ema_over_the_whole_run_is_warned_of(settings, caplog):
+    def check(momentum):
+        caplog.clear()
+        loop._check_updates(settings("model=cnn", f"training.ema={momentum}", "training.epochs=5").training, steps=8)
+        return caplog.text
+
+    assert "over the whole run, which has 40 updates; type training.ema=0.92 or less" in check(0.998)
+    assert check(0.92) == ""
 
 
 def test_best_weights_are_restored(trained):
     wild = ("optimizer.learning_rate=0.2", "optimizer.schedule=constant", "optimizer.warmup=0")
     model, history, objective = trained("training.epochs=5", *wild)
-    losses = [epoch["val/loss"] for epoch in history]
+    losses = [epoch["epoch/val/loss"] for epoch in history]
     assert objective == min(losses)
     assert losses[-1] != min(losses)  # else nothing is tested
     result = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
@@ -165,7 +200,7 @@ def test_last_weights_are_kept_without_restore_best_weights(trained):
         "training.restore_best_weights=false",
     )
     model, history, objective = trained(*common)
-    assert objective == history[-1]["val/loss"]
+    assert objective == history[-1]["epoch/val/loss"]
     result = trained.task.metrics(trained.task.validation, trained.task.predict(model, trained.task.validation, 64))
     np.testing.assert_allclose(result["nll"], objective, rtol=1e-4)
 
@@ -195,16 +230,16 @@ def test_gradient_norm_is_measured_before_clipping(trained):
     )
     model, history, _ = trained(*one_step)
     moved = np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start.get_weights())])
-    result = history[0]["train/gradient_norm"]
+    result = history[0]["epoch/train/gradient_norm"]
     assert result == pytest.approx(np.linalg.norm(moved) / 0.1, rel=1e-3)  # a step of SGD is the gradient times the rate
-    assert history[0]["train/gradient_norm_max"] == pytest.approx(result)
+    assert history[0]["epoch/train/gradient_norm_max"] == pytest.approx(result)
     _, clipped, _ = trained(*one_step, "optimizer.clip_norm=0.001")
-    assert clipped[0]["train/gradient_norm"] == pytest.approx(result, rel=1e-5)
+    assert clipped[0]["epoch/train/gradient_norm"] == pytest.approx(result, rel=1e-5)
 
 
 def test_training_stops_early(trained):
     _, history, _ = trained("training.epochs=40", "training.early_stopping=2", "optimizer.learning_rate=0.05")
-    losses = [epoch["val/loss"] for epoch in history]
+    losses = [epoch["epoch/val/loss"] for epoch in history]
     assert len(losses) < 40
     assert losses.index(min(losses)) == len(losses) - 3
 
@@ -276,6 +311,10 @@ def test_steps_per_epoch_can_be_set(trained):
     [
         ("training.batch_size=257", "more than the 256 training examples; type training.batch_size=256 or less"),
         (
+            "training.gradient_accumulation=9",
+            "=9 is more than the 8 steps of the run, .* type training.gradient_accumulation=8 or less",
+        ),
+        (
             "training.monitor=val_accurcy",
             "no metric training.monitor=val_accurcy; available: val_loss, val_accuracy, loss, accuracy",
         ),
@@ -341,7 +380,7 @@ def test_previews_are_evenly_spaced_and_include_the_last_epoch(settings, monkeyp
     logs = [{} for _ in range(5)]
     for epoch in range(5):
         preview.on_epoch_end(epoch, logs[epoch])
-    assert logged == [({"val/seen": 1.0}, epoch) for epoch in epochs]
+    assert logged == [({"epoch/val/seen": 1.0}, epoch) for epoch in epochs]
     assert [epoch for epoch in range(1, 6) if logs[epoch - 1] == {"val_seen": 1.0}] == epochs
     assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]
 

@@ -84,9 +84,9 @@ def test_single_and_mirrored_have_the_same_loss_curve(settings, monkeypatch, rec
     single, _ = train(settings(*common, "strategy=single"))
     mirrored, _ = train(settings(*common, "strategy=mirrored", "strategy.replicas=2"))
     if recipe in ("cnn", "lstm"):
-        assert single["train/loss"][-1] < 0.7 * single["train/loss"][0]  # it does learn
-    assert single["train/loss"][-1] != single["train/loss"][0]
-    for name in ("train/loss", "val/loss"):
+        assert single["epoch/train/loss"][-1] < 0.7 * single["epoch/train/loss"][0]  # it does learn
+    assert single["epoch/train/loss"][-1] != single["epoch/train/loss"][0]
+    for name in ("epoch/train/loss", "epoch/val/loss"):
         np.testing.assert_allclose(mirrored[name], single[name], rtol=TOLERANCE.get(recipe, 1e-4), err_msg=name)
 
 
@@ -116,7 +116,7 @@ def test_same_seed_gives_bit_identical_runs(settings, recipe, strategy):
     assert first == second
     for one, two in zip(first_weights, second_weights):
         np.testing.assert_array_equal(one, two)
-    assert first["train/loss"] != other["train/loss"]
+    assert first["epoch/train/loss"] != other["epoch/train/loss"]
 
 
 def run_on_replicas(compute):
@@ -173,15 +173,30 @@ def test_missing_devices_are_named():
 
 def test_device_and_strategy_are_described_in_one_line(monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
-    two = strategies.create(MIRRORED)
-    alone = tf.distribute.get_strategy()
     monkeypatch.setattr(strategies, "_gpu_names", list)
-    assert strategies.describe(SINGLE, alone) == "CPU (1 core), strategy single"
-    assert strategies.describe(MIRRORED, two) == "CPU (1 core), strategy mirrored (2 replicas)"
+    assert strategies.describe(SINGLE) == "CPU (1 core), strategy single"
+    assert strategies.describe(MIRRORED) == "CPU (1 core), strategy mirrored (2 replicas)"
     monkeypatch.setattr(strategies, "_gpu_names", lambda: ["NVIDIA A100"] * 4)
-    assert strategies.device_names() == ", ".join(["NVIDIA A100"] * 4)
-    assert strategies.describe(SINGLE, alone) == "NVIDIA A100, strategy single"
-    assert strategies.describe(SINGLE.model_copy(update={"device": "cpu"}), alone) == "CPU (1 core), strategy single"
-    assert strategies.describe(MIRRORED, two) == "2 × NVIDIA A100, strategy mirrored (2 replicas)"
+    assert strategies.describe(SINGLE) == "NVIDIA A100, strategy single"
+    assert strategies.describe(SINGLE.model_copy(update={"device": "cpu"})) == "CPU (1 core), strategy single"
+    assert strategies.describe(MIRRORED) == "2 × NVIDIA A100, strategy mirrored (2 replicas)"
     monkeypatch.setattr(strategies, "_gpu_names", lambda: [f"NVIDIA with a long name, which is number {n}" for n in range(2)])
-    assert len(f"{strategies.describe(MIRRORED, two)}, mixed_bfloat16") <= 120
+    assert len(f"{strategies.describe(MIRRORED)}, mixed_bfloat16") <= 120
+
+
+@pytest.mark.parametrize(
+    ("gpus", "strategy", "device", "replicas"),
+    [
+        (0, sections.Single(name="single", device="auto"), "CPU", "1"),
+        (4, sections.Single(name="single", device="auto"), "A100", "1"),
+        (4, sections.Single(name="single", device="cpu"), "CPU", "1"),
+        (0, sections.Mirrored(name="mirrored", replicas=None), "CPU", "2"),
+        (4, sections.Mirrored(name="mirrored", replicas=None), "A100, A100, A100, A100", "4"),
+        (4, sections.Mirrored(name="mirrored", replicas=2), "A100, A100", "2"),
+    ],
+)
+def test_the_devices_in_force_are_recorded(monkeypatch, gpus, strategy, device, replicas):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    monkeypatch.setattr(strategies, "_gpu_names", lambda: ["A100"] * gpus)
+    tf32 = str(device != "CPU" and tf.config.experimental.tensor_float_32_execution_enabled()).lower()
+    assert strategies.in_force(strategy) == {"device": device, "replicas": replicas, "cores": "3", "tf32": tf32}

@@ -1,0 +1,103 @@
+"""Descriptions in Markdown, which MLflow's UI shows on the pages of runs, models and experiments.
+
+The UI shows the first lines only until one asks for more, so the result comes first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from src.config.schema import Settings
+from src.config.tasks import TASKS
+from src.datasets import Data
+from src.tracking.pages import PARENT_RUN_ID, RUN_ID, figure, ranking_page
+
+LEARNING_CURVES = "learning_curves.png"  # artifact
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run comes from.
+
+    Attributes:
+        command: with which it was started.
+        device: on which it runs.
+        in_sweep: whether it is a job of a sweep.
+    """
+
+    command: str
+    device: str
+    in_sweep: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a finished run.
+
+    Attributes:
+        headline: the most important one, a phrase.
+        table: all of them, in Markdown.
+        cost: parameters, macs and seconds.
+    """
+
+    headline: str
+    table: str
+    cost: Mapping[str, float]
+
+
+def model_name(settings: Settings) -> str:
+    """The name of a run's logged model: the experiment, or recipe and data set."""
+    name = settings.experiment or f"{settings.model.name}_{settings.dataset.name}"
+    return "".join("_" if character in "/:.%\"'" else character for character in name)  # MLflow allows none of these
+
+
+def of_training(settings: Settings, data: Data, source: Source, results: Results | None = None) -> str:
+    """The description of a training run, and of the model that it has logged.
+
+    Args:
+        settings: of the run.
+        data: its data set.
+        source: where the run comes from.
+        results: None as long as there are none.
+    """
+    title = f"**{settings.model.name} on {data.name}, seed {settings.seed}**"
+    if results is None:
+        return "\n\n".join([f"{title}, not finished", _facts(settings, data, source, None)])
+    curves = figure("learning curves", LEARNING_CURVES)
+    facts = _facts(settings, data, source, results)
+    return "\n\n".join([f"{title}: {results.headline}", curves, results.table, facts, how_to_use(settings)])
+
+
+def _facts(settings: Settings, data: Data, source: Source, results: Results | None) -> str:
+    sizes = ", ".join(f"{name} {len(getattr(data, name)):,}" for name in ("train", "validation", "test"))
+    facts = [f"- Data: {data.source} ({sizes} examples), digest of the test set {data.test.digest}"]
+    if results is not None:
+        cost = results.cost
+        amounts = (
+            f"{cost['parameters']:,} parameters, {cost['macs']:,} multiply–accumulates an example, {cost['seconds']:.0f} s"
+        )
+        facts.append(f"- Cost: {amounts} on {source.device}, {settings.training.precision}")
+    if source.in_sweep:
+        facts.append(f"- Sweep: [all its jobs](run:{PARENT_RUN_ID})")
+    return "\n".join([*facts, f"- Command: `{source.command}`"])
+
+
+def how_to_use(settings: Settings) -> str:
+    """How to load, evaluate and repeat a finished run."""
+    lines = [f"python -m src.evaluate run={RUN_ID}", f"python -m src.reproduce run={RUN_ID}"]
+    if TASKS[settings.task.name].generates:
+        lines.insert(0, f"python -m src.generate run={RUN_ID}")
+    code = "\n".join(["```bash", *lines, "```"])
+    if settings.tracking.log_model:
+        loading = f'mlflow.pyfunc.load_model("runs:/{RUN_ID}/{model_name(settings)}")'
+        code = "\n".join(["```python", "import mlflow", "", f"model = {loading}", "```", "", code])
+    return code
+
+
+def of_experiment(name: str, source: str) -> str:
+    """The description of the experiment of a data set, to which the links of `ranking_link` are added."""
+    return f"Runs on {source} (in the terminal: `python -m src.compare dataset={name}`). The best first:"
+
+
+def ranking_link(experiment_id: str, task: str) -> str:
+    """A link to an experiment's runs of a task, the best first; it stands in the description of the experiment."""
+    return f"[{task.replace('_', ' ')}]({ranking_page(experiment_id, task)})"
