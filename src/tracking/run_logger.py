@@ -144,13 +144,13 @@ class RunLogger:
                 if isinstance(figure, str):
                     path.write_text(figure, encoding="utf-8")
                 else:
-                    figure.savefig(path, dpi=100)
+                    figure.savefig(path)
 
     def log_images(self, figures: Mapping[str, Figure], step: int) -> None:
         """Log figures that MLflow shows among the charts, with a slider for the steps: {name: figure}."""
         for name, figure in figures.items():
             with self.outbox.add_event("image", key=f"{EPOCH}{name}", step=step, time=now_ms()) as folder:
-                figure.savefig(folder / IMAGE_FILE, dpi=100)
+                figure.savefig(folder / IMAGE_FILE)
 
     def log_samples(self, draw: Draw, epoch: int) -> None:
         """Draw and log what a generative model makes during training, images with a slider for the epochs.
@@ -200,7 +200,8 @@ class RunLogger:
         if "run_id" not in metadata:
             return f"{where}; it gets an id and a page when MLflow answers."
         address, command = pages.address(pages.run_page(metadata.get("experiment_id", "0"), metadata["run_id"]))
-        return f"{where}{f'. To look at it, type `{command}` and open' if command else ''}:\n{address}"
+        how = f".\nTo look at it, type `{command}` and open" if command else ""
+        return f"{where}{how}:\n{address}"
 
     def resume(self) -> None:
         """Log that an interrupted run is running again."""

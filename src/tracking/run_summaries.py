@@ -7,10 +7,10 @@ from mlflow.entities import Run
 
 from src.config import renamed
 from src.metrics import current_name, stored_names
-from src.tracking.client import create_client, require_mlflow, tracking_uri
+from src.tracking import pages
+from src.tracking.client import create_client, require_mlflow
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
-LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 PAGE_SIZE = 1000  # runs of one request
 
 
@@ -37,9 +37,7 @@ class RunSummary:
     @property
     def url(self) -> str:
         """Its page in MLflow's UI, on the server or where `mlflow ui` listens."""
-        uri = tracking_uri()
-        server = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
-        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}?workflowType=machine_learning"
+        return pages.address(pages.run_page(self.experiment_id, self.run_id))[0]
 
 
 def load_summaries() -> list[RunSummary]:

@@ -370,11 +370,16 @@ def test_weights_are_transferred_by_name_and_shape(caplog):
 
 @pytest.mark.parametrize(("previews", "epochs"), [(0, []), (1, [5]), (2, [2, 5]), (9, [1, 2, 3, 4, 5])])
 def test_previews_are_evenly_spaced_and_include_the_last_epoch(settings, monkeypatch, previews, epochs):
-    monkeypatch.setattr(ImageClassification, "preview", lambda task, model: ({"seen": 1.0}, {"seen.txt": "something"}))
+    monkeypatch.setattr(ImageClassification, "preview", lambda task, model: ({"seen": 1.0}, lambda: {"seen.txt": "something"}))
     model_settings = settings("model=cnn", "training.epochs=5", f"training.previews={previews}").training
     logged, shown = [], []
     task = ImageClassification.__new__(ImageClassification)
-    preview = callbacks.SamplePreview(task, lambda metrics, step: logged.append((metrics, step)), shown.append, model_settings)
+    preview = callbacks.SamplePreview(
+        task,
+        lambda metrics, step: logged.append((metrics, step)),
+        lambda draw, epoch: shown.append((draw(), epoch)),
+        model_settings,
+    )
     preview.set_model(keras.Sequential())
     monkeypatch.setattr(task, "preview_metrics", ("seen",), raising=False)
     logs = [{} for _ in range(5)]
@@ -382,7 +387,7 @@ def test_previews_are_evenly_spaced_and_include_the_last_epoch(settings, monkeyp
         preview.on_epoch_end(epoch, logs[epoch])
     assert logged == [({"epoch/val/seen": 1.0}, epoch) for epoch in epochs]
     assert [epoch for epoch in range(1, 6) if logs[epoch - 1] == {"val_seen": 1.0}] == epochs
-    assert shown == [{f"epoch_{epoch:04d}/seen.txt": "something"} for epoch in epochs]
+    assert shown == [({"seen.txt": "something"}, epoch) for epoch in epochs]
 
 
 class AddMetric(keras.callbacks.Callback):
