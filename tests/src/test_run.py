@@ -41,7 +41,7 @@ def test_output_of_a_run_has_no_library_messages(command):
     assert re.fullmatch(r".+, strategy single, float32", where)  # the first line, even before data is prepared
     assert done.stdout.startswith(where)
     expected = (
-        "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8",
+        "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8", "(latency",
         "on the test set", "lightweight", "majority class", "logistic regression",
     )  # fmt: skip
     assert [line[: len(start)] for line, start in zip(lines, expected)] == list(expected)
@@ -135,10 +135,7 @@ def test_a_terminal_shows_what_goes_on(here):
         assert process.wait(timeout=60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert re.search(r"━+─* Training, epoch 1/1, .*: \d+ %, 0:\d\d", text)
-    phases = ("Loading TensorFlow", "Building the model", "Training", "Evaluating on the test set", "Fitting the baselines")
-    places = [text.index(f"{title}: ") for title in phases]
-    assert places == sorted(places)
-    assert re.search(r"^epoch 1/1  train: loss ", text, re.MULTILINE)
+    assert re.search(r"[\r\n]epoch 1/1  train: loss ", text)
     assert max(map(len, re.split(r"[\r\n]+", text))) <= terminal.WIDTH
     assert not re.search(r"oneDNN|cuda|CUDA|absl|Warning|WARNING", text)
 

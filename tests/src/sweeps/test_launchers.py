@@ -43,7 +43,7 @@ def test_parallel_jobs_on_one_database(launcher, number, processes, here):
     assert all(paths == artifacts[0] >= {"figures", "config.yaml", "run.log", "model.weights.h5"} for paths in artifacts)
     assert stored.text(sweep, "results.csv").count("\n") == number + 1
     assert output.count("Preparing co2") == 1
-    assert output.index("Preparing co2") < output.index("Job 1 of")
+    assert output.index("Preparing co2") < output.index("#0" if launcher == "submitit_local" else "Job 1 of")
     if launcher == "joblib":
         jobs = output.partition("Job 1 of")[2].splitlines()
         assert all(f"[{number}/{number}]  {start}" in output for start in ("epoch 1/2", "seasonal naive"))  # of a table, too
