@@ -87,8 +87,8 @@ def test_every_line_of_a_parallel_job_has_its_prefix(monkeypatch):
 
 def test_the_line_of_an_epoch_is_readable():
     metrics = {
-        "epoch/train/loss": 0.25634, "epoch/train/accuracy": 0.92341, "epoch/val/loss": 12345.678,
-        "epoch/val/accuracy": 0.9, "learning_rate": 3e-4, "examples_per_second": 42880.4,
+        "epoch/train/loss": 0.25634, "epoch/train/accuracy": 0.92341, "epoch/val/loss": 12345.678, "epoch/val/accuracy": 0.9,
+        "learning_rate": 3e-4, "examples_per_second": 42880.4,
     }  # fmt: skip
     assert epoch_line(3, 20, metrics, 75.0) == (
         "epoch 3/20  1:15 left  train: loss 0.2563, accuracy 92.34 %  val: loss 12,346, accuracy 90.00 %  lr 0.0003\n"

@@ -129,7 +129,7 @@ def test_a_strategy_is_named_in_one_word():
 
 
 def test_a_page_has_units_and_links():
-    metrics = {"test/mae": 0.5, "baseline/seasonal_naive/mae": 1.7}
+    metrics = {"test/mae": 0.5, "test/baseline/seasonal_naive/mae": 1.7}
     runs = [finished("lstm", seed, metrics=metrics, task="forecasting", task__unit="ppm") for seed in (1, 0)]
     (board,) = groups.leaderboards(runs)
     assert board.unit == "ppm"

@@ -32,9 +32,8 @@ def test_a_client_does_not_tag_the_runs_that_it_creates():
 
 
 def test_tags_have_no_public_names():
-    assert not {"MLFLOW_DATASET_CONTEXT", "MLFLOW_PARENT_RUN_ID", "MLFLOW_RUN_NOTE", "MLFLOW_USER"} & (
-        public(mlflow) | public(mlflow.entities)
-    )
+    names = {"MLFLOW_DATASET_CONTEXT", "MLFLOW_PARENT_RUN_ID", "MLFLOW_RUN_NOTE", "MLFLOW_USER"}
+    assert not names & (public(mlflow) | public(mlflow.entities))
 
 
 def test_the_monitor_of_mlflow_ends_when_a_server_does_not_answer(monkeypatch):
