@@ -1,6 +1,7 @@
 """Evaluates a finished run's model again: `python -m src.evaluate run=last`; on another test set: `… dataset=sunspots`."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     from src import experiment as runs
     from src.tasks import report
     from src.tracking import finished_runs
+    from src.tracking.training_logger import dataset_input
     from src.training import strategies
 
     strategy = strategies.create(settings.strategy)
@@ -64,7 +66,8 @@ def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     stored.load_weights(model)
     metrics = task.metrics(task.test, task.predict(model, task.test, settings.training.batch_size))
     if recorded:
-        _record(stored, data, (other or original.dataset).splits.test, metrics, task.units)
+        typed = {"run": stored.run_id} | ({"dataset": dataset} if dataset else {})
+        _record(stored, typed, dataset_input(data, "test", (other or original.dataset).splits.test), metrics, task.units)
     model_on_data = f"{settings.model.name} on {data.source}"
     if other:
         return report.results_table(model_on_data, metrics, {}, {}, task.units)
@@ -78,27 +81,27 @@ def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     return f"{report.results_table(model_on_data, metrics, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
 
 
-def _record(stored: "FinishedRun", data: "Data", tfds_slice: str, metrics: dict[str, float], units: dict[str, str]) -> None:
+def _record(
+    stored: "FinishedRun", typed: dict[str, str], test_set: dict[str, str], metrics: dict[str, float], units: dict[str, str]
+) -> None:
     """Make the evaluation a run in MLflow.
 
     Args:
         stored: the run whose model was evaluated.
-        data: the data set with the test set that it was evaluated on.
-        tfds_slice: of the test set.
+        typed: {setting: value} of the command line.
+        test_set: what it was evaluated on, as MLflow's `Dataset`.
         metrics: on it.
         units: {metric: unit} of the metrics that have one.
     """
     from src.tasks import report
-    from src.tracking.training_logger import dataset_input
     from src.tracking.usage_run import EVALUATION, usage_run
 
-    command = f"python -m src.evaluate run={stored.run_id} dataset={data.name}"
-    inputs = {"test": dataset_input(data, "test", tfds_slice)}
-    with usage_run(EVALUATION, stored, command, {"run": stored.run_id, "dataset": data.name}, inputs) as run_logger:
-        named = report.named_results(metrics, {}, {})
+    command = shlex.join(["python", "-m", "src.evaluate", *(f"{name}={value}" for name, value in typed.items())])
+    with usage_run(EVALUATION, stored, command, typed, {"test": test_set}) as run_logger:
+        named = report.named_results(metrics)
         run_logger.log_metrics(named)
-        run_logger.link_metrics(named, {key: inputs["test"][key] for key in ("name", "digest")})
-        table = report.results_markdown(f"{stored.name} on {data.source}", metrics, {}, {}, units)
+        run_logger.link_metrics(named, {key: test_set[key] for key in ("name", "digest")})
+        table = report.results_markdown(f"{stored.name} on {test_set['name']}", metrics, {}, {}, units)
         run_logger.describe_run(f"Evaluation of [{stored.name}](run:{stored.run_id})\n\n{table}\n\n- Command: `{command}`")
 
 

@@ -90,10 +90,8 @@ def run(
             run_logger.log_reference_classifier(reference_classifier)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
 
-        subject = f"{settings.model.name} on {data.name}, seed {settings.seed}"
-
         def log_samples(draw: Callable[[], "Figures"], epoch: int) -> None:
-            run_logger.log_samples(lambda: style.label(draw(), subject), epoch)
+            run_logger.log_samples(lambda: style.label(draw(), settings.subject), epoch)
 
         try:
             objective = loop.fit(
@@ -109,19 +107,19 @@ def run(
         with terminal.phase("Evaluating on the test set"):
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
-        run_logger.log_metrics(report.named_results(test, {}, {}))
+        run_logger.log_metrics(report.named_results(test))
         baselines: dict[str, Metrics] = {}
         ablations: dict[str, Metrics] = {}
         with run_logger.survive("baselines"), terminal.phase("Fitting the baselines"):
             baselines = task.baselines()
-            run_logger.log_metrics(report.named_results({}, {}, baselines))
+            run_logger.log_metrics(report.named_results(baselines=baselines))
         with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
-            run_logger.log_metrics(report.named_results({}, ablations, {}))
+            run_logger.log_metrics(report.named_results(ablations=ablations))
         results = report.named_results(test, ablations, baselines)
         run_logger.log_learning_curves(settings, results, task.units)
         with terminal.phase("Drawing figures"):
-            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), subject))
+            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -143,11 +141,11 @@ def run(
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})
         rows = (settings.model.name, test, ablations, baselines, task.units)
-        run_logger.log_results(settings, data, report.results_markdown(*rows), results, cost, task.units)
+        with run_logger.survive("description"):
+            run_logger.log_results(settings, data, report.results_markdown(*rows), results, cost, task.units)
         log.info("\n%s\n", report.results_table(*rows))
         log.info("%.0f s.", cost["seconds"])
-    metrics = {f"test/{name}": value for name, value in test.items()} | cost
-    return RunResult(objective, metrics, run_logger.run_id)
+    return RunResult(objective, report.named_results(test) | cost, run_logger.run_id)
 
 
 def build_model(

@@ -69,7 +69,7 @@ def _learning_curves(board: Leaderboard) -> str:
             steps, values = zip(*points)
             label = None if seed_index else group.title
             axes.plot(steps, values, color=f"C{index}", alpha=0.8, marker="." if len(points) < 2 else None, label=label)
-    baselines = [found for group in shown if (found := group.baseline(board.metric))]
+    baselines = list(filter(None, (group.baseline(board.metric) for group in shown)))
     if metric != f"{VALIDATION}loss" and baselines:
         name, value = (min if metrics.lower_is_better(metric) else max)(baselines, key=lambda baseline: baseline[1])
         axes.axhline(value, color=style.TARGET, linestyle="--", linewidth=1, label=f"baseline on the test set: {name}")

@@ -16,8 +16,8 @@ from src.config.renamed import as_typed
 from src.config.schema import Settings
 from src.errors import UserError
 
-# Prefixes of the settings that do not change what is learned, and of the seed, which a name has anyway.
-NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir")
+# Prefixes of the settings that do not change what is learned or how it is tested, and of the seed, which a name has anyway.
+NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "task.time_unit")
 SELECTED = ("dataset", "strategy", "optimizer", "task")  # sections whose name selects the defaults of the others in it
 MAX_PARTS, MAX_VALUE = 4, 16  # differences in a name, characters of a value
 ABSENT = object()
@@ -31,27 +31,27 @@ def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def differences_from_default(settings: Settings) -> dict[str, Any]:
-    """What was chosen besides the experiment or else the recipe: {"dataset": "sunspots", "model.units": 128, …}.
+    """What is set besides the experiment or else the recipe: {"dataset": "sunspots", "model.units": 128, …}.
 
     A section with another name (another data set, optimizer, …) counts once, and its settings are compared with the defaults
     that it has under this name.
     """
     flat = settings.flat()
     base = f"experiment={settings.experiment}" if settings.experiment else f"model={settings.model.name}"
-    overrides, chosen = [base], {}
+    overrides, selected = [base], {}
     default = _defaults(base)
     for section in SELECTED:
         name = flat[f"{section}.name"]
         if default.get(f"{section}.name") == name:
             continue
-        chosen[section] = name
+        selected[section] = name
         override = f"task.name={name}" if section == "task" else f"{section}={name}"
         with contextlib.suppress(UserError):  # conf/ has no file of this name: all its settings are compared with the default
             default = _defaults(*overrides, override)
             overrides.append(override)
     ignored = (*NUISANCE_SETTINGS, "experiment", *(f"{section}.name" for section in SELECTED))
     others = {name: value for name, value in flat.items() if not name.startswith(ignored)}
-    return chosen | {name: value for name, value in others.items() if default.get(name, ABSENT) != value}
+    return selected | {name: value for name, value in others.items() if default.get(name, ABSENT) != value}
 
 
 @functools.cache

@@ -235,6 +235,11 @@ class Settings(Section):
             raise TypeError(f"task.name={self.task.name} is not {kind.__name__}.")
         return self.task
 
+    @property
+    def subject(self) -> str:
+        """Model, data set and seed, for titles: "lstm on co2, seed 0"."""
+        return f"{self.model.name} on {self.dataset.name}, seed {self.seed}"
+
     def digest(self) -> str:
         """Digest of the settings that determine what is learned, except for rounding: 32 hexadecimal digits."""
         return self._digest(strategy=True, tracking=True)

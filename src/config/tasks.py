@@ -74,10 +74,14 @@ def register(task: TaskSpec) -> None:
     """Add a task to the registry, before the settings that name it are validated.
 
     Raises:
-        ValueError: there is a task of this name, or one that says otherwise which values of a metric are better.
+        ValueError: there is a task of this name, or one that says otherwise which values of a metric are better; or
+            `evaluation` names a setting that the task has not.
     """
     if task.name in TASKS:
         raise ValueError(f"There is a task '{task.name}' already; choose another name.")
+    unknown = [name for name in task.evaluation if name not in task.settings.model_fields]
+    if unknown:
+        raise ValueError(f"The task '{task.name}' has no setting '{unknown[0]}', which its evaluation names.")
     for metric, better in task.metrics.items():
         other = direction(metric)
         if other not in (better, None):
@@ -275,7 +279,7 @@ register(
         outputs=TargetTokenLogits,
         metrics={"bleu": "higher", "chrf": "higher", "exact_match": "higher"},
         implementation="src.tasks.translation:Translation",
-        evaluation=("unit", "lowercase"),  # of the references
+        evaluation=("tokenizer", "lowercase"),  # of the references
     )
 )
 register(

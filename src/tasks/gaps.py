@@ -5,10 +5,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 
 def fill_gaps(series: np.ndarray, window: int, mean: np.ndarray) -> np.ndarray:
-    """Windows of a series, whose missing values are filled in from what is known at the end of the window.
+    """Windows of a series, whose missing values are filled in from those that precede the end of the window.
 
     Gaps between two values are interpolated linearly; after the last value it is repeated, since interpolation there would
-    reveal a value that is to be forecast. Where nothing is known yet, there is the mean.
+    reveal a value that is to be forecast. Before the first value there is the mean.
 
     Args:
         series: (time, features), with NaN where a value is missing.
@@ -25,17 +25,17 @@ def fill_gaps(series: np.ndarray, window: int, mean: np.ndarray) -> np.ndarray:
     if not np.isnan(series).any():
         return windows(series).copy()
     steps = np.broadcast_to(np.arange(len(series))[:, None], series.shape)
-    last_known = np.maximum.accumulate(np.where(np.isnan(series), -1, steps), axis=0)[window - 1 :, None]
-    return np.where(windows(steps) <= last_known, windows(interpolate(series)), windows(carry_forward(series, mean)))
+    last_observed = np.maximum.accumulate(np.where(np.isnan(series), -1, steps), axis=0)[window - 1 :, None]
+    return np.where(windows(steps) <= last_observed, windows(interpolate(series)), windows(carry_forward(series, mean)))
 
 
 def interpolate(series: np.ndarray) -> np.ndarray:
     """A series (time, features) with its gaps interpolated linearly, and those at its ends filled with the nearest value."""
     time, filled = np.arange(len(series)), series.copy()
     for column in filled.T:
-        known = ~np.isnan(column)
-        if known.any():
-            column[:] = np.interp(time, time[known], column[known])
+        observed = ~np.isnan(column)
+        if observed.any():
+            column[:] = np.interp(time, time[observed], column[observed])
     return filled
 
 

@@ -19,7 +19,9 @@ from src.metrics import (
 from src.tasks.base import Metrics
 
 
-def named_results(test: Metrics, ablations: Mapping[str, Metrics], baselines: Mapping[str, Metrics]) -> dict[str, float]:
+def named_results(
+    test: Mapping[str, float] = {}, ablations: Mapping[str, Metrics] = {}, baselines: Mapping[str, Metrics] = {}
+) -> dict[str, float]:
     """The test metrics of a model, its ablations and the baselines, as MLflow names them."""
     rows = {TEST: test} | {f"{ABLATION}{name}/": row for name, row in ablations.items()}
     rows |= {f"{BASELINE}{name}/": row for name, row in baselines.items()}
@@ -27,7 +29,7 @@ def named_results(test: Metrics, ablations: Mapping[str, Metrics], baselines: Ma
 
 
 def headline(task: str, results: Mapping[str, float], units: Mapping[str, str]) -> str:
-    """The metric that recipes are compared by, beside the strongest baseline: "mae 0.5315 ppm (seasonal naive: 1.772 ppm)".
+    """The leading metric beside the strongest baseline: "accuracy 99.62 % (logistic regression: 92.22 %)".
 
     Args:
         task: name of the task.

@@ -59,7 +59,7 @@ def of_training(settings: Settings, data: Data, source: Source, results: Results
         source: where the run comes from.
         results: None as long as there are none.
     """
-    title = f"**{settings.model.name} on {data.name}, seed {settings.seed}**"
+    title = f"**{settings.subject}**"
     if results is None:
         return "\n\n".join([f"{title}, not finished", _facts(settings, data, source, None)])
     curves = figure("learning curves", LEARNING_CURVES)

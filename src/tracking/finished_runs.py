@@ -128,8 +128,8 @@ class FinishedRun:
     def dataset_input(self, split: str) -> dict[str, str]:
         """A split of its data set, as MLflow's `Dataset`; empty if it has recorded none."""
         inputs = self.client.get_run(self.run_id).inputs
-        found = [entry.dataset for entry in (inputs.dataset_inputs if inputs else []) if entry.tags[0].value == split]
-        return {key: getattr(found[0], key) for key in ("name", "digest", "source_type", "source")} if found else {}
+        datasets = [entry.dataset for entry in (inputs.dataset_inputs if inputs else []) if entry.tags[0].value == split]
+        return {key: getattr(datasets[0], key) for key in ("name", "digest", "source_type", "source")} if datasets else {}
 
     def metric(self, name: str) -> float:
         """The last value of a metric."""

@@ -19,6 +19,7 @@ from mlflow.types import ColSpec, Schema
 from src.config.schema import Settings
 from src.datasets import Data
 from src.export import serving
+from src.figures import style
 from src.metrics import ABLATION, BASELINE
 from src.redaction import redact
 from src.tasks.base import Task
@@ -69,13 +70,13 @@ class TrainingLogger(RunLogger):
             results: test metrics and those of the baselines, as MLflow names them.
             units: {metric: unit} of the metrics that have one.
         """
-        training, curves = settings.training, self.outbox.history()
-        title = f"{settings.model.name} on {settings.dataset.name}, seed {settings.seed}"
-        keeps_best = training.restore_best_weights and not settings.compression.sparsity
-        kept = best_epoch(curves, training.monitor) if keeps_best else None
 
         def draw() -> dict[str, Figure | str]:
-            return {descriptions.LEARNING_CURVES: learning_curves(curves, settings.task.name, results, title, units, kept)}
+            training, curves = settings.training, self.outbox.history()
+            keeps_best = training.restore_best_weights and not settings.compression.sparsity
+            kept = best_epoch(curves, training.monitor) if keeps_best else None
+            figure = learning_curves(curves, settings.task.name, results, units, kept)
+            return style.label({descriptions.LEARNING_CURVES: figure}, settings.subject)
 
         self.log_figures(draw, folder=None)  # among the other figures it would not come first
 

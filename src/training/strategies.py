@@ -17,7 +17,7 @@ from src.training import keras_patches
 log = logging.getLogger(__name__)
 
 # The CPU is split into several logical devices, so that `mirrored` runs everywhere. TensorFlow only allows that before it first
-# uses a device, so it is done for `single` too: a later job of the same sweep may be `mirrored`. It costs nothing.
+# uses a device, so it is done for `single` too: a later job of the same sweep may be `mirrored`.
 LOGICAL_CPUS = 8
 DEFAULT_CPU_REPLICAS = 2
 

@@ -88,9 +88,8 @@ def test_another_data_set_has_to_be_compatible(finished_run):
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-    done = commands.run(
-        finished_run.folder, "run=cnn-limit=128-training.epochs=2-seed0", "dataset=digits", module="src.evaluate"
-    )
+    named = "run=cnn-limit=128-training.epochs=2-seed0"
+    done = commands.run(finished_run.folder, named, "dataset=digits", "record=false", module="src.evaluate")
     assert done.returncode == 0, done.stderr
     assert "cnn on digits" in done.stdout
 

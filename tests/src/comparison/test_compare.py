@@ -41,6 +41,12 @@ def test_groups_have_the_newest_run_of_each_seed():
     assert group.standard_deviation("test/accuracy") == pytest.approx(np.std([0.8, 1.0], ddof=1))
 
 
+def test_settings_that_change_no_result_do_not_separate_groups():
+    runs = [finished("lstm", 0, task="forecasting"), finished("lstm", 1, task="forecasting", task__time_unit="week")]
+    (group,) = groups.group_runs(runs)
+    assert len(group.runs) == 2
+
+
 def test_leaderboard_ranks_the_best_first():
     runs = [finished("cnn", metrics={"test/accuracy": 0.9, "test/nll": 0.2})]
     runs += [finished("rnn", metrics={"test/accuracy": 0.8, "test/nll": 0.1})]
@@ -72,6 +78,7 @@ def test_leaderboards_separate_tasks_and_test_sets():
 
 
 FORECAST = {"task": "forecasting", "task__horizon": "24", "task__window": "48", "task__include_history": "False"}
+TRANSLATED = {"task": "translation", "task__tokenizer": "words", "task__lowercase": "True"}
 GENERATED = {"task": "image_generation", "task__samples": "1000", "task__reference_classifier": "cnn"}
 
 
@@ -89,6 +96,7 @@ GENERATED = {"task": "image_generation", "task__samples": "1000", "task__referen
         ({"dataset__limit": "100"}, {}, r"by dataset.limit \(100 and None\);"),
         (FORECAST, FORECAST | {"task__horizon": "12"}, r"by task.horizon \(24 and 12\);"),
         (FORECAST, FORECAST | {"task__window": "96"}, r"by task.window \(48 and 96\);"),
+        (TRANSLATED, TRANSLATED | {"task__tokenizer": "bpe"}, r"by task.tokenizer \(words and bpe\);"),
         (GENERATED, GENERATED | {"task__samples": "2000"}, r"by task.samples \(1000 and 2000\);"),
         (GENERATED, GENERATED | {"task__reference_classifier": "resnet"}, r"by task.reference_classifier \(cnn and resnet\);"),
     ],

@@ -18,7 +18,7 @@ def lines(axes):
 
 
 def test_both_sets_are_on_one_chart_beside_the_strongest_baseline():
-    figure = learning_curves(CURVES, "text_classification", RESULTS, "cnn on trec, seed 0", {}, best_epoch=2)
+    figure = learning_curves(CURVES, "text_classification", RESULTS, {}, best_epoch=2)
     loss, accuracy = figure.axes
     np.testing.assert_array_equal(lines(loss)["training set"].get_xydata(), CURVES["epoch/train/loss"])
     np.testing.assert_array_equal(lines(loss)["validation set"].get_xydata(), CURVES["epoch/val/loss"])
@@ -26,15 +26,15 @@ def test_both_sets_are_on_one_chart_beside_the_strongest_baseline():
     assert set(lines(accuracy)["bag of words, test set"].get_ydata()) == {0.62}
     assert set(lines(accuracy)["weights kept"].get_xdata()) == {2}
     assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("epoch", "accuracy")
-    assert figure.get_suptitle() == "cnn on trec, seed 0"
+    assert figure.get_suptitle() == "Learning curves"
 
 
 def test_a_unit_is_named_and_the_loss_of_a_language_model_has_its_baseline():
     curves = {name.replace("accuracy", "mae"): points for name, points in CURVES.items()}
-    _, error = learning_curves(curves, "forecasting", {}, "lstm on co2, seed 0", {"mae": "ppm"}).axes
+    _, error = learning_curves(curves, "forecasting", {}, {"mae": "ppm"}).axes
     assert error.get_ylabel() == "mae (ppm)"
     results = {"test/baseline/unigram/nll": 3.0, "test/baseline/bigram/nll": 2.5, "test/nll": 2.0}
-    (loss,) = learning_curves({k: v for k, v in CURVES.items() if "loss" in k}, "language_modeling", results, "", {}).axes
+    (loss,) = learning_curves({k: v for k, v in CURVES.items() if "loss" in k}, "language_modeling", results, {}).axes
     assert set(lines(loss)["bigram, test set"].get_ydata()) == {2.5}
 
 

@@ -159,6 +159,8 @@ def test_duplicate_tasks_and_contradictory_metrics_are_rejected(registered):
         register(entry(name="forecasting", metrics={"mae": "lower"}))
     with pytest.raises(ValueError, match="'mae' is a metric of another task, with direction lower"):
         register(entry(metrics={"mae": "higher"}))
+    with pytest.raises(ValueError, match="The task 'new' has no setting 'unit', which its evaluation names"):
+        register(entry(metrics={"mae": "lower"}, evaluation=("name", "unit")))
     register(entry(metrics={"mae": "lower"}))
     assert TASKS["new"].leading_metric == "mae"
 

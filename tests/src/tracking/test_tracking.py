@@ -26,7 +26,7 @@ from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.export import litert, serving
 from src.tasks import factory, report
 from src.tasks.image_classification import ImageClassification
-from src.tracking import finished_runs, lifecycle, outbox, provenance, requests, status, training_logger, uploader
+from src.tracking import descriptions, finished_runs, lifecycle, outbox, provenance, requests, status, training_logger, uploader
 from src.tracking.client import create_client
 from src.tracking.usage_run import usage_run
 from src.training import loop, strategies
@@ -488,7 +488,7 @@ def test_no_failure_after_training_loses_the_weights_or_the_metrics(store, setti
 
     for owner, name in (
         (ImageClassification, "figures"), (ImageClassification, "baselines"), (ImageClassification, "ablations"),
-        (ImageClassification, "inference_costs"), (litert, "export"), (serving, "save"),
+        (ImageClassification, "inference_costs"), (litert, "export"), (serving, "save"), (descriptions, "how_to_use"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, fail)
     small = ("model.filters=[4]", "training.epochs=1", "dataset.limit=64", "training.batch_size=32", "compression.export=true")
@@ -497,7 +497,7 @@ def test_no_failure_after_training_loses_the_weights_or_the_metrics(store, setti
     run = only_run(store, "digits")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/accuracy"] == outcome.metrics["test/accuracy"]
-    stages = {"figures", "baselines", "ablations", "costs", "export", "serving"}
+    stages = {"figures", "baselines", "ablations", "costs", "export", "serving", "description"}
     failures = {name: value for name, value in run.data.tags.items() if name.startswith("failure")}
     assert failures == {f"failure.{stage}": "ValueError: cannot be done" for stage in stages}
     assert {f"traceback-{stage}.txt" for stage in stages} | {"model.weights.h5"} <= set(artifacts(store, run.info.run_id))
