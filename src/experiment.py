@@ -136,7 +136,7 @@ def run(
                 log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
         if settings.tracking.log_model:
             with run_logger.survive("serving"), terminal.phase("Exporting the served model"):
-                run_logger.log_model(task, model, settings, task.test.take(2).raw)
+                run_logger.log_model(task, model, settings)
 
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})

@@ -6,22 +6,20 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from recipes.specs import Ablatable
 from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
-from src.tasks.tokenizers import Tokenizer
+from src.tasks.serving import Serving
 
 Metrics = dict[str, float]
 Figures = dict[str, Figure | str]  # {file name: figure, or text of an HTML page}
-ServingFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named outputs
 
 
 class Task(ABC):
-    """What a model learns: encoding of examples, loss, metrics, baselines, figures, and the function that is served.
+    """What a model learns: encoding of examples, loss, metrics, baselines, figures, and what is served.
 
     A task puts its own layers around the recipe's network, so that the model takes raw inputs (pixels 0..255, a series in
     its own unit) and can be used without any statistics of the training data.
@@ -33,8 +31,6 @@ class Task(ABC):
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
         classes: class names; empty if the targets are no classes.
-        input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
-        output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -45,8 +41,6 @@ class Task(ABC):
     test: Split
     units: dict[str, str]
     classes: tuple[str, ...] = ()
-    input_tokenizer: Tokenizer | None = None
-    output_tokenizer: Tokenizer | None = None
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:
@@ -108,8 +102,8 @@ class Task(ABC):
         return results
 
     @abstractmethod
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
+    def serving(self, model: keras.Model) -> Serving:
+        """What is served of a trained model."""
 
     @abstractmethod
     def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:

@@ -1,5 +1,6 @@
 """Text classification."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from src.errors import UserError
 from src.figures import html
 from src.tasks.base import Figures, Metrics
 from src.tasks.classification import Classification, attention_weights, mistakes_title
+from src.tasks.serving import Serving
 from src.tasks.tokenizers import Kind, Tokenizer, normalize
 
 MAX_SHOWN, MAX_CHARACTERS = 16, 1000  # texts on a page, and how much of each
@@ -55,6 +57,12 @@ class TextClassification(Classification):
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
+
+    def serving(self, model: keras.Model) -> Serving:
+        return dataclasses.replace(super().serving(model), input_tokenizer=self.input_tokenizer)
+
+    def serving_example(self) -> list[str]:
+        return [self.test.raw[0].decode()]
 
     def linear_model(self) -> dict[str, Metrics]:
         """Logistic regression on TF–IDF features of tokens and pairs of tokens.

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,8 +15,9 @@ from src import terminal
 from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.figures import html
-from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, Task
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
+from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer, normalize
 
@@ -110,10 +110,19 @@ class Translation(Task):
         sources = self._normalize(self.test.raw)
         return {"copy": self.metrics(self.test, np.array(sources, dtype=object))}
 
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """Source token ids (batch, source_length) to `token_ids` (batch, target_length), their translations."""
+    def serving(self, model: keras.Model) -> Serving:
+        """Texts to `text`, their translations."""
         translate = self._translate_fn(model)
-        return lambda source: {"token_ids": translate(source)}, [model]
+
+        def translate_tokens(inputs: tf.Tensor) -> dict:
+            return {"token_ids": translate(inputs)}
+
+        signature = {"inputs": batch_spec(self.train.inputs["source"])}
+        return Serving(
+            "Translator", {DEFAULT_FUNCTION: (translate_tokens, signature)}, [model],
+            example=[self.test.raw[0].decode()], outputs={"text": ("object", ())},
+            input_tokenizer=self.input_tokenizer, output_tokenizer=self.output_tokenizer,
+        )  # fmt: skip
 
     def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
         examples = self.test.take(MAX_SHOWN)
