@@ -78,7 +78,7 @@ class Classification(Task):
             "Classifier", {DEFAULT_FUNCTION: (classify, {"inputs": batch_spec(self.train.array)})}, [model],
             example=self.serving_example(), settings={"classes": list(self.classes)},
             outputs={
-                "class": ("int64", ()), "class_name": ("object", ()),
+                "class": ("int32", ()), "class_name": ("object", ()),
                 "probability": ("float32", (self.outputs.count,)), "probability_by_name": ("object", ()),
             },
         )  # fmt: skip
