@@ -12,10 +12,10 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 
 from src.export import serving
 from src.tasks.serving import Serving
+from src.tracking.descriptions import KERAS_FILE
 
 # Requirements of a logged model besides MLflow; without this list MLflow infers them by loading the model, which takes seconds.
 PACKAGES, TEXT_PACKAGES = ("tensorflow", "keras", "numpy"), ("tokenizers",)
-KERAS_FILE = "model.keras"
 # The only type that MLflow does not compare with what comes in: with any other, an array of floats is no array of bytes.
 ANY_ARRAY = TensorSpec(np.dtype(object), (-1,))
 PARAM_TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
