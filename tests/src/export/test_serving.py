@@ -12,6 +12,7 @@ from src.export import served_model, serving
 from src.tasks.image_generation import ImageSampler
 from src.tasks.serving import DEFAULT_FUNCTION, STATE, RandomState, Serving, batch_spec
 from src.tasks.tokenizers import Tokenizer
+from tests.commands import ROOT
 
 FORMS = [("words", False), ("characters", False), ("bpe", True), ("bytes", True)]
 TEXTS = ["one two", "two <|end|>", "", "   ", "three 我", "one two one two one two"]
@@ -27,6 +28,16 @@ def test_the_code_that_travels_is_small_and_imports_nothing_of_the_project(tmp_p
     imports |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     packages = {module.split(".")[0] for module in imports} - sys.stdlib_module_names
     assert packages == {"absl", "numpy", "tensorflow", "tokenizers"}
+
+
+def test_the_commands_of_the_project_load_no_stored_code():
+    calls = [
+        (path.name, node.attr)
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "load_model"
+    ]
+    assert not calls  # neither MLflow's nor Keras's: a model is built from settings, and its weights are loaded
 
 
 @pytest.mark.parametrize(("kind", "start"), FORMS)
