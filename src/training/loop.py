@@ -1,7 +1,6 @@
 """Building, compiling and fitting a model."""
 
 import contextlib
-import gc
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -42,9 +41,8 @@ def prepare(settings: schema.Settings) -> None:
 
     What ~/.keras/keras.json may say of floats and of the layout of images is overruled, since no run records it.
     """
-    keras.backend.clear_session()
     tensorflow_patches.clear_gradient_registry()
-    gc.collect()
+    keras.backend.clear_session()
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
