@@ -117,9 +117,10 @@ def run(
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))
         results = report.named_results(test, ablations, baselines)
-        run_logger.log_learning_curves(settings, results, task.units)
-        with terminal.phase("Drawing figures"):
-            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
+        if settings.tracking.log_figures:
+            with terminal.phase("Drawing figures"):
+                run_logger.log_learning_curves(settings, results, task.units)
+                run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:

@@ -67,6 +67,7 @@ def reference_classifier_settings(settings: Settings) -> Settings:
         **settings.tracking.model_dump(by_alias=True),
         "run_name": f"judge-{recipe}-{settings.dataset.name}",
         "log_model": False,
+        "log_figures": False,
         "register": None,
     }
     return validate(OmegaConf.create(raw))
