@@ -51,7 +51,8 @@ def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
 def title(board: Leaderboard) -> str:
     """The data set, the task and the metric of a leaderboard."""
     better = "lower" if metrics.lower_is_better(board.metric) else "higher"
-    return f"{board.dataset}, {board.task}: {metrics.describe(board.metric)}, {better} is better"
+    measured = ", ".join(filter(None, [metrics.describe(board.metric), board.conditions]))
+    return f"{board.dataset}, {board.task}: {measured}, {better} is better"
 
 
 def text(boards: Sequence[Leaderboard]) -> str:

@@ -101,6 +101,16 @@ class Leaderboard:
     p_values: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def conditions(self) -> str:
+        """What distances between features depend on: the number of images, and whose features; empty for other metrics."""
+        settings = self.groups[0].settings
+        if self.metric.removeprefix(metrics.TEST) not in metrics.FEATURE_DISTANCES or "task.samples" not in settings:
+            return ""
+        return (
+            f"{int(settings['task.samples']):,} images each, classifier {settings.get('task.reference_classifier', 'unknown')}"
+        )
+
+    @property
     def unit(self) -> str:
         """The unit of the metric; empty if it has none."""
         name = self.metric.rpartition("/")[2]

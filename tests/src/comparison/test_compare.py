@@ -114,6 +114,21 @@ def test_only_results_on_the_same_examples_are_compared(one, other, difference):
     assert len(groups.leaderboards(runs, "test/accuracy")) == 2
 
 
+def test_distances_are_ranked_at_equal_counts_of_the_same_extractor_which_are_named():
+    def generated(recipe, fid, samples, judge):
+        return finished(recipe, metrics={"test/fid": fid}, measurement=judge, **GENERATED | {"task__samples": samples})
+
+    runs = [generated("gan", 1.2, "2000", "a"), generated("diffusion", 1.1, "2000", "a")]
+    boards = groups.leaderboards([*runs, generated("gpt", 1.8, "1000", "a"), generated("lstm", 0.9, "2000", "b")])
+    assert sorted([group.recipe for group in board.groups] for board in boards) == [["diffusion", "gan"], ["gpt"], ["lstm"]]
+    titles = {board.groups[0].recipe: formats.title(board) for board in boards}
+    assert titles["diffusion"] == (
+        "digits, image generation: test/fid, Fréchet distance (features of this project's classifier), 2,000 images each, "
+        "classifier cnn, lower is better"
+    )
+    assert "1,000 images each" in titles["gpt"]
+
+
 def test_groups_on_different_data_sets_are_not_compared(monkeypatch):
     runs = [*accuracies("cnn", 0.9, 0.91), *accuracies("cnn", 0.5, 0.51, dataset__name="mnist", test_digest="b")]
     monkeypatch.setattr(run_summaries, "load_summaries", lambda: runs)
