@@ -55,10 +55,10 @@ def _test(
     measured = metric.removeprefix(metrics.TEST)
     if not metric.startswith(metrics.TEST) or measured not in uncertainty.METRICS:
         return f"{metric} is not computed from single examples"
-    present = [[table for table in tables if table is not None] for tables in (ones, others)]
-    if (len(present[0]), len(present[1])) != (len(ones), len(others)):
+    one, other = ([table for table in tables if table is not None] for tables in (ones, others))
+    if (len(one), len(other)) != (len(ones), len(others)):
         return "runs of earlier versions have not stored their predictions"
-    result = uncertainty.paired_test(measured, *present)
+    result = uncertainty.paired_test(measured, one, other)
     return result or "the groups have cut the test set into other examples"
 
 
