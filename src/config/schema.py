@@ -76,6 +76,7 @@ Strategy = Annotated[Single | Mirrored, pydantic.Field(discriminator="name")]
 class OptimizerSection(Section):
     learning_rate: Positive
     weight_decay: Annotated[float, pydantic.Field(ge=0)] | None
+    decay_biases: bool = True  # runs of earlier versions have none, and decayed all weights
     clip_norm: Positive | None
     schedule: Literal["constant", "cosine", "linear", "exponential"]
     warmup: Fraction

@@ -17,6 +17,8 @@ OUTBOX_TAG = "journal"  # name of the outbox that a run was created from, so tha
 FINGERPRINT_TAG = "settings.fingerprint"  # equal for runs one of which can resume the other
 CHECKPOINT_ARTIFACTS = "checkpoints"  # folder
 ALIAS = "champion"  # of the version of a registered model that was registered last
+MEASUREMENT_TAG = "measurement"  # what the test metrics were measured with
+PREDICTIONS_FILE = "test_predictions.parquet"  # artifact with the results for each example of the test set
 WEIGHTS_FILE = "model.weights.h5"  # artifact
 # Requests that will never succeed. BAD_REQUEST is not one of them: MLflow returns it if two processes write a row at once.
 PERMANENT_ERRORS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"}

@@ -137,6 +137,7 @@ def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
             settings.training,
             steps_per_epoch(settings.training, task.train),
             optimizers.learning_rate_factors(model),
+            model.trainable_variables,
         ),
         loss=task.loss(),
         weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0
