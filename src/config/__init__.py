@@ -17,13 +17,13 @@ hydra_patches private parts of Hydra and OmegaConf
 """
 
 from src.config.checks import check_even_split, reference_classifier_settings, validate
-from src.config.command_line import BASIC_LAUNCHER, JOBLIB_LAUNCHER, OPTUNA_SWEEPER, ParsedCommand, parse
+from src.config.command_line import BASIC_LAUNCHER, LAUNCHER, SWEEPER, ParsedCommand, parse
 from src.config.compose import CONF, dataset, option_names, recipe_targets, to_dict
 from src.config.differences import run_name, sweep_name
 from src.config.messages import describe_invalid
 
 __all__ = [
-    "BASIC_LAUNCHER", "CONF", "JOBLIB_LAUNCHER", "OPTUNA_SWEEPER", "ParsedCommand", "check_even_split", "dataset",
+    "BASIC_LAUNCHER", "CONF", "LAUNCHER", "SWEEPER", "ParsedCommand", "check_even_split", "dataset",
     "describe_invalid", "option_names", "parse", "recipe_targets", "reference_classifier_settings", "run_name", "sweep_name",
     "to_dict", "validate",
 ]  # fmt: skip
