@@ -171,8 +171,8 @@ register(
 # --- image generation -----------------------------------------------------------------------------------------------
 
 GENERATION_METRICS: Mapping[str, Direction] = {
-    "fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher", "diversity": "higher", "confident": "higher",
-    "classes": "higher", "class_distance": "lower", "training_distance": "neither",
+    "frechet_distance": "lower", "kernel_distance": "lower", "precision": "higher", "recall": "higher", "diversity": "higher",
+    "confident_fraction": "higher", "classes": "higher", "class_distance": "lower", "training_distance": "neither",
 }  # fmt: skip
 
 

@@ -71,8 +71,8 @@ def test_unregistered_task_is_compared_by_a_typed_metric():
 
 def test_leaderboards_separate_tasks_and_test_sets():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
-    runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
-    runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
+    runs += [finished("gan", task="image_generation", metrics={"test/frechet_distance": 3.0})]
+    runs += [finished("gpt", task="pixel_generation", metrics={"test/frechet_distance": 5.0})]
     recipes = [[group.recipe for group in board.groups] for board in groups.leaderboards(runs)]
     assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
 
