@@ -39,9 +39,7 @@ class Group:
         """What was tested: results of groups are compared only where all of this is equal."""
         test_split = f"{self.settings['dataset.name']} {self.settings.get('dataset.splits.test', 'test')}"
         task = TASKS.get(self.settings["task.name"])
-        names = {"dataset.limit", *(f"task.{name}" for name in (task.evaluation if task else ()))}
-        if self.settings.get("task.include_history") == "True":
-            names -= {"task.window"}  # the first window of a split begins in the one before: all its steps are predicted
+        names = {"dataset.limit", *(task.settings_of_evaluation(self.settings) if task else ())}
         settings = {name: self.settings.get(name, "None") for name in sorted(names)}
         return {"task": self.task_title, "digest of the test set": self.runs[0].test_digest or test_split, **settings}
 

@@ -5,7 +5,7 @@ imported when a run creates the task.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -49,6 +49,8 @@ class TaskSpec:
         implementation: "module:class" of the `src.tasks.base.Task`, created with the settings and the data set.
         evaluation: names of its settings that change what is tested, examples or measure; results are compared where all of
             them are equal.
+        evaluation_unless: {setting: another one that is true or false}; the same of settings that change it only where the
+            other one is false.
         generates: whether `src.generate` works with its runs; the class is also a `src.tasks.base.Generative`.
     """
 
@@ -60,11 +62,21 @@ class TaskSpec:
     metrics: Mapping[str, Direction]
     implementation: str
     evaluation: tuple[str, ...] = ()
+    evaluation_unless: Mapping[str, str] = field(default_factory=dict)
     generates: bool = False
 
     @property
     def leading_metric(self) -> str:
         return next(iter(self.metrics))
+
+    def settings_of_evaluation(self, settings: Mapping[str, str]) -> list[str]:
+        """The settings that change what is tested: ["task.horizon", …].
+
+        Args:
+            settings: of a run, {"task.horizon": "24", …}; values are texts.
+        """
+        depending = [name for name, other in self.evaluation_unless.items() if settings.get(f"task.{other}") != "True"]
+        return [f"task.{name}" for name in (*self.evaluation, *depending)]
 
 
 TASKS: dict[str, TaskSpec] = {}  # {name: entry}, in the order of registration
@@ -75,11 +87,12 @@ def register(task: TaskSpec) -> None:
 
     Raises:
         ValueError: there is a task of this name, or one that says otherwise which values of a metric are better; or
-            `evaluation` names a setting that the task has not.
+            `evaluation` or `evaluation_unless` names a setting that the task has not.
     """
     if task.name in TASKS:
         raise ValueError(f"There is a task '{task.name}' already; choose another name.")
-    unknown = [name for name in task.evaluation if name not in task.settings.model_fields]
+    evaluation = {*task.evaluation, *task.evaluation_unless, *task.evaluation_unless.values()}
+    unknown = sorted(evaluation - task.settings.model_fields.keys())
     if unknown:
         raise ValueError(f"The task '{task.name}' has no setting '{unknown[0]}', which its evaluation names.")
     for metric, better in task.metrics.items():
@@ -294,6 +307,8 @@ register(
             "standardized_mae": "lower", "standardized_mse": "lower",
         },
         implementation="src.tasks.forecasting:Forecasting",
-        evaluation=("horizon", "window", "include_history"),
+        evaluation=("horizon", "include_history"),
+        # The first window of a split begins in the one before, or else at its first step, which is then not predicted.
+        evaluation_unless={"window": "include_history"},
     )
 )  # fmt: skip

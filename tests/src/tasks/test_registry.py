@@ -161,6 +161,8 @@ def test_duplicate_tasks_and_contradictory_metrics_are_rejected(registered):
         register(entry(metrics={"mae": "higher"}))
     with pytest.raises(ValueError, match="The task 'new' has no setting 'unit', which its evaluation names"):
         register(entry(metrics={"mae": "lower"}, evaluation=("name", "unit")))
+    with pytest.raises(ValueError, match="The task 'new' has no setting 'history', which its evaluation names"):
+        register(entry(metrics={"mae": "lower"}, evaluation_unless={"name": "history"}))
     register(entry(metrics={"mae": "lower"}))
     assert TASKS["new"].leading_metric == "mae"
 
