@@ -4,6 +4,7 @@ What a setting means stands beside its default in conf/dataset. The class of a t
 imported when a run creates the task.
 """
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
@@ -79,6 +80,7 @@ class TaskSpec:
         return [f"task.{name}" for name in (*self.evaluation, *depending)]
 
 
+ENTRY_POINTS = "keras_experiment_recipes.tasks"  # group; each entry point of it is a module that registers tasks
 TASKS: dict[str, TaskSpec] = {}  # {name: entry}, in the order of registration
 
 
@@ -100,6 +102,12 @@ def register(task: TaskSpec) -> None:
         if other not in (better, None):
             raise ValueError(f"'{metric}' is a metric of another task, with direction {other}; choose another name.")
     TASKS[task.name] = task
+
+
+def register_installed() -> None:
+    """Register the tasks of other packages: those that the entry points of packages on the Python path name."""
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry_point.load()
 
 
 def direction(metric: str) -> Direction | None:
@@ -312,3 +320,5 @@ register(
         evaluation_unless={"window": "include_history"},
     )
 )  # fmt: skip
+
+register_installed()  # here, every process has them, those of parallel jobs too
