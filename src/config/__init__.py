@@ -5,14 +5,14 @@ Hydra composes the configuration and pydantic checks it. TensorFlow takes second
 command_line  parses a command line of `src.run` into the settings of each job
 compose       composes conf/ and the overrides with Hydra
 checks        validates a composed configuration
-differences   in what settings differ, and the names of runs that say so
+differences   differences between settings, and the names of runs that show them
 schema        the settings, with the type and range of every value
 tasks         the registry of tasks, with the settings of each
 section       the base class of the sections of the settings
 signature     inputs, outputs and hyperparameters of a recipe, read from its source
 search_space  sweep overrides
 messages      error messages
-renamed       old names of settings
+renamed       old names of settings and metrics
 hydra_patches private parts of Hydra and OmegaConf
 """
 
