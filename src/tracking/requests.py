@@ -114,8 +114,9 @@ def _describe_experiment(client: mlflow.MlflowClient, experiment_id: str, time: 
     """Add to an experiment the view that ranks the runs of a task, and a link to it; what users have written is kept."""
     tags = client.get_experiment(experiment_id).tags
     note, link = tags.get(MLFLOW_RUN_NOTE) or description, descriptions.ranking_link(experiment_id, task)
-    view = {} if f"{pages.VIEW_TAG}{task}" in tags else pages.ranking_view(task, time)
-    for name, value in ({MLFLOW_RUN_NOTE: note if link in note else f"{note} {link}"} | view).items():
+    view = tags.get(f"{pages.VIEW_TAG}{task}")
+    ranking = pages.ranking_view(task, time) if view is None or pages.ranks_by_old_name(view) else {}
+    for name, value in ({MLFLOW_RUN_NOTE: note if link in note else f"{note} {link}"} | ranking).items():
         if tags.get(name) != value:
             client.set_experiment_tag(experiment_id, name, value)
 
