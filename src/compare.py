@@ -160,9 +160,11 @@ def _difference(runs: Sequence["RunSummary"], options: Mapping[str, str], sides:
         selected = groups.group_runs(_select(runs, settings))
         if len(selected) > 1:
             differing = groups.differing_settings(selected)
+            example = f"{differing[0].removesuffix('.name')}={selected[0].settings.get(differing[0], 'None')}"
             raise UserError(
                 f"{side}={options[side]} selects {len(selected)} groups of runs with other settings; they differ by "
-                f"{', '.join(differing)}: add one of them, like {side}='{options[side]} {differing[0]}=…'."
+                f"{', '.join(name.removesuffix('.name') for name in differing)}: add one of them, like "
+                f"{side}='{options[side]} {example}'."
             )
         pair += selected
     groups.check_comparable(*pair)

@@ -170,8 +170,11 @@ def metric_of(group: Group) -> str:
 
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:
-    """Names of the settings that differ between groups."""
-    return differing(group.settings for group in groups)
+    """Names of the settings that differ between groups; of another strategy, which has other settings, its name alone."""
+    names = differing(group.settings for group in groups)
+    return [
+        name for name in names if name == "strategy.name" or not ("strategy.name" in names and name.startswith("strategy."))
+    ]
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:
@@ -183,10 +186,6 @@ def _with_differences(groups: list[Group]) -> list[Group]:
     result = []
     for group in groups:
         names = differing_settings(other for other in groups if other.name == group.name)
-        # A strategy has other settings than another one, which its name says already.
-        names = [name for name in names if not ("strategy.name" in names and name.startswith("strategy."))] + [
-            name for name in names if name == "strategy.name"
-        ]
         differences = {name.removesuffix(".name"): group.settings.get(name, "none") for name in names}
         result.append(Group(group.runs, group.settings, differences))
     return result

@@ -36,6 +36,7 @@ SHORTER = [
     (("hydra/launcher=joblib",), (EPOCH, "hydra.launcher.n_jobs=2")),
     (("dataset=mnist",), (EPOCH, STEPS)),
     (("model=cnn",), (EPOCH,)),
+    (("model=rnn",), (EPOCH,)),
     (("model=cnn,lstm",), (EPOCH,)),
 ]
 RUN_ID = re.compile(r"/runs/([0-9a-f]{32})\?")

@@ -132,8 +132,13 @@ def test_group_title_has_the_differing_settings():
 
 def test_a_strategy_is_named_in_one_word():
     single = finished("cnn", strategy__name="single", strategy__device="auto")
-    (board,) = groups.leaderboards([single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")])
+    runs = [single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")]
+    (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn strategy=mirrored", "cnn strategy=single"]
+    with pytest.raises(
+        UserError, match="they differ by strategy: add one of them, like a='model=cnn strategy=(single|mirrored)'"
+    ):
+        compare._difference(runs, {"a": "model=cnn"}, {"a": {"model.name": "cnn"}})
 
 
 def test_a_page_has_units_and_links():
