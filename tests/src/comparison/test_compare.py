@@ -136,7 +136,7 @@ def test_a_strategy_is_named_in_one_word():
     (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn strategy=mirrored", "cnn strategy=single"]
     with pytest.raises(
-        UserError, match="they differ by strategy: add one of them, like a='model=cnn strategy=(single|mirrored)'"
+        UserError, match=r"they differ by strategy: add one of them, like a='model=cnn strategy=(single|mirrored)'"
     ):
         compare._difference(runs, {"a": "model=cnn"}, {"a": {"model.name": "cnn"}})
 
