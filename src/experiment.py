@@ -203,7 +203,7 @@ def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceCl
     from src.tracking.outbox import file_lock
 
     classifier = config.reference_classifier_settings(settings)
-    with file_lock(f"judge-{classifier.digest()}"):  # parallel jobs share one
+    with file_lock(f"reference_classifier-{classifier.digest()}"):  # parallel jobs share one
         run_id = finished_runs.find_run(classifier)
         if run_id is None:
             log.info(

@@ -30,7 +30,7 @@ class Splits(Section):
 
 
 class Dataset(Section):
-    name: str  # the column it has in MLflow
+    name: str  # as in conf/dataset
     builder: str  # TFDS builder
     config: str | None  # the builder's config
     splits: Splits
@@ -39,7 +39,7 @@ class Dataset(Section):
     epochs: Count
     limit: Count | None
     data_dir: str | None
-    # Runs of earlier versions have none of these; a series has no shuffle, and only texts an encoding.
+    # Not in runs of earlier versions. A series is never shuffled, and only texts have an encoding.
     shuffle: Literal["random", "stratified"] | None = None
     encoding: str = "utf-8"
     allow_overlap: bool = False
@@ -155,7 +155,7 @@ COSTS = ("parameters", "macs", "seconds")  # costs of a run that can be objectiv
 
 
 class Search(Section):
-    """The settings of hydra/sweeper=optuna. They are not part of the settings of its runs."""
+    """The settings of hydra/sweeper=optuna, which are not among the settings of its runs."""
 
     n_trials: Count
     n_jobs: Count

@@ -27,7 +27,7 @@ from src.tasks.learning_curves import best_epoch, learning_curves
 from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.report import headline
 from src.tracking import descriptions, mlflow_patches, provenance
-from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, WEIGHTS_FILE
+from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, REFERENCE_CLASSIFIER_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
 from src.training import strategies
@@ -151,8 +151,8 @@ class TrainingLogger(RunLogger):
 
     def log_reference_classifier(self, classifier: ReferenceClassifier) -> None:
         """Log which classifier generated images are scored with, and its test accuracy."""
-        self.set_tags(judge=classifier.run_id)
-        self.log_metrics({"judge/accuracy": classifier.accuracy})
+        self.set_tags(**{REFERENCE_CLASSIFIER_TAG: classifier.run_id})
+        self.log_metrics({"reference_classifier/accuracy": classifier.accuracy})
 
     def log_model(self, task: Task, model: keras.Model, settings: Settings, example: np.ndarray) -> None:
         """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/<model name>")` and `mlflow models serve`.
