@@ -25,7 +25,8 @@ def describe_paired_test(metric: str, one: Group, other: Group) -> str:
     low, high = (signed(bound, metric) for bound in result.interval)
     better = "a" if (result.difference < 0) == metrics.lower_is_better(metric) else "b"
     verdict = f"{better} is better" if result.p_value < 1 - CONFIDENCE else "the difference is not significant"
-    seeds = "" if len(one.runs) == len(other.runs) == 1 else ", of the means over the seeds"
+    single = len(one.runs) == len(other.runs) == 1
+    seeds = ", of these two runs" if single else ", of the means over the seeds"
     return (
         f"On the same {result.units:,} test examples (paired{seeds}): 95 % confidence interval {low} to {high} (bootstrap), "
         f"p = {result.p_value:.2g} ({result.name}): {verdict}."

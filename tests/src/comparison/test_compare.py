@@ -124,9 +124,22 @@ def test_distances_are_ranked_at_equal_counts_of_the_same_extractor_which_are_na
     titles = {board.groups[0].recipe: formats.title(board) for board in boards}
     assert titles["diffusion"] == (
         "digits, image generation: test/fid, Fréchet distance (features of this project's classifier), 2,000 images each, "
-        "classifier cnn, lower is better"
+        "classifier cnn (measurement=a), lower is better"
     )
-    assert "1,000 images each" in titles["gpt"]
+    assert "1,000 images each, classifier cnn (measurement=a)" in titles["gpt"]
+
+
+def test_leaderboards_of_one_data_set_say_what_tells_them_apart():
+    splits = {"dataset__splits__test": "test"}, {"dataset__splits__test": "validation+test"}
+    runs = [finished(test_digest=digest, **split) for digest, split in zip("ab", splits)]
+    assert [board.difference for board in groups.leaderboards(runs)] == ["test set test", "test set validation+test"]
+    runs = [finished(test_digest=digest, **splits[0]) for digest in ("a" * 32, "b" * 32)]
+    assert [board.difference for board in groups.leaderboards(runs)] == ["test set aaaaaaaa", "test set bbbbbbbb"]
+    limited = finished(dataset__limit="100", **splits[0])
+    assert sorted(board.difference for board in groups.leaderboards([finished(**splits[0]), limited])) == [
+        "dataset.limit=100", "dataset.limit=None",
+    ]  # fmt: skip
+    assert [board.difference for board in groups.leaderboards(runs[:1])] == [""]
 
 
 def test_groups_on_different_data_sets_are_not_compared(monkeypatch):
