@@ -7,7 +7,7 @@ token can be appended and the next one predicted, the same network generates tex
 Equations (Radford et al. 2018, 2019), for tokens u_1 … u_T:
 
     h^0_t  = E[u_t] + p_t                                      E: a table with a row for each token; p: one for each position
-    x      ← x + M(N(x));  x ← x + F(N(x))                     block l, from h^{l−1} to h^l; N: layer normalisation
+    x      ← x + M(N(x));  x ← x + F(N(x))                     block l, from h^{l−1} to h^l; N: layer normalization
     M(x)   = [H_1 … H_h] W^O                                   H_i = softmax(Q_i K_iᵀ / sqrt(d)) V_i, where Q_i, K_i, V_i are
                                                                x W_i^Q, x W_i^K, x W_i^V; no position attends to a later one
     F(x)   = GELU(x W_1 + b_1) W_2 + b_2
@@ -128,7 +128,7 @@ def classifier(backbone: "Backbone", length: int, classes: int, pooling: str, dr
     else:
         g = ops.take_along_axis(x, count[:, None, None] - 1, axis=1)[:, 0]
     g = layers.Dropout(dropout, name="dropout")(g)  # (batch, dimension)
-    # The features of a pre-trained network are large: with an output layer initialised as usual, first predictions would be
+    # The features of a pre-trained network are large: with an output layer initialized as usual, first predictions would be
     # confident and wrong.
     logits = layers.Dense(classes, kernel_initializer=normal(INITIAL_STDDEV), dtype="float32", name="logits")(g)
     return keras.Model(source, logits, name="gpt")

@@ -68,9 +68,12 @@ def compare(arguments: Sequence[str]) -> str:
     if len({"a", "b"} & options.keys()) == 1:
         raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
     sides = {side: _parse_side(side, options[side]) for side in "ab" if side in options}
-    from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
+    from src import metrics  # what takes long to load is loaded where it is needed, here and below
+    from src.comparison import groups
     from src.tracking.run_summaries import load_summaries
 
+    if "metric" in options:
+        options["metric"] = metrics.current_name(options["metric"])
     with terminal.phase("Reading runs from MLflow", announce=False):  # the output may be read by a program
         runs = load_summaries()
     available = {name for run in runs for name in run.settings}
@@ -167,9 +170,11 @@ def _difference(runs: Sequence["RunSummary"], options: Mapping[str, str], sides:
         selected = groups.group_runs(_select(runs, settings))
         if len(selected) > 1:
             differing = groups.differing_settings(selected)
+            example = f"{differing[0].removesuffix('.name')}={selected[0].settings.get(differing[0], 'None')}"
             raise UserError(
                 f"{side}={options[side]} selects {len(selected)} groups of runs with other settings; they differ by "
-                f"{', '.join(differing)}: add one of them, like {side}='{options[side]} {differing[0]}=…'."
+                f"{', '.join(name.removesuffix('.name') for name in differing)}: add one of them, like "
+                f"{side}='{options[side]} {example}'."
             )
         pair += selected
     groups.check_comparable(*pair)

@@ -130,9 +130,10 @@ def run(
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))
         results = report.named_results(test, ablations, baselines)
-        run_logger.log_learning_curves(settings, results, task.units)
-        with terminal.phase("Drawing figures"):
-            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
+        if settings.tracking.log_figures:
+            with terminal.phase("Drawing figures"):
+                run_logger.log_learning_curves(settings, results, task.units)
+                run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -202,7 +203,7 @@ def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceCl
     from src.tracking.outbox import file_lock
 
     classifier = config.reference_classifier_settings(settings)
-    with file_lock(f"judge-{classifier.digest()}"):  # parallel jobs share one
+    with file_lock(f"reference_classifier-{classifier.digest()}"):  # parallel jobs share one
         run_id = finished_runs.find_run(classifier)
         if run_id is None:
             log.info(

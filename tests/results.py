@@ -97,9 +97,11 @@ def describe(group: groups.Group) -> tuple[str, str]:
     name, value = group.baseline(metric) or ("", 0.0)
     beside = f" ({name} {format_value(value, metric)})" if name else ""
     measured = metric.removeprefix("test/")
-    title = FEATURE_DISTANCES.get(measured) or (measured.upper() if measured in ("bleu", "mae", "nll") else measured)
+    title = FEATURE_DISTANCES.get(measured) or re.sub(
+        r"\b(bleu|mae|mse|nll)\b", lambda match: match[0].upper(), measured.replace("_", " ")
+    )
     cost = f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):,.0f} s"
-    return f"{title.replace('_', ' ')} {formats.mean_and_sd(group, metric)}{beside}", cost
+    return f"{title} {formats.mean_and_sd(group, metric)}{beside}", cost
 
 
 def write_head(group: groups.Group) -> None:
@@ -173,6 +175,8 @@ def draw(recipe: str, group: groups.Group, figure: str) -> None:
 
 if __name__ == "__main__":
     measured = measured_groups()
+    if not measured:
+        raise SystemExit("MLflow has no finished runs of an experiment with all seeds; nothing is written.")
     for one in measured:
         write_head(one)
         print(one.name, *describe(one))

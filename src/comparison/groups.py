@@ -42,9 +42,7 @@ class Group:
         """What was tested: results of groups are compared only where all of this is equal."""
         test_split = f"{self.settings['dataset.name']} {self.settings.get('dataset.splits.test', 'test')}"
         task = TASKS.get(self.settings["task.name"])
-        names = {"dataset.limit", *(f"task.{name}" for name in (task.evaluation if task else ()))}
-        if self.settings.get("task.include_history") == "True":
-            names -= {"task.window"}  # the first window of a split begins in the one before: all its steps are predicted
+        names = {"dataset.limit", *(task.settings_of_evaluation(self.settings) if task else ())}
         settings = {name: self.settings.get(name, "None") for name in sorted(names)}
         measurement = {"measurement": self.runs[0].measurement} if self.runs[0].measurement else {}
         digest = self.runs[0].test_digest or test_split
@@ -205,8 +203,11 @@ def metric_of(group: Group) -> str:
 
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:
-    """Names of the settings that differ between groups."""
-    return differing(group.settings for group in groups)
+    """Names of the settings that differ between groups; of another strategy, which has other settings, its name alone."""
+    names = differing(group.settings for group in groups)
+    return [
+        name for name in names if name == "strategy.name" or not ("strategy.name" in names and name.startswith("strategy."))
+    ]
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:
@@ -218,10 +219,6 @@ def _with_differences(groups: list[Group]) -> list[Group]:
     result = []
     for group in groups:
         names = differing_settings(other for other in groups if other.name == group.name)
-        # A strategy has other settings than another one, which its name says already.
-        names = [name for name in names if not ("strategy.name" in names and name.startswith("strategy."))] + [
-            name for name in names if name == "strategy.name"
-        ]
         differences = {name.removesuffix(".name"): group.settings.get(name, "none") for name in names}
         result.append(Group(group.runs, group.settings, differences))
     return result

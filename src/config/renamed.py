@@ -1,4 +1,4 @@
-"""Renamed settings: a command line with an old name is answered with the new one, and stored settings are migrated."""
+"""Renamed settings and metrics: a command line with an old name is answered with the new one, and stored ones are migrated."""
 
 import shlex
 from collections.abc import Collection
@@ -31,6 +31,20 @@ VALUES: dict[str, dict[Any, Any]] = {
 }
 # What runs of earlier versions did that record no such hyperparameter: Keras's default.
 FORMERLY = {"layer_norm_epsilon": 1e-3}
+METRICS = {"confident": "confident_fraction", "fid": "frechet_distance", "kid": "kernel_distance"}  # of tasks, without a prefix
+MONITOR = "training.monitor"  # the setting whose value is the name of a metric
+
+
+def rename_metric(name: str) -> str:
+    """The name that a metric has in this version, behind the same prefix: val_frechet_distance for val_fid."""
+    base = name.rpartition("/")[2].removeprefix("val_")
+    return name.removesuffix(base) + METRICS.get(base, base)
+
+
+def describe_renamed_metric(setting: str, name: str) -> str | None:
+    """The error message for a setting that was typed with the old name of a metric; None if it is not an old name."""
+    new = rename_metric(name)
+    return f"The metric {name} is now {new}; type {setting}={new}." if new != name else None
 
 
 def describe_rename(old: str, value: str = "") -> str | None:
@@ -70,6 +84,9 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
             values[new.rpartition(".")[2]] = value
     if isinstance(migrated.get("model"), dict):
         migrated["model"] = {name: FORMERLY[name] for name in FORMERLY if name in hyperparameters} | migrated["model"]
+    section, _, key = MONITOR.rpartition(".")
+    if key in migrated.get(section, {}):
+        migrated[section][key] = rename_metric(migrated[section][key])
     return migrated
 
 
@@ -92,6 +109,8 @@ def migrate_params(params: dict[str, str]) -> dict[str, str]:
 
 def _rename(name: str, value: Any) -> tuple[str, Any]:
     """The name and the value of a setting as this version has them."""
+    if name == MONITOR:
+        return name, rename_metric(value)
     if name not in RENAMED or (name in VALUES and value not in VALUES[name]):
         return name, value
     return RENAMED[name], VALUES.get(name, {}).get(value, value)

@@ -72,7 +72,7 @@ def _metric_reporter(
     settings: Settings, store: JobStore, overrides: dict[str, str], hydra_config: HydraConf
 ) -> Callable[[float, int], None] | None:
     """What reports the monitored metric after each epoch to the search that the job belongs to; None if to none."""
-    if hydra_config.sweeper._target_ != config.OPTUNA_SWEEPER:
+    if hydra_config.runtime.choices[config.SWEEPER] != "optuna":
         return None
     from src.sweeps.optuna_sweeper import TrialReporter  # takes long to load
 

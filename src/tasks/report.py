@@ -1,4 +1,4 @@
-"""The table of results that a run prints at its end, and that stands in its description."""
+"""The table of results that a run prints at its end and shows in its description."""
 
 import math
 from collections.abc import Mapping

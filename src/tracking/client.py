@@ -15,6 +15,8 @@ from src.tracking.outbox import PARTIAL_SUFFIX, file_lock
 
 OUTBOX_TAG = "journal"  # name of the outbox that a run was created from, so that it is created only once
 FINGERPRINT_TAG = "settings.fingerprint"  # equal for runs one of which can resume the other
+REFERENCE_CLASSIFIER_TAG = "reference_classifier"  # id of the run whose classifier measured generated images
+RENAMED_TAGS = {"judge": REFERENCE_CLASSIFIER_TAG}  # of runs of earlier versions
 CHECKPOINT_ARTIFACTS = "checkpoints"  # folder
 ALIAS = "champion"  # of the version of a registered model that was registered last
 MEASUREMENT_TAG = "measurement"  # what the test metrics were measured with

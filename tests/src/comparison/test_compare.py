@@ -74,8 +74,8 @@ def test_unregistered_task_is_compared_by_a_typed_metric():
 
 def test_leaderboards_separate_tasks_and_test_sets():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
-    runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
-    runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
+    runs += [finished("gan", task="image_generation", metrics={"test/frechet_distance": 3.0})]
+    runs += [finished("gpt", task="pixel_generation", metrics={"test/frechet_distance": 5.0})]
     recipes = [[group.recipe for group in board.groups] for board in groups.leaderboards(runs)]
     assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
 
@@ -115,15 +115,20 @@ def test_only_results_on_the_same_examples_are_compared(one, other, difference):
 
 
 def test_distances_are_ranked_at_equal_counts_of_the_same_extractor_which_are_named():
-    def generated(recipe, fid, samples, judge):
-        return finished(recipe, metrics={"test/fid": fid}, measurement=judge, **GENERATED | {"task__samples": samples})
+    def generated(recipe, distance, samples, classifier):
+        return finished(
+            recipe,
+            metrics={"test/frechet_distance": distance},
+            measurement=classifier,
+            **GENERATED | {"task__samples": samples},
+        )
 
     runs = [generated("gan", 1.2, "2000", "a"), generated("diffusion", 1.1, "2000", "a")]
     boards = groups.leaderboards([*runs, generated("gpt", 1.8, "1000", "a"), generated("lstm", 0.9, "2000", "b")])
     assert sorted([group.recipe for group in board.groups] for board in boards) == [["diffusion", "gan"], ["gpt"], ["lstm"]]
     titles = {board.groups[0].recipe: formats.title(board) for board in boards}
     assert titles["diffusion"] == (
-        "digits, image generation: test/fid, Fréchet distance (features of this project's classifier), 2,000 images each, "
+        "digits, image generation: test/frechet_distance (features of this project's classifier), 2,000 images each, "
         "classifier cnn (measurement=a), lower is better"
     )
     assert "1,000 images each, classifier cnn (measurement=a)" in titles["gpt"]
@@ -164,8 +169,13 @@ def test_group_title_has_the_differing_settings():
 
 def test_a_strategy_is_named_in_one_word():
     single = finished("cnn", strategy__name="single", strategy__device="auto")
-    (board,) = groups.leaderboards([single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")])
+    runs = [single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")]
+    (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn strategy=mirrored", "cnn strategy=single"]
+    with pytest.raises(
+        UserError, match=r"they differ by strategy: add one of them, like a='model=cnn strategy=(single|mirrored)'"
+    ):
+        compare._difference(runs, {"a": "model=cnn"}, {"a": {"model.name": "cnn"}})
 
 
 def test_a_page_has_units_and_links():
@@ -205,8 +215,10 @@ def test_runs_that_an_earlier_version_logged_have_the_names_of_this_one(store):
         store.log_param(new.info.run_id, name, value)
     for name, value, step in (("test/accuracy", 0.9, 0), ("baseline/copy/accuracy", 0.5, 0), ("val/accuracy", 0.8, 1)):
         store.log_metric(new.info.run_id, name, value, step=step)
+    store.set_tag(new.info.run_id, "judge", "a1b2")
     store.set_terminated(new.info.run_id)
     (summary,) = (run for run in load_summaries() if run.run_id == new.info.run_id)
+    assert summary.measurement == "a1b2"  # the reference classifier
     (group,) = groups.group_runs([summary])
     assert group.baseline("test/accuracy") == ("copy", 0.5)
     assert metric_histories([summary], "epoch/val/accuracy") == {summary.run_id: [(1, 0.8)]}
