@@ -17,6 +17,7 @@ from src.metrics import (
     strongest_baseline,
 )
 from src.tasks.base import Metrics
+from src.uncertainty import Interval
 
 
 def named_results(
@@ -46,17 +47,18 @@ def headline(task: str, results: Mapping[str, float], units: Mapping[str, str]) 
     return f"{FEATURE_DISTANCES.get(metric, metric.replace('_', ' '))} {formatted(results[f'{TEST}{metric}'])}{beside}"
 
 
-def interval_sentence(metric: str, bounds: tuple[float, float], units: Mapping[str, str]) -> str:
+def interval_sentence(metric: str, interval: Interval, units: Mapping[str, str]) -> str:
     """The confidence interval of a metric: "95 % confidence interval of accuracy on another test set …: 99.48 % to 99.73 %".
 
     Args:
         metric: without a prefix.
-        bounds: of the interval.
+        interval: of the metric.
         units: {metric: unit} of the metrics that have one.
     """
-    low, high = (format_value(bound, metric) for bound in bounds)
+    low, high = (format_value(bound, metric) for bound in (interval.low, interval.high))
+    method = " ".join(filter(None, ["bootstrap", interval.basis]))
     values = " ".join(filter(None, [f"{low} to {high}", units.get(metric)]))
-    return f"95 % confidence interval of {metric.replace('_', ' ')} for test sets like this one: {values} (bootstrap)."
+    return f"95 % confidence interval of {metric.replace('_', ' ')} for test sets like this one: {values} ({method})."
 
 
 def results_table(

@@ -11,7 +11,14 @@ from mlflow.entities import Run
 from src.config import renamed
 from src.metrics import current_name, stored_names
 from src.tracking import pages
-from src.tracking.client import MEASUREMENT_TAG, PREDICTIONS_FILE, create_client, require_mlflow
+from src.tracking.client import (
+    MEASUREMENT_TAG,
+    PREDICTIONS_FILE,
+    REFERENCE_CLASSIFIER_TAG,
+    RENAMED_TAGS,
+    create_client,
+    require_mlflow,
+)
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
 PAGE_SIZE = 1000  # runs of one request
@@ -74,10 +81,10 @@ def _summarize(run: Run) -> RunSummary:
     }
     settings = renamed.migrate_params(run.data.params)
     values = {current_name(name): value for name, value in run.data.metrics.items()}
-    return RunSummary(
-        run.info.run_id, run.info.start_time, settings, values, digests.get("test", ""), run.info.experiment_id,
-        run.data.tags.get(MEASUREMENT_TAG, run.data.tags.get("judge", "")),
-    )  # fmt: skip
+    tags = {RENAMED_TAGS.get(name, name): value for name, value in run.data.tags.items()}
+    measurement = tags.get(MEASUREMENT_TAG, tags.get(REFERENCE_CLASSIFIER_TAG, ""))
+    test_digest = digests.get("test", "")
+    return RunSummary(run.info.run_id, run.info.start_time, settings, values, test_digest, run.info.experiment_id, measurement)
 
 
 def load_predictions(run_id: str) -> dict[str, np.ndarray] | None:
