@@ -47,7 +47,7 @@ Results of model=diffusion on digits, on two CPU cores, one seed: Fréchet dista
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     diffusion_fashion_mnist  Fréchet distance 3.004 ± 0.046 (training images 0.4619), 279,585 parameters, 881 s
     diffusion_mnist          Fréchet distance 1.782 ± 0.202 (training images 0.3949), 279,585 parameters, 965 s
-    Distances are between features of this project's classifier.
+    Distances are between features of this project's classifier, of 1,000 images.
 """
 
 import itertools

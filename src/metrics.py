@@ -20,6 +20,7 @@ FEATURES = "features of this project's classifier"
 
 EPOCH, TRAIN, VALIDATION, TEST = "epoch/", "epoch/train/", "epoch/val/", "test/"  # prefixes of metrics in MLflow
 BASELINE, ABLATION = "test/baseline/", "test/ablation/"
+CI_LOW, CI_HIGH = "test/ci_low/", "test/ci_high/"  # bounds of the 95 % confidence interval of a metric
 # What the prefixes were called in runs of earlier versions.
 RENAMED_PREFIXES = {
     "train/": TRAIN, "val/": VALIDATION, "baseline/": BASELINE, "ablation/": ABLATION, "judge/": "reference_classifier/",

@@ -22,7 +22,6 @@ from tests.golden import EXPERIMENTS, settings_of
 
 SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):"
-DISTANCES_NOTE = f"Distances are between {FEATURES}."
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 READMES = ("README.md", "README.zh-CN.md")
 TABLES = config.CONF / "experiment" / "README.md"
@@ -35,6 +34,9 @@ Two runs were made in parallel, some with other work beside them.
 `python -m src.run -m experiment=<name> seed=0,1,2` repeats an experiment. `python -m src.compare format=markdown` prints such
 tables; for `etth1` and `tiny_shakespeare`, `metric=` selects the metric of the literature. `python -m tests.results` writes
 this page.
+
+Distances between features of generated and of real images are compared for equal numbers of images and the same classifier
+alone: those of fewer images are larger, also between real images.
 """
 NUMBER, VALUE, MEAN = r"\d[\d.,]*", r"\d[\d.,]*( %)?", r"[\d.,]+ ± [\d.,]+( %)?"
 SHORT_TABLE_ROW = re.compile(r"^\| \[`\w+`\]\(recipes/")
@@ -84,6 +86,11 @@ def measures_distance(group: groups.Group) -> bool:
     return metric_of(group).removeprefix("test/") in FEATURE_DISTANCES
 
 
+def distances_note(group: groups.Group) -> str:
+    """Whose features a distance is of, and of how many images; distances of fewer images are larger."""
+    return f"Distances are between {FEATURES}, of {int(group.settings['task.samples']):,} images."
+
+
 def describe(group: groups.Group) -> tuple[str, str]:
     """The result, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and the cost."""
     metric = metric_of(group)
@@ -103,7 +110,7 @@ def write_head(group: groups.Group) -> None:
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
     title = re.match(r"# ([^.:]+)", line)[1]
     what, cost = describe(group)
-    note = f" {DISTANCES_NOTE}" if measures_distance(group) else ""
+    note = f" {distances_note(group)}" if measures_distance(group) else ""
     line = f"# {title}: {what}, mean ± sd of three seeds; {cost} a run on one CPU core.{note}"
     file.write_text("\n".join([first, line, *rest, ""]), encoding="utf-8")
 
@@ -115,7 +122,7 @@ def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
     lines = [
         f"    {group.name:<{width}}{', '.join(describe(group))}" for group in sorted(selected, key=lambda group: group.name)
     ]
-    lines += [f"    {DISTANCES_NOTE}"] * any(measures_distance(group) for group in selected)
+    lines += [f"    {note}" for note in dict.fromkeys(distances_note(group) for group in selected if measures_distance(group))]
     page = file.read_text(encoding="utf-8")
     docstring, rest = page.split('\n"""\n', maxsplit=1)
     docstring = re.sub(rf"\n\n{re.escape(HEADING)}(\n    .*)*\Z", "", docstring)

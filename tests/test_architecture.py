@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "redaction", "signals", "tables", "figures"},
     {"terminal"},
     {"config"},
-    {"datasets", "metrics"},  # which metrics lead, and which of their values are better, the registry of tasks says
+    {"datasets", "metrics", "uncertainty"},  # which metrics lead, and which values are better, the registry of tasks says
     {"tasks"},
     {"training", "export"},
     {"tracking"},  # logs checkpoints, and the model that is served

@@ -69,6 +69,7 @@ def reference_classifier_settings(settings: Settings) -> Settings:
         **settings.tracking.model_dump(by_alias=True),
         "run_name": f"reference-classifier-{recipe}-{settings.dataset.name}",
         "log_model": False,
+        "log_figures": False,
         "register": None,
     }
     return validate(OmegaConf.create(raw))

@@ -29,6 +29,8 @@ VALUES: dict[str, dict[Any, Any]] = {
     "task.unit": KINDS,
     "training.keep": {"best": True, "last": False},
 }
+# What runs of earlier versions did that record no such hyperparameter: Keras's default.
+FORMERLY = {"layer_norm_epsilon": 1e-3}
 METRICS = {"confident": "confident_fraction", "fid": "frechet_distance", "kid": "kernel_distance"}  # of tasks, without a prefix
 MONITOR = "training.monitor"  # the setting whose value is the name of a metric
 
@@ -67,7 +69,7 @@ def as_typed(value: Any) -> str:
 
 
 def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str] = ()) -> dict[str, Any]:
-    """Rename the settings of a stored run as this version names them.
+    """Rename the settings of a stored run as this version names them, and add hyperparameters that it does not record.
 
     Args:
         settings: those that the run recorded: {"training": {"glances": 5, …}, …}.
@@ -80,6 +82,8 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
         if isinstance(values, dict) and key in values and not (section == "model" and key in hyperparameters):
             new, value = _rename(old, values.pop(key))
             values[new.rpartition(".")[2]] = value
+    if isinstance(migrated.get("model"), dict):
+        migrated["model"] = {name: FORMERLY[name] for name in FORMERLY if name in hyperparameters} | migrated["model"]
     section, _, key = MONITOR.rpartition(".")
     if key in migrated.get(section, {}):
         migrated[section][key] = rename_metric(migrated[section][key])

@@ -76,6 +76,7 @@ Strategy = Annotated[Single | Mirrored, pydantic.Field(discriminator="name")]
 class OptimizerSection(Section):
     learning_rate: Positive
     weight_decay: Annotated[float, pydantic.Field(ge=0)] | None
+    decay_biases: bool = True  # runs of earlier versions have none, and decayed all weights
     clip_norm: Positive | None
     schedule: Literal["constant", "cosine", "linear", "exponential"]
     warmup: Fraction
@@ -186,6 +187,7 @@ class Tracking(Section):
     experiment: str
     run_name: str | None
     log_model: bool
+    log_figures: bool = True  # runs of earlier versions have none
     register_as: str | None = pydantic.Field(None, alias="register")  # runs of earlier versions have none
     system_metrics_interval: Count
 
@@ -246,7 +248,7 @@ class Settings(Section):
 
     def fingerprint(self) -> str:
         """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
-        return self._digest(tracking={"log_model", "register_as", "system_metrics_interval"})
+        return self._digest(tracking={"log_model", "log_figures", "register_as", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir"}}

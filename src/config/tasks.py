@@ -300,7 +300,7 @@ register(
         outputs=TargetTokenLogits,
         metrics={"bleu": "higher", "chrf": "higher", "exact_match": "higher"},
         implementation="src.tasks.translation:Translation",
-        evaluation=("tokenizer", "lowercase"),  # of the references
+        evaluation=("lowercase",),  # of hypotheses and references
     )
 )
 register(

@@ -83,6 +83,14 @@ class LanguageModeling(Task, Generative):
             "bits_per_character": nats / math.log(2) / max(characters, 1),
         }
 
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """A row for each window: its negative log-likelihood in nats, and its numbers of tokens and characters."""
+        return {
+            "nats": -predictions.sum(axis=1, dtype=np.float64),
+            "tokens": (split.targets != PADDING).sum(axis=1),
+            "characters": self.tokenizer.character_counts[split.targets].sum(axis=1),
+        }
+
     def baselines(self) -> dict[str, Metrics]:
         """Unigram and bigram models, the bigram interpolated with the unigram (Dirichlet prior)."""
         size = len(self.tokenizer)

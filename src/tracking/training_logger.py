@@ -26,7 +26,7 @@ from src.tasks.base import Task
 from src.tasks.learning_curves import best_epoch, learning_curves
 from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.report import headline
-from src.tracking import descriptions, provenance
+from src.tracking import descriptions, mlflow_patches, provenance
 from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, REFERENCE_CLASSIFIER_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
@@ -170,15 +170,16 @@ class TrainingLogger(RunLogger):
             )
             takes_texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs
-            mlflow.pyfunc.save_model(
-                str(folder / "files"),
-                loader_module=serving.__name__,
-                data_path=str(folder / "saved_model"),
-                signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
-                input_example=example.tolist() if takes_texts else example,
-                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
-                metadata={"classes": list(task.classes)} if task.classes else None,
-            )
+            with mlflow_patches.requirements_as_installed():  # as they are: the versions of this process
+                mlflow.pyfunc.save_model(
+                    str(folder / "files"),
+                    loader_module=serving.__name__,
+                    data_path=str(folder / "saved_model"),
+                    signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
+                    input_example=example.tolist() if takes_texts else example,
+                    pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
+                    metadata={"classes": list(task.classes)} if task.classes else None,
+                )
             shutil.rmtree(folder / "saved_model")
 
     def log_weights(self, model: keras.Model) -> None:

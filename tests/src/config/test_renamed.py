@@ -51,6 +51,13 @@ def test_stored_configuration_is_migrated():
     assert renamed.migrate(migrated) == migrated
 
 
+def test_stored_run_keeps_what_an_earlier_version_did():
+    assert renamed.migrate({"model": {"blocks": 4}}, ["blocks", "layer_norm_epsilon"])["model"]["layer_norm_epsilon"] == 1e-3
+    new = {"model": {"layer_norm_epsilon": 1e-5}}
+    assert renamed.migrate(new, ["layer_norm_epsilon"]) == new
+    assert renamed.migrate({"model": {"blocks": 4}}, ["blocks"]) == {"model": {"blocks": 4}}
+
+
 @pytest.mark.parametrize(
     ("stored", "migrated"),
     [

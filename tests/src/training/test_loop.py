@@ -103,6 +103,28 @@ def test_gradient_norm_is_that_of_the_unscaled_loss(trained):
         assert history[0][name] == pytest.approx(expected[0][name], rel=0.05)
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("decay_biases", [False, True])
+def test_only_matrices_decay(settings, load, decay_biases, accumulation):
+    """One update with gradients of zero, by which Adam moves nothing."""
+    run_settings = settings(
+        "model=cnn", "model.filters=[4]", "optimizer=adamw", "optimizer.weight_decay=0.1", "optimizer.learning_rate=0.5",
+        "optimizer.warmup=0", "optimizer.schedule=constant", f"optimizer.decay_biases={decay_biases}", "dataset.limit=64",
+        f"training.gradient_accumulation={accumulation}",
+    )  # fmt: skip
+    task = factory.create(run_settings.task, load("digits"), run_settings.dataset.limit)
+    model = loop.build(run_settings, task, tf.distribute.get_strategy())
+    for weight in model.trainable_weights:
+        weight.assign(np.ones(weight.shape))
+    for _ in range(accumulation):
+        model.optimizer.apply([tf.zeros(weight.shape) for weight in model.trainable_weights])
+    kept = {"bias", "beta", "gamma"}  # the names that Keras gives to biases and to the parameters of normalization
+    assert kept < {weight.name for weight in model.trainable_weights}
+    for weight in model.trainable_weights:
+        expected = 1.0 if weight.name in kept and not decay_biases else 1 - 0.5 * 0.1
+        np.testing.assert_allclose(weight, np.full(weight.shape, expected), rtol=1e-6)
+
+
 def test_accumulated_gradients_are_those_of_the_large_batch(trained):
     common = ("model.normalization=false", "model.augmentation=0", "model.dropout=0", "optimizer=sgd", "optimizer.momentum=0")
     common = (
