@@ -21,7 +21,7 @@ from src.config.tasks import LanguageModelingSettings
 from src.errors import UserError
 from src.metrics import current_name
 from src.tracking import migration
-from src.tracking.client import RENAMED_TAGS, WEIGHTS_FILE, create_client, require_mlflow
+from src.tracking.client import WEIGHTS_FILE, create_client, current_tags, require_mlflow
 from src.tracking.provenance import PROVENANCE_TAGS
 
 if TYPE_CHECKING:

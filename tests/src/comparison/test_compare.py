@@ -116,7 +116,12 @@ def test_only_results_on_the_same_examples_are_compared(one, other, difference):
 
 def test_distances_are_ranked_at_equal_counts_of_the_same_extractor_which_are_named():
     def generated(recipe, distance, samples, classifier):
-        return finished(recipe, metrics={"test/frechet_distance": distance}, measurement=classifier, **GENERATED | {"task__samples": samples})
+        return finished(
+            recipe,
+            metrics={"test/frechet_distance": distance},
+            measurement=classifier,
+            **GENERATED | {"task__samples": samples},
+        )
 
     runs = [generated("gan", 1.2, "2000", "a"), generated("diffusion", 1.1, "2000", "a")]
     boards = groups.leaderboards([*runs, generated("gpt", 1.8, "1000", "a"), generated("lstm", 0.9, "2000", "b")])
