@@ -137,9 +137,7 @@ class FinishedRun:
 
     def tag(self, name: str) -> str | None:
         """The value of a tag."""
-        return {RENAMED_TAGS.get(key, key): value for key, value in self.client.get_run(self.run_id).data.tags.items()}.get(
-            name
-        )
+        return current_tags(self.client.get_run(self.run_id).data.tags).get(name)
 
     def metric_history(self) -> dict[str, list[tuple[int, float]]]:
         """All metrics, as this version names them: {metric: [(step, value), …]}."""
