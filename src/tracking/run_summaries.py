@@ -15,8 +15,8 @@ from src.tracking.client import (
     MEASUREMENT_TAG,
     PREDICTIONS_FILE,
     REFERENCE_CLASSIFIER_TAG,
-    RENAMED_TAGS,
     create_client,
+    current_tags,
     require_mlflow,
 )
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
@@ -79,12 +79,12 @@ def _summarize(run: Run) -> RunSummary:
         for tag in entry.tags
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
-    settings = renamed.migrate_params(run.data.params)
+    settings, tags = renamed.migrate_params(run.data.params), current_tags(run.data.tags)
     values = {current_name(name): value for name, value in run.data.metrics.items()}
-    tags = {RENAMED_TAGS.get(name, name): value for name, value in run.data.tags.items()}
-    measurement = tags.get(MEASUREMENT_TAG, tags.get(REFERENCE_CLASSIFIER_TAG, ""))
-    test_digest = digests.get("test", "")
-    return RunSummary(run.info.run_id, run.info.start_time, settings, values, test_digest, run.info.experiment_id, measurement)
+    return RunSummary(
+        run.info.run_id, run.info.start_time, settings, values, digests.get("test", ""), run.info.experiment_id,
+        tags.get(MEASUREMENT_TAG, tags.get(REFERENCE_CLASSIFIER_TAG, "")),  # earlier versions name the classifier alone
+    )  # fmt: skip
 
 
 def load_predictions(run_id: str) -> dict[str, np.ndarray] | None:
