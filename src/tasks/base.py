@@ -1,7 +1,8 @@
 """The interface of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
@@ -13,6 +14,7 @@ from recipes.specs import Ablatable
 from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
+from src.tasks.baselines.interface import Baselines
 from src.tasks.tokenizers import Tokenizer
 
 Metrics = dict[str, float]
@@ -85,8 +87,12 @@ class Task(ABC):
         """Reported metrics: one definition for the model, the baselines, and every later evaluation."""
 
     @abstractmethod
-    def baselines(self) -> dict[str, Metrics]:
-        """{name: metrics on the test set} of classical baselines."""
+    def baselines(self) -> Baselines:
+        """The simple methods that a recipe should beat; `src.tasks.baselines.store` computes them."""
+
+    def baseline_dependencies(self) -> tuple[str, ...]:
+        """What baselines depend on besides data, settings and code: a tokenizer or a classifier of another run."""
+        return ()
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         """Predictions of the model on a split, one for each example, as `metrics` takes them."""
@@ -112,8 +118,16 @@ class Task(ABC):
         """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
 
     @abstractmethod
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
-        """Figures of the predictions on the test set, and of attention weights."""
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
+        """Figures of the predictions on the test set, and of attention weights.
+
+        Args:
+            model: trained.
+            predictions: of the model for the test set.
+            baselines: {name: predictions for the test set}.
+        """
 
     def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
         """Samples of a generative model during training: their metrics against the validation split, and what draws them."""
