@@ -57,6 +57,7 @@ def run(
         from src.export import litert
         from src.figures import style
         from src.tasks import report
+        from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
         from src.training import cost as costs
         from src.training import loop, pruning, strategies
@@ -108,18 +109,20 @@ def run(
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
         run_logger.log_metrics(report.named_results(test))
-        baselines: dict[str, Metrics] = {}
-        ablations: dict[str, Metrics] = {}
-        with run_logger.survive("baselines"), terminal.phase("Fitting the baselines"):
-            baselines = task.baselines()
-            run_logger.log_metrics(report.named_results(baselines=baselines))
+        computed, ablations = store.NONE, dict[str, Metrics]()
+        with run_logger.survive("baselines"):
+            digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
+            computed = store.load_or_compute(task, digest, data.folder)
+            run_logger.log_baselines(settings, data, computed, digest, task.units)
         with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))
-        results = report.named_results(test, ablations, baselines)
+        results = report.named_results(test, ablations, computed.metrics)
         run_logger.log_learning_curves(settings, results, task.units)
         with terminal.phase("Drawing figures"):
-            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
+            run_logger.log_figures(
+                lambda: style.label(task.figures(model, predictions, computed.predictions), settings.subject)
+            )
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -140,7 +143,7 @@ def run(
 
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})
-        rows = (settings.model.name, test, ablations, baselines, task.units)
+        rows = (settings.model.name, test, ablations, computed.metrics, task.units)
         with run_logger.survive("description"):
             run_logger.log_results(settings, data, report.results_markdown(*rows), results, cost, task.units)
         log.info("\n%s\n", report.results_table(*rows))

@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers, ops
 from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
+from threadpoolctl import threadpool_limits
 
 from recipes.specs import Forecast, Series
 from src.config.tasks import ForecastingSettings
@@ -215,8 +216,10 @@ class Forecasting(Task):
         if history.size > MAX_STEPS:
             raise SkippedError(f"{history.size:,} steps times features are more than {MAX_STEPS:,}")
         forecasts = methods.repeat_last(self.test.array.astype(np.float64), self.settings.horizon)
-        for feature in np.flatnonzero(~self.constant):
-            forecasts[..., feature] = method(history[:, feature], steps, self.settings.season, origins, self.settings.horizon)
+        with threadpool_limits(1):  # matrices are small: several threads spend most of their time waiting for each other
+            for feature in np.flatnonzero(~self.constant):
+                arguments = steps, self.settings.season, origins, self.settings.horizon
+                forecasts[..., feature] = method(history[:, feature], *arguments)
         return Prediction(forecasts)
 
     def _ridge(self) -> Prediction:
@@ -241,11 +244,12 @@ class Forecasting(Task):
     def _best(self, fits: Mapping[T, Callable[[], Forecaster]]) -> tuple[T, Forecaster]:
         """The hyperparameter with the smallest mean absolute error on the validation set, and the forecaster fitted with it."""
         best: tuple[float, T, Forecaster] | None = None
-        for hyperparameter, fit in fits.items():
-            forecaster = fit()
-            error = float(np.nanmean(np.abs(forecaster(self.validation.array) - self.validation.targets)))
-            if best is None or error < best[0]:
-                best = error, hyperparameter, forecaster
+        with threadpool_limits(1):  # as above
+            for hyperparameter, fit in fits.items():
+                forecaster = fit()
+                error = float(np.nanmean(np.abs(forecaster(self.validation.array) - self.validation.targets)))
+                if best is None or error < best[0]:
+                    best = error, hyperparameter, forecaster
         if best is None:
             raise ValueError("There is no hyperparameter to choose from.")
         return best[1:]

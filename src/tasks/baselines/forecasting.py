@@ -20,7 +20,7 @@ from statsmodels.tsa.holtwinters import ExponentialSmoothing
 from src.tasks.baselines.interface import spaced_rows
 from src.tasks.gaps import fill_gaps
 
-PENALTIES = 10.0 ** np.arange(-2, 6)  # λ of the ridge regression, of inputs with standard deviation 1
+PENALTIES = 10.0 ** np.arange(-1, 4.5, 0.5)  # λ of the ridge regression, of inputs with standard deviation 1
 MAX_VALUES = 50_000_000  # inputs of one regression, 400 MB; of longer series evenly spaced windows are used
 CONSECUTIVE_ORDERS = 36  # of autoregressions that are tried; beyond, multiples of the season and those plus one
 

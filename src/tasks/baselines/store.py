@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -30,6 +31,7 @@ from src.tasks.baselines.interface import SkippedError
 log = logging.getLogger(__name__)
 
 FOLDER, SUFFIX = "baselines", ".npz"
+DESCRIPTION = " description"  # the array of a file that holds all but predictions; no baseline has a name with a space
 SOURCES = Path(__file__).parents[2]  # src/
 PACKAGES = ("numpy", "scikit-learn", "statsmodels", "sacrebleu")  # that compute the baselines
 
@@ -176,11 +178,13 @@ def _write(path: Path, computed: BaselineResults) -> None:
         "results": {name: [each.metrics, each.note, each.seconds] for name, each in computed.results.items()},
         "skipped": dict(computed.skipped),
     }
-    arrays = {name: values.astype(str) if values.dtype == object else values for name, values in computed.predictions.items()}
+    arrays: dict[str, Any] = {DESCRIPTION: np.array(json.dumps(description))}
+    for name, values in computed.predictions.items():
+        arrays[name] = values.astype(str) if values.dtype == object else values  # objects would be pickled
     partial = path.with_suffix(f".{os.getpid()}.unfinished")
     try:
         with partial.open("wb") as file:
-            np.savez_compressed(file, **{" description": np.array(json.dumps(description))}, **arrays)
+            np.savez_compressed(file, **arrays)
         os.replace(partial, path)
     except OSError as error:
         log.info("The baselines cannot be kept in %s (%s).", path.parent, error.strerror)
@@ -191,7 +195,7 @@ def _read(path: Path) -> BaselineResults | None:
     """The results in a file; None if there is none, or if it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            description = json.loads(str(file[" description"]))
+            description = json.loads(str(file[DESCRIPTION]))
             results = {
                 name: BaselineResult(metrics, file[name], note, seconds)
                 for name, (metrics, note, seconds) in description["results"].items()
