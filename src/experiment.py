@@ -67,7 +67,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
+    reference_classifier = load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model
@@ -185,7 +185,7 @@ def build_model(
     return settings, task, model
 
 
-def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
+def load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
     """The classifier that evaluates generated images, restored from a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.exceptions import MlflowException
 
 from src.config.schema import Settings
 from src.config.tasks import TASKS
+from src.errors import UserError
 from src.redaction import redact
 from src.tracking import descriptions, provenance
+from src.tracking.client import create_client, short_message, tracking_uri
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE, resolve_tags
 from src.tracking.outbox import file_lock
 
@@ -81,6 +84,21 @@ def record(client: mlflow.MlflowClient, content: Mapping[str, Any]) -> str:
         if finished:
             return finished[0].info.run_id
         return _complete(client, runs[0] if runs else _create(client, experiment_id, content), content)
+
+
+def record_now(content: Mapping[str, Any]) -> str:
+    """The same, with MLflow's client, for a command that makes such a run.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    try:
+        return record(create_client(), content)
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow at {tracking_uri()} does not answer ({short_message(error)}); the baselines are kept beside the data, so "
+            "type the same command again when it does."
+        ) from error
 
 
 def _create(client: mlflow.MlflowClient, experiment_id: str, content: Mapping[str, Any]) -> Run:

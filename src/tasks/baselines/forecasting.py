@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+from scipy.linalg import LinAlgWarning
 from sklearn.linear_model import LinearRegression, Ridge
 from statsmodels.tsa.forecasting.theta import ThetaModel
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
@@ -76,8 +77,10 @@ def ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[
     x, y = design(inputs), (targets - inputs[:, -1:]).reshape(len(inputs), -1)
     masks, group_of = np.unique(~np.isnan(y), axis=1, return_inverse=True)  # without gaps there is one
     models = {group: Ridge(alpha=penalty) for group, mask in enumerate(masks.T) if mask.any()}
-    for group, model in models.items():
-        model.fit(x[masks[:, group]], y[:, group_of == group][masks[:, group]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)  # of inputs that are nearly equal, where λ is small
+        for group, model in models.items():
+            model.fit(x[masks[:, group]], y[:, group_of == group][masks[:, group]])
 
     def forecast(windows: np.ndarray) -> np.ndarray:
         changes = np.zeros((len(windows), y.shape[1]))
