@@ -1,5 +1,7 @@
 """Baselines of text classification by hand and against scikit-learn."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -31,7 +33,7 @@ def test_nb_svm_is_its_definition(classes):
     """A support vector machine on binary features times ratios, its weights interpolated (Wang & Manning 2012)."""
     targets = LEAN[PICKED, :classes].sum(axis=1).argmax(axis=1)
     result = texts.nb_svm((TEXTS[:200], targets[:200]), (TEXTS[200:250], targets[200:250]), TEXTS[250:], classes, "words")
-    penalty = float(result.note.removeprefix("C = "))
+    penalty, beta = map(float, re.findall(r"[\d.]+", result.note))
     grams = [{*text.split(), *zip(text.split(), text.split()[1:])} for text in TEXTS]
     known = list(dict.fromkeys(gram for each in grams[:200] for gram in each))
     x = np.array([[gram in each for gram in known] for each in grams], float)
@@ -42,7 +44,7 @@ def test_nb_svm_is_its_definition(classes):
         ratio = np.log(p / p.sum()) - np.log(q / q.sum())
         model = LinearSVC(C=penalty, dual=True, tol=1e-6, max_iter=100_000).fit(x[:200] * ratio, member)
         own = model.coef_[0]
-        scores[:, each] = (x[250:] * ratio) @ (0.75 * np.abs(own).mean() + 0.25 * own) + model.intercept_[0]
+        scores[:, each] = (x[250:] * ratio) @ ((1 - beta) * np.abs(own).mean() + beta * own) + model.intercept_[0]
     factor = (result.values * scores).sum() / (scores * scores).sum()
     assert factor > 0
     np.testing.assert_allclose(result.values, factor * scores, atol=0.02 * np.abs(result.values).max())
