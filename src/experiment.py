@@ -109,7 +109,8 @@ def run(
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
         run_logger.log_metrics(report.named_results(test))
-        computed, ablations = store.NONE, dict[str, Metrics]()
+        computed = store.NONE
+        ablations: dict[str, Metrics] = {}
         with run_logger.survive("baselines"):
             digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
             computed = store.load_or_compute(task, digest, data.folder)

@@ -174,20 +174,19 @@ class Forecasting(Task):
         train, windows = self.series["train"], self.test.array
         named: dict[str, Callable[[], Prediction]] = {
             "repeat_last": lambda: Prediction(methods.repeat_last(windows, horizon)),
-            "seasonal_naive": lambda: Prediction(self._seasonal_naive(self.test)),
             "drift": lambda: Prediction(methods.drift(windows, *self._history(filled=False), horizon)),
+            "seasonal_naive": lambda: Prediction(self._seasonal_naive(self.test)),
+            "seasonal_naive_with_drift": lambda: Prediction(
+                methods.seasonal_naive_with_drift(windows, *self._history(filled=False), season, horizon)
+            ),
             "ridge": self._ridge,
+            "autoregression": self._autoregression,
+            "exponential_smoothing": lambda: self._from_history(methods.holt_winters),
+            "theta": lambda: self._from_history(methods.theta),
         }
-        if len(train) > 3:
-            named["autoregression"] = self._autoregression
-        if len(train) >= 2 * season:  # fitting needs two seasons
-            named |= {
-                "seasonal_naive_with_drift": lambda: Prediction(
-                    methods.seasonal_naive_with_drift(windows, *self._history(filled=False), season, horizon)
-                ),
-                "exponential_smoothing": lambda: self._from_history(methods.holt_winters),
-                "theta": lambda: self._from_history(methods.theta),
-            }
+        if len(train) < 2 * season:
+            for name in ("seasonal_naive_with_drift", "exponential_smoothing", "theta"):  # fitting needs two seasons
+                del named[name]
         return named
 
     def _seasonal_naive(self, split: Split) -> np.ndarray:
