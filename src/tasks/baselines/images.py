@@ -1,4 +1,4 @@
-"""Baselines of image classification, on pixels from 0 to 1, (examples, values). They return log-probabilities."""
+"""Baselines of image classification, on pixels from 0 to 1, (examples, values). They return logits (examples, classes)."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from src.tasks.baselines.classes import log_probabilities
+from src.tasks.baselines.classes import log_probabilities, temperature
 
 REGRESSION_VALUES = 200_000_000  # pixels to fit the logistic regression on, 800 MB: all of CIFAR-10
 REGRESSION_ITERATIONS = 50  # more cost minutes, and gain less than 1 % on data sets like MNIST
@@ -42,7 +42,7 @@ def nearest_neighbors(
 ) -> tuple[int, np.ndarray]:
     """The k nearest training images by Euclidean distance; k has the highest accuracy on the validation set.
 
-    The probability of a class is its share of the votes, with one more vote that is spread evenly over all classes.
+    Logits are logarithms of the votes, with one more vote spread evenly over all classes, scaled on the validation set.
 
     Args:
         train: images and class indices.
@@ -51,20 +51,21 @@ def nearest_neighbors(
         classes: number of classes.
 
     Returns:
-        k, and the log-probabilities.
+        k, and the logits.
     """
     index = NearestNeighbors(n_neighbors=min(NEIGHBORS[-1], len(train[0])), algorithm="brute").fit(train[0])
 
     def nearest_classes(images: np.ndarray) -> np.ndarray:
         return train[1][index.kneighbors(images, return_distance=False)]  # (images, neighbors), the nearest first
 
-    def votes(labels: np.ndarray, k: int) -> np.ndarray:
-        return np.stack([(labels[:, :k] == each).sum(axis=1) for each in range(classes)], axis=1)
+    def logits(labels: np.ndarray, k: int) -> np.ndarray:
+        votes = np.stack([(labels[:, :k] == each).sum(axis=1) for each in range(classes)], axis=1)
+        return np.log(votes + 1 / classes)
 
     labels = nearest_classes(validation[0])
     tried = [k for k in NEIGHBORS if k <= len(train[0])]
-    k = max(tried, key=lambda k: np.mean(votes(labels, k).argmax(axis=1) == validation[1]))
-    return k, np.log((votes(nearest_classes(test), k) + 1 / classes) / (k + 1))
+    k = max(tried, key=lambda k: np.mean(logits(labels, k).argmax(axis=1) == validation[1]))
+    return k, temperature(logits(labels, k), validation[1]) * logits(nearest_classes(test), k)
 
 
 def gradient_boosting(train: np.ndarray, targets: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:

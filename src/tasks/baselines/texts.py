@@ -3,13 +3,16 @@
 Reference: Wang, Manning: Baselines and bigrams: simple, good sentiment and topic classification. ACL 2012.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from src.tasks.baselines.classes import log_probabilities, temperature
 from src.tasks.baselines.interface import Prediction, join_notes, sample_note
@@ -36,7 +39,9 @@ def bag_of_words(train: Sequence[str], targets: np.ndarray, test: Sequence[str],
     """Logistic regression on TF–IDF features of tokens and pairs of tokens."""
     used = within(train)
     vectorizer = TfidfVectorizer(**_tokens(kind), min_df=2, sublinear_tf=True)
-    model = LogisticRegression(C=10, max_iter=200).fit(vectorizer.fit_transform(train[:used]), targets[:used])
+    features = vectorizer.fit_transform(train[:used])
+    with threadpool_limits(1):  # on sparse features several threads would only wait for each other
+        model = LogisticRegression(C=10, max_iter=200).fit(features, targets[:used])
     return Prediction(log_probabilities(model, vectorizer.transform(test), classes), sample_note(used, len(train), "texts"))
 
 
@@ -99,7 +104,10 @@ def _fit(x: sparse.csr_matrix, y: np.ndarray, ratios: np.ndarray, penalty: float
     two = len(ratios) == 2  # where each is against the other, with the same weights
     weights, biases = np.zeros(ratios.shape), np.full(len(ratios), -1e3)  # of a class that the training set lacks
     for each in [1] if two else np.unique(y):
-        model = LinearSVC(C=penalty, dual="auto").fit(x.multiply(ratios[each]).tocsr(), y == each)
+        model = LinearSVC(C=penalty, dual="auto")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the validation set rejects what has not come far enough
+            model.fit(x.multiply(ratios[each]).tocsr(), y == each)
         weights[each], biases[each] = model.coef_[0], model.intercept_[0]
     return weights, biases
 
