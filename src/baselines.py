@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 USAGE = cli.Usage(
     "python -m src.baselines model=<name> [setting=value …]",
     "Compute the simple methods that a recipe should beat on a data set, without training the recipe. They are kept beside the "
-    "data, where runs find them, and recorded in MLflow. The settings are those of src.run; only dataset and task count.",
-    [
-        "python -m src.baselines model=lstm dataset=sunspots",
-        "python -m src.baselines -m experiment=cnn_mnist,lstm_etth1",
-    ],
+    "data, where runs find them, and recorded in MLflow. With -m, settings may have several values, as in src.run.",
+    ["python -m src.baselines model=lstm dataset=sunspots", "python -m src.baselines experiment=cnn_mnist"],
+    {"<setting>": "a setting of src.run; those of dataset and task count, and the model selects the task"},
 )
 
 
