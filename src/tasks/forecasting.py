@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Forecaster = Callable[[np.ndarray], np.ndarray]  # from windows to forecasts
 
-MAX_STEPS = 300_000  # steps times features that exponential smoothing and Theta are fitted to, in about a minute
+MAX_STEPS = 300_000  # steps times features of a series that is fitted feature by feature, in about a minute; more are skipped
+MAX_PRODUCTS = 3e11  # multiplications of one ridge regression, a few seconds; more are skipped
 
 
 class Forecasting(Task):
@@ -212,8 +213,7 @@ class Forecasting(Task):
         """Forecasts of a method of `src.tasks.baselines.forecasting` that is fitted to each feature."""
         history, origins = self._history(filled=True)
         steps = len(self.series["train"])
-        if history.size > MAX_STEPS:
-            raise SkippedError(f"{history.size:,} steps times features are more than {MAX_STEPS:,}")
+        _check_steps(history)
         forecasts = methods.repeat_last(self.test.array.astype(np.float64), self.settings.horizon)
         with threadpool_limits(1):  # matrices are small: several threads spend most of their time waiting for each other
             for feature in np.flatnonzero(~self.constant):
@@ -222,7 +222,11 @@ class Forecasting(Task):
         return Prediction(forecasts)
 
     def _ridge(self) -> Prediction:
-        rows = spaced_rows(len(self.train), methods.MAX_VALUES // self.train.array[0].size)
+        size = self.train.array[0].size
+        rows = spaced_rows(len(self.train), methods.MAX_VALUES // size)
+        products = len(rows) * size**2 * methods.count_masks(self.train.targets[rows])
+        if products > MAX_PRODUCTS:
+            raise SkippedError(f"{products:.1e} multiplications for each λ are more than {MAX_PRODUCTS:.1e}")
         inputs, targets = (array[rows] / self.scale for array in (self.train.array, self.train.targets.astype(np.float64)))
 
         def fit(penalty: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -235,6 +239,7 @@ class Forecasting(Task):
 
     def _autoregression(self) -> Prediction:
         train = self.series["train"].astype(np.float64)
+        _check_steps(train)
         orders = methods.candidate_orders(self.settings.season, self.settings.window, len(train))
         fits = {order: functools.partial(methods.autoregression, train, order, self.settings.horizon) for order in orders}
         order, forecast = self._best(fits)
@@ -307,3 +312,9 @@ class Forecasting(Task):
         axes.grid()
         figure.legend(ncols=2, loc="outside lower center")
         return figure
+
+
+def _check_steps(series: np.ndarray) -> None:
+    """Raise a SkippedError if a series is too long to be fitted feature by feature."""
+    if series.size > MAX_STEPS:
+        raise SkippedError(f"{series.size:,} steps times features are more than {MAX_STEPS:,}")

@@ -75,7 +75,7 @@ def ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[
         return (windows - windows[:, -1:]).reshape(len(windows), -1)
 
     x, y = design(inputs), (targets - inputs[:, -1:]).reshape(len(inputs), -1)
-    masks, group_of = np.unique(~np.isnan(y), axis=1, return_inverse=True)  # without gaps there is one
+    masks, group_of = _masks(targets)
     models = {group: Ridge(alpha=penalty) for group, mask in enumerate(masks.T) if mask.any()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # of inputs that are nearly equal, where λ is small
@@ -89,6 +89,17 @@ def ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[
         return windows[:, -1:] + changes.reshape(len(windows), *targets.shape[1:])
 
     return forecast
+
+
+def count_masks(targets: np.ndarray) -> int:
+    """How many regressions `ridge` needs for targets: 1 if none is missing."""
+    return _masks(targets)[0].shape[1]
+
+
+def _masks(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different masks of observed targets (windows, masks), and the index of that of each step and feature (columns,)."""
+    masks, mask_of = np.unique(~np.isnan(targets.reshape(len(targets), -1)), axis=1, return_inverse=True)
+    return masks, mask_of
 
 
 def autoregression(series: np.ndarray, order: int, horizon: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks import factory
+from src.tasks import factory, forecasting
 from src.tasks.baselines import store
 from src.tasks.gaps import fill_gaps
 from src.tasks.losses import StandardizedSquaredError
@@ -172,6 +172,18 @@ def test_figures_are_drawn(create, tmp_path):
     assert baseline.get_label() == f"baseline: {strongest.replace('_', ' ')}"
     assert errors.get_ylabel() == f"mean absolute error ({task.settings.unit})"
     assert errors.get_xlabel() == f"{task.settings.time_unit}s ahead"
+
+
+def test_baselines_that_would_take_too_long_are_skipped(create, monkeypatch):
+    monkeypatch.setattr(forecasting, "MAX_STEPS", 10)
+    monkeypatch.setattr(forecasting, "MAX_PRODUCTS", 100)
+    result = store.compute(create(COUNTING))
+    assert set(result.metrics) == {"repeat_last", "drift", "seasonal_naive", "seasonal_naive_with_drift"}
+    assert result.skipped == {
+        "ridge": "7.9e+02 multiplications for each λ are more than 1.0e+02",
+        "autoregression": "30 steps times features are more than 10",
+        **dict.fromkeys(("exponential_smoothing", "theta"), "70 steps times features are more than 10"),
+    }
 
 
 def test_limit_takes_the_first_windows(settings, load):
