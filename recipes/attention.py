@@ -132,7 +132,7 @@ def build(
 
 
 def encode_and_attend(x: KerasTensor, padding_mask: KerasTensor | None, score: str, units: int) -> KerasTensor:
-    """Read a sequence (batch, S, F) in both directions and summarise it: [c; q] (batch, 4 · units)."""
+    """Read a sequence (batch, S, F) in both directions and summarize it: [c; q] (batch, 4 · units)."""
     encoder = layers.Bidirectional(layers.LSTM(units, return_sequences=True, return_state=True), name="encoder")
     h, *states = encoder(x, mask=padding_mask)  # h: (batch, S, 2 · units); states: h and c forwards, h and c backwards
     q = layers.Concatenate(name="query")([states[0], states[2]])  # (batch, 2 · units), the last outputs of both directions

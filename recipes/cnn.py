@@ -1,22 +1,22 @@
 """Convolutional neural network (CNN).
 
 Idea. A pattern that is useful in one place is useful in every place. A convolution therefore slides one small set of weights
-over the whole input, a pooling layer keeps the strongest (or mean) response of each neighbourhood, and after a few rounds of
+over the whole input, a pooling layer keeps the strongest (or mean) response of each neighborhood, and after a few rounds of
 both, fully connected layers classify the resulting features.
 
 Equations, for an image x with C channels and a K × K kernel w (LeCun et al. 1998; as in all deep-learning libraries it is
 a cross-correlation, the kernel is not flipped):
 
     convolution    a[i, j, f] = b[f] + Σ_u Σ_v Σ_c  w[u, v, c, f] · x[i + u, j + v, c]
-    normalisation  â = γ · (a − mean(a)) / sqrt(var(a) + ε) + β        mean and var over the batch, per filter f
+    normalization  â = γ · (a − mean(a)) / sqrt(var(a) + ε) + β        mean and var over the batch, per filter f
     activation     h = max(0, â)
     pooling        p[i, j, f] = max (or mean) of h[2i + u, 2j + v, f]  over u, v ∈ {0, 1}
     output         z = W g + b                                         g: the last features, flattened or averaged
 
-Architecture, for each entry of `filters`: `convolutions` times [convolution → normalisation → activation], then pooling; after
+Architecture, for each entry of `filters`: `convolutions` times [convolution → normalization → activation], then pooling; after
 that global average pooling (Lin et al. 2014) or flattening, a fully connected layer with dropout, and the output layer. A
 series is convolved along time alone. So are tokens, which are embedded first, with two differences: layer instead of batch
-normalisation (Ba et al. 2016), since padding must not enter the statistics of a batch, and the largest instead of the mean
+normalization (Ba et al. 2016), since padding must not enter the statistics of a batch, and the largest instead of the mean
 response over all positions (Kim 2014), since one telling phrase is enough. Padding does not change the output.
 
 References:
@@ -73,8 +73,8 @@ def build(
         filters: number of filters of each block; every block halves the extent of its input.
         kernel_size: extent of the kernels, the same in every direction.
         convolutions: convolutions in each block.
-        normalization: batch normalisation (for tokens, layer normalisation) after each convolution.
-        pooling: what a pooling layer keeps of each neighbourhood.
+        normalization: batch normalization (for tokens, layer normalization) after each convolution.
+        pooling: what a pooling layer keeps of each neighborhood.
         global_pooling: one number per filter before the fully connected layer, instead of one per filter and position.
         dense_units: units of the fully connected layer.
         dropout: fraction of the fully connected layer's output set to zero in training.
@@ -133,7 +133,7 @@ def text_features(
 ) -> KerasTensor:  # fmt: skip
     """Convolve token vectors (batch, T, embedding) to features (batch, d) that do not depend on padding.
 
-    Padding is set to zero before and after each convolution, so that it adds nothing to its neighbours. `padding_mask` (batch,
+    Padding is set to zero before and after each convolution, so that it adds nothing to its neighbors. `padding_mask` (batch,
     T) is false where a token is padding; the other arguments are those of `build`.
     """
     Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D

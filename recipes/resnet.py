@@ -6,8 +6,8 @@ that they only have to learn what should change.
 
 Equations, for a block with input x and layers F:
 
-    v1              y = max(0, F(x) + S(x))     F: convolution, normalisation, ReLU, convolution, normalisation
-    pre-activation  y = F(x) + S(x)             F: normalisation, ReLU, convolution, normalisation, ReLU, convolution
+    v1              y = max(0, F(x) + S(x))     F: convolution, normalization, ReLU, convolution, normalization
+    pre-activation  y = F(x) + S(x)             F: normalization, ReLU, convolution, normalization, ReLU, convolution
     plain           y = max(0, F(x))            `residual=false`: the network for comparison
 
 The shortcut S is the identity; where a stage begins with more channels or half the extent it is, with the CIFAR stem, x at
@@ -81,7 +81,7 @@ def build(
         stem: `cifar` for small images, `imagenet` for those of a hundred pixels and more.
         block: kind of block with the CIFAR stem; with the ImageNet stem it follows from the depth.
         width: channels of the first stage: 16 in the CIFAR networks, 64 in the ImageNet networks.
-        preactivation: normalise and activate before each convolution, not after it.
+        preactivation: normalize and activate before each convolution, not after it.
         residual: false removes the shortcuts.
         stochastic_depth: probability with which the residual branch of the last block is dropped in training.
         augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
@@ -159,10 +159,10 @@ def shortcut(x: KerasTensor, f: KerasTensor, strides: int, stem: str, name: str)
 
 
 class ConvBNReLU:
-    """Convolution, batch normalisation and ReLU, in the order of the network.
+    """Convolution, batch normalization and ReLU, in the order of the network.
 
     Args:
-        preactivation: normalise and activate before a convolution, not after it.
+        preactivation: normalize and activate before a convolution, not after it.
     """
 
     def __init__(self, preactivation: bool):
@@ -188,7 +188,7 @@ class ConvBNReLU:
         first: bool = False,
         last: bool = False,
     ) -> KerasTensor:
-        """A convolution with its normalisation and activation: (batch, H, W, C) to (batch, H / strides, W / strides, filters).
+        """A convolution with its normalization and activation: (batch, H, W, C) to (batch, H / strides, W / strides, filters).
 
         Args:
             x: features.
@@ -196,7 +196,7 @@ class ConvBNReLU:
             size: extent of the kernel, in both directions.
             strides: in both directions.
             name: of the convolution.
-            first: it is the first of the network: with pre-activation there is nothing to normalise before it.
+            first: it is the first of the network: with pre-activation there is nothing to normalize before it.
             last: it is the last of a block: without pre-activation, the block's sum is activated instead.
         """
         if self.preactivation and not first:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
 from src.config.schema import Settings
-from src.config.tasks import GenerationSettings
+from src.config.tasks import TASKS, GenerationSettings
 from src.errors import PrunedError, UserError
+from src.metrics import CI_HIGH, CI_LOW
 
 if TYPE_CHECKING:
     import keras
@@ -53,12 +54,13 @@ def run(
     """
     with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
         terminal.load_tensorflow()
-        from src import datasets
+        from src import datasets, uncertainty
         from src.export import litert
         from src.figures import style
         from src.tasks import report
         from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
+        from src.tracking.client import MEASUREMENT_TAG, PREDICTIONS_FILE
         from src.training import cost as costs
         from src.training import loop, pruning, strategies
 
@@ -87,6 +89,8 @@ def run(
         tempfile.TemporaryDirectory() as scratch,
     ):
         run_logger.log_metrics(cost)
+        if task.measurement:
+            run_logger.set_tags(**{MEASUREMENT_TAG: task.measurement})
         if reference_classifier:
             run_logger.log_reference_classifier(reference_classifier)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
@@ -109,6 +113,15 @@ def run(
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
         run_logger.log_metrics(report.named_results(test))
+        interval = ""  # a sentence
+        with run_logger.survive("predictions"):
+            examples = task.example_results(task.test, predictions)
+            run_logger.log_table(PREDICTIONS_FILE, examples)
+            metric = TASKS[settings.task.name].leading_metric
+            bounds = uncertainty.confidence_interval(metric, examples)
+            if bounds:
+                run_logger.log_metrics({f"{CI_LOW}{metric}": bounds[0], f"{CI_HIGH}{metric}": bounds[1]})
+                interval = report.interval_sentence(metric, bounds, task.units)
         computed = store.NONE
         ablations: dict[str, Metrics] = {}
         with run_logger.survive("baselines"):
@@ -119,11 +132,12 @@ def run(
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))
         results = report.named_results(test, ablations, computed.metrics)
-        run_logger.log_learning_curves(settings, results, task.units)
-        with terminal.phase("Drawing figures"):
-            run_logger.log_figures(
-                lambda: style.label(task.figures(model, predictions, computed.predictions), settings.subject)
-            )
+        if settings.tracking.log_figures:
+            with terminal.phase("Drawing figures"):
+                run_logger.log_learning_curves(settings, results, task.units)
+                run_logger.log_figures(
+                    lambda: style.label(task.figures(model, predictions, computed.predictions), settings.subject)
+                )
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -146,8 +160,9 @@ def run(
         run_logger.log_metrics({"seconds": cost["seconds"]})
         rows = (settings.model.name, test, ablations, computed.metrics, task.units)
         with run_logger.survive("description"):
-            run_logger.log_results(settings, data, report.results_markdown(*rows), results, cost, task.units)
-        log.info("\n%s\n", report.results_table(*rows))
+            table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval]))
+            run_logger.log_results(settings, data, table, results, cost, task.units)
+        log.info("\n%s\n", "\n".join(filter(None, [report.results_table(*rows), interval])))
         log.info("%.0f s.", cost["seconds"])
     return RunResult(objective, report.named_results(test) | cost, run_logger.run_id)
 
@@ -192,7 +207,7 @@ def load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceCla
     from src.tracking.outbox import file_lock
 
     classifier = config.reference_classifier_settings(settings)
-    with file_lock(f"judge-{classifier.digest()}"):  # parallel jobs share one
+    with file_lock(f"reference_classifier-{classifier.digest()}"):  # parallel jobs share one
         run_id = finished_runs.find_run(classifier)
         if run_id is None:
             log.info(

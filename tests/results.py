@@ -28,7 +28,6 @@ from tests.golden import EXPERIMENTS, settings_of
 
 SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):"
-DISTANCES_NOTE = f"Distances are between {FEATURES}."
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 READMES = ("README.md", "README.zh-CN.md")
 TABLES = config.CONF / "experiment" / "README.md"
@@ -42,6 +41,9 @@ Two runs were made in parallel, some with other work beside them.
 all simple methods for its data. `python -m src.compare format=markdown` prints such
 tables; for `etth1` and `tiny_shakespeare`, `metric=` selects the metric of the literature. `python -m tests.results` writes
 this page.
+
+Distances between features of generated and of real images are compared for equal numbers of images and the same classifier
+alone: those of fewer images are larger, also between real images.
 """
 NUMBER, VALUE, MEAN = r"\d[\d.,]*", r"\d[\d.,]*( %)?", r"[\d.,]+ ± [\d.,]+( %)?"
 SHORT_TABLE_ROW = re.compile(r"^\| \[`\w+`\]\(recipes/")
@@ -91,15 +93,22 @@ def measures_distance(group: groups.Group) -> bool:
     return metric_of(group).removeprefix("test/") in FEATURE_DISTANCES
 
 
+def distances_note(group: groups.Group) -> str:
+    """Whose features a distance is of, and of how many images; distances of fewer images are larger."""
+    return f"Distances are between {FEATURES}, of {int(group.settings['task.samples']):,} images."
+
+
 def describe(group: groups.Group) -> tuple[str, str]:
     """The result, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and the cost."""
     metric = metric_of(group)
     name, value = group.baseline(metric) or ("", 0.0)
     beside = f" ({name} {format_value(value, metric)})" if name else ""
     measured = metric.removeprefix("test/")
-    title = FEATURE_DISTANCES.get(measured) or (measured.upper() if measured in ("bleu", "mae", "nll") else measured)
+    title = FEATURE_DISTANCES.get(measured) or re.sub(
+        r"\b(bleu|mae|mse|nll)\b", lambda match: match[0].upper(), measured.replace("_", " ")
+    )
     cost = f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):,.0f} s"
-    return f"{title.replace('_', ' ')} {formats.mean_and_sd(group, metric)}{beside}", cost
+    return f"{title} {formats.mean_and_sd(group, metric)}{beside}", cost
 
 
 def write_head(group: groups.Group) -> None:
@@ -108,7 +117,7 @@ def write_head(group: groups.Group) -> None:
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
     title = re.match(r"# ([^.:]+)", line)[1]
     what, cost = describe(group)
-    note = f" {DISTANCES_NOTE}" if measures_distance(group) else ""
+    note = f" {distances_note(group)}" if measures_distance(group) else ""
     line = f"# {title}: {what}, mean ± sd of three seeds; {cost} a run on one CPU core.{note}"
     file.write_text("\n".join([first, line, *rest, ""]), encoding="utf-8")
 
@@ -120,7 +129,7 @@ def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
     lines = [
         f"    {group.name:<{width}}{', '.join(describe(group))}" for group in sorted(selected, key=lambda group: group.name)
     ]
-    lines += [f"    {DISTANCES_NOTE}"] * any(measures_distance(group) for group in selected)
+    lines += [f"    {note}" for note in dict.fromkeys(distances_note(group) for group in selected if measures_distance(group))]
     page = file.read_text(encoding="utf-8")
     docstring, rest = page.split('\n"""\n', maxsplit=1)
     docstring = re.sub(rf"\n\n{re.escape(HEADING)}(\n    .*)*\Z", "", docstring)
@@ -221,6 +230,8 @@ def draw(recipe: str, group: groups.Group, figure: str) -> None:
 
 if __name__ == "__main__":
     measured = measured_groups()
+    if not measured:
+        raise SystemExit("MLflow has no finished runs of an experiment with all seeds; nothing is written.")
     for one in measured:
         write_head(one)
         print(one.name, *describe(one))

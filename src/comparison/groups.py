@@ -39,11 +39,11 @@ class Group:
         """What was tested: results of groups are compared only where all of this is equal."""
         test_split = f"{self.settings['dataset.name']} {self.settings.get('dataset.splits.test', 'test')}"
         task = TASKS.get(self.settings["task.name"])
-        names = {"dataset.limit", *(f"task.{name}" for name in (task.evaluation if task else ()))}
-        if self.settings.get("task.include_history") == "True":
-            names -= {"task.window"}  # the first window of a split begins in the one before: all its steps are predicted
+        names = {"dataset.limit", *(task.settings_of_evaluation(self.settings) if task else ())}
         settings = {name: self.settings.get(name, "None") for name in sorted(names)}
-        return {"task": self.task_title, "digest of the test set": self.runs[0].test_digest or test_split, **settings}
+        measurement = {"measurement": self.runs[0].measurement} if self.runs[0].measurement else {}
+        digest = self.runs[0].test_digest or test_split
+        return {"task": self.task_title, "digest of the test set": digest, **settings, **measurement}
 
     @property
     def recipe(self) -> str:
@@ -89,12 +89,24 @@ class Leaderboard:
         task: title of the task.
         metric: by which the groups are ranked.
         groups: the best first.
+        p_values: {title of a group: p-value of its difference from the best one, corrected}; empty: not tested.
     """
 
     dataset: str
     task: str
     metric: str
     groups: Sequence[Group]
+    p_values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def conditions(self) -> str:
+        """What distances between features depend on: the number of images, and whose features; empty for other metrics."""
+        settings = self.groups[0].settings
+        if self.metric.removeprefix(metrics.TEST) not in metrics.FEATURE_DISTANCES or "task.samples" not in settings:
+            return ""
+        return (
+            f"{int(settings['task.samples']):,} images each, classifier {settings.get('task.reference_classifier', 'unknown')}"
+        )
 
     @property
     def unit(self) -> str:
@@ -110,8 +122,8 @@ def group_runs(runs: Iterable[RunSummary]) -> list[Group]:
     groups: dict[tuple, dict[str, RunSummary]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.start_time, reverse=True):
         settings = {name: value for name, value in run.settings.items() if not name.startswith(NUISANCE_SETTINGS)}
-        groups[(run.test_digest, *sorted(settings.items()))].setdefault(run.settings["seed"], run)
-    return [Group(list(seeds.values()), dict(key[1:])) for key, seeds in groups.items()]
+        groups[(run.test_digest, run.measurement, *sorted(settings.items()))].setdefault(run.settings["seed"], run)
+    return [Group(list(seeds.values()), dict(key[2:])) for key, seeds in groups.items()]
 
 
 def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[Leaderboard]:
@@ -172,8 +184,11 @@ def metric_of(group: Group) -> str:
 
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:
-    """Names of the settings that differ between groups."""
-    return differing(group.settings for group in groups)
+    """Names of the settings that differ between groups; of another strategy, which has other settings, its name alone."""
+    names = differing(group.settings for group in groups)
+    return [
+        name for name in names if name == "strategy.name" or not ("strategy.name" in names and name.startswith("strategy."))
+    ]
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:
@@ -185,10 +200,6 @@ def _with_differences(groups: list[Group]) -> list[Group]:
     result = []
     for group in groups:
         names = differing_settings(other for other in groups if other.name == group.name)
-        # A strategy has other settings than another one, which its name says already.
-        names = [name for name in names if not ("strategy.name" in names and name.startswith("strategy."))] + [
-            name for name in names if name == "strategy.name"
-        ]
         differences = {name.removesuffix(".name"): group.settings.get(name, "none") for name in names}
         result.append(Group(group.runs, group.settings, differences))
     return result

@@ -37,6 +37,7 @@ class Task(ABC):
         classes: class names; empty if the targets are no classes.
         input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
         output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
+        measurement: what the test metrics were measured with, where their names do not say it; only equals are compared.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -49,6 +50,7 @@ class Task(ABC):
     classes: tuple[str, ...] = ()
     input_tokenizer: Tokenizer | None = None
     output_tokenizer: Tokenizer | None = None
+    measurement: str = ""
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:
@@ -85,6 +87,13 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Reported metrics: one definition for the model, the baselines, and every later evaluation."""
+
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """{column: (rows,)}: results for each example, from which `src.uncertainty` computes metrics on resamples of the split.
+
+        Empty if no metric is a function of sums over the examples.
+        """
+        return {}
 
     @abstractmethod
     def baselines(self) -> Baselines:

@@ -56,6 +56,16 @@ class Classification(Task):
             "calibration_error": calibration_error(targets, np.exp(log_probabilities)),
         }
 
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """Label, prediction, negative log-likelihood of the label in nats, and probability of the prediction."""
+        log_probabilities = log_softmax(predictions.astype(np.float64), axis=1)
+        return {
+            "label": split.targets,
+            "prediction": predictions.argmax(axis=1),
+            "nats": -log_probabilities[np.arange(len(split)), split.targets],
+            "confidence": np.exp(log_probabilities.max(axis=1)),
+        }
+
     def baselines(self) -> Baselines:
         count = self.outputs.count
         several = len(np.unique(self.train.targets)) > 1  # otherwise there is nothing to learn

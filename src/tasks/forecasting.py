@@ -165,6 +165,16 @@ class Forecasting(Task):
             "standardized_mse": float(np.nanmean(np.square(standardized))),
         }
 
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """A row for each window, step and feature: target, forecast, and the feature's standard deviation in the training set.
+
+        The deviation of a constant feature is NaN.
+        """
+        window, step, feature = (index.ravel() for index in np.indices(predictions.shape))
+        deviation = np.where(self.constant, np.nan, self.deviation)
+        values = {"target": split.targets.ravel(), "forecast": predictions.ravel(), "deviation": deviation[feature]}
+        return {"window": window, "step": step, "feature": feature, **values}
+
     def baselines(self) -> Baselines:
         """Those that continue the last values of a window need nothing else; the others are fitted on the training set.
 

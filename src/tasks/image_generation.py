@@ -106,7 +106,7 @@ class GenerativeTask(Task, Generative):
 
     ARTIFACT = IMAGES_FILE
     units: dict[str, str] = {}
-    preview_metrics = ("fid", "kid")
+    preview_metrics = ("frechet_distance", "kernel_distance")
 
     def __init__(
         self,
@@ -176,10 +176,10 @@ class GenerativeTask(Task, Generative):
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Metrics of generated images against the images of a split, by the features and classes of the reference classifier.
 
-        fid, kid: Fréchet and kernel distance of the features; 0 for equal distributions.
+        frechet_distance, kernel_distance: between the features; 0 for equal distributions.
         precision, recall: fraction of generated images within the real ones, and of real images within the generated ones.
         diversity: variance of the features, relative to that of real images; near 0 after a mode collapse.
-        confident: fraction of images that the classifier assigns to a class with a probability of 0.9 or more.
+        confident_fraction: fraction of images that the classifier assigns to a class with a probability of 0.9 or more.
         classes: number of classes that it assigns.
         class_distance: total variation distance of the frequencies of the classes, 0 to 1.
         training_distance: median distance to the nearest training image, relative to that of real images; near 0 for copies.
@@ -195,12 +195,12 @@ class GenerativeTask(Task, Generative):
             for images in (predictions, split.raw_targets[: len(equally_many)])
         ]
         return {
-            "fid": frechet_distance(real_features, features),
-            "kid": kernel_distance(equally_many, features),
+            "frechet_distance": frechet_distance(real_features, features),
+            "kernel_distance": kernel_distance(equally_many, features),
             "precision": precision,
             "recall": recall,
             "diversity": float(features.var(axis=0).sum() / real_features.var(axis=0).sum()),
-            "confident": float(np.mean(probabilities.max(axis=1) >= CONFIDENT_PROBABILITY)),
+            "confident_fraction": float(np.mean(probabilities.max(axis=1) >= CONFIDENT_PROBABILITY)),
             "classes": float(np.count_nonzero(frequencies[1])),
             "class_distance": float(np.abs(frequencies[0] - frequencies[1]).sum() / 2),
             "training_distance": float(distances[0] / max(distances[1], 1e-9)),

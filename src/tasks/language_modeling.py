@@ -86,6 +86,14 @@ class LanguageModeling(Task, Generative):
             "bits_per_character": nats / math.log(2) / max(characters, 1),
         }
 
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """A row for each window: its negative log-likelihood in nats, and its numbers of tokens and characters."""
+        return {
+            "nats": -predictions.sum(axis=1, dtype=np.float64),
+            "tokens": (split.targets != PADDING).sum(axis=1),
+            "characters": self.tokenizer.character_counts[split.targets].sum(axis=1),
+        }
+
     def baselines(self) -> Baselines:
         """They see all tokens before the one that they predict, also those before its window."""
         return {"unigram": self._unigram, "kneser_ney": self._kneser_ney}

@@ -1,4 +1,4 @@
-"""The table of results that a run prints at its end, and that stands in its description."""
+"""The table of results that a run prints at its end and shows in its description."""
 
 import math
 from collections.abc import Mapping
@@ -82,6 +82,19 @@ def _baseline_cells(computed: "BaselineResults", units: Mapping[str, str]) -> li
     heading, *rows = _cells(first.replace("_", " "), metrics, {}, dict(others), units)
     ends = ([f"{result.seconds:.1f}", result.note] for result in computed.results.values())
     return [[*heading, "seconds", "fitted with"], *([*row, *end] for row, end in zip(rows, ends))]
+
+
+def interval_sentence(metric: str, bounds: tuple[float, float], units: Mapping[str, str]) -> str:
+    """The confidence interval of a metric: "95 % confidence interval of accuracy on another test set …: 99.48 % to 99.73 %".
+
+    Args:
+        metric: without a prefix.
+        bounds: of the interval.
+        units: {metric: unit} of the metrics that have one.
+    """
+    low, high = (format_value(bound, metric) for bound in bounds)
+    values = " ".join(filter(None, [f"{low} to {high}", units.get(metric)]))
+    return f"95 % confidence interval of {metric.replace('_', ' ')} for test sets like this one: {values} (bootstrap)."
 
 
 def results_table(

@@ -66,9 +66,9 @@ def of_training(settings: Settings, data: "Data", source: Source, results: Resul
     title = f"**{settings.subject}**"
     if results is None:
         return "\n\n".join([f"{title}, not finished", _facts(settings, data, source, None)])
-    curves = figure("learning curves", LEARNING_CURVES)
+    curves = [figure("learning curves", LEARNING_CURVES)] if settings.tracking.log_figures else []
     facts = _facts(settings, data, source, results)
-    return "\n\n".join([f"{title}: {results.headline}", curves, results.table, facts, how_to_use(settings)])
+    return "\n\n".join([f"{title}: {results.headline}", *curves, results.table, facts, how_to_use(settings)])
 
 
 def _facts(settings: Settings, data: "Data", source: Source, results: Results | None) -> str:

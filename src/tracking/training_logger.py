@@ -27,8 +27,8 @@ from src.tasks.baselines.store import BaselineResults
 from src.tasks.learning_curves import best_epoch, learning_curves
 from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.report import headline, named_results
-from src.tracking import baseline_runs, descriptions, provenance
-from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, WEIGHTS_FILE
+from src.tracking import baseline_runs, descriptions, mlflow_patches, provenance
+from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, REFERENCE_CLASSIFIER_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
 from src.training import strategies
@@ -167,8 +167,8 @@ class TrainingLogger(RunLogger):
 
     def log_reference_classifier(self, classifier: ReferenceClassifier) -> None:
         """Log which classifier generated images are scored with, and its test accuracy."""
-        self.set_tags(judge=classifier.run_id)
-        self.log_metrics({"judge/accuracy": classifier.accuracy})
+        self.set_tags(**{REFERENCE_CLASSIFIER_TAG: classifier.run_id})
+        self.log_metrics({"reference_classifier/accuracy": classifier.accuracy})
 
     def log_model(self, task: Task, model: keras.Model, settings: Settings, example: np.ndarray) -> None:
         """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/<model name>")` and `mlflow models serve`.
@@ -186,15 +186,16 @@ class TrainingLogger(RunLogger):
             )
             takes_texts = example.dtype == object
             inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs
-            mlflow.pyfunc.save_model(
-                str(folder / "files"),
-                loader_module=serving.__name__,
-                data_path=str(folder / "saved_model"),
-                signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
-                input_example=example.tolist() if takes_texts else example,
-                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
-                metadata={"classes": list(task.classes)} if task.classes else None,
-            )
+            with mlflow_patches.requirements_as_installed():  # as they are: the versions of this process
+                mlflow.pyfunc.save_model(
+                    str(folder / "files"),
+                    loader_module=serving.__name__,
+                    data_path=str(folder / "saved_model"),
+                    signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
+                    input_example=example.tolist() if takes_texts else example,
+                    pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
+                    metadata={"classes": list(task.classes)} if task.classes else None,
+                )
             shutil.rmtree(folder / "saved_model")
 
     def log_weights(self, model: keras.Model) -> None:

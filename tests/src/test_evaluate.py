@@ -11,7 +11,7 @@ from src import evaluate, experiment
 from tests import commands, faults
 from tests.stored import client, runs
 
-SHORT = ("training.epochs=1", "dataset.limit=256", "tracking.log_model=false")
+SHORT = ("training.epochs=1", "dataset.limit=256", *commands.WEIGHTS_ONLY)
 
 
 @pytest.fixture

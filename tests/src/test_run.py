@@ -9,7 +9,7 @@ import time
 import pytest
 
 from src import terminal
-from tests.commands import ROOT, start, until
+from tests.commands import ROOT, WEIGHTS_ONLY, start, until
 from tests.stored import client, runs
 
 SMALL = ("training.epochs=1", "dataset.limit=64", "training.batch_size=32")
@@ -49,7 +49,7 @@ def test_output_of_a_run_has_no_library_messages(command):
 
 
 def test_a_sweep_runs_every_job(command, here):
-    done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL, "tracking.log_model=false")
+    done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL, *WEIGHTS_ONLY)
     assert done.returncode == 0, done.stderr
     strategies = re.findall(r", strategy (.*), float32$", done.stdout, re.MULTILINE)
     assert strategies == ["single", "mirrored (2 replicas)"] * 2
@@ -60,7 +60,7 @@ def test_a_sweep_runs_every_job(command, here):
 
 @pytest.mark.parametrize("debug", ["one_batch", "overfit", "profile"])
 def test_debug_modes(command, here, debug):
-    done = command("model=cnn", f"debug={debug}", "tracking.log_model=false")
+    done = command("model=cnn", f"debug={debug}", *WEIGHTS_ONLY)
     assert done.returncode == 0, done.stderr
     (run,) = runs(here, "debug")
     steps = {"one_batch": 1, "overfit": 100, "profile": 1}

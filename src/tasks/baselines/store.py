@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -96,7 +97,9 @@ def digest_of(task: Task, settings: TaskSettings, data: Data, limit: int | None)
         limit: examples that are kept of each split; None: all.
     """
     code = hashlib.blake2b(digest_size=16)
-    for path in sorted([*(SOURCES / "tasks").rglob("*.py"), *(SOURCES / "datasets").glob("*.py")]):
+    elsewhere = {getattr(sys.modules[owner.__module__], "__file__", None) for owner in type(task).__mro__}
+    files = {*(SOURCES / "tasks").rglob("*.py"), *(SOURCES / "datasets").glob("*.py"), *map(Path, filter(None, elsewhere))}
+    for path in sorted(files):
         code.update(path.read_bytes())
     content = {
         "data": [split.digest for split in data.splits.values()],

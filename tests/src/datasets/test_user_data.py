@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from recipes import cnn, lstm
 from src import datasets
+from src.datasets import loading
 from src.datasets.loading import shuffled_rows
 from src.errors import UserError
 from src.tasks import factory
@@ -128,6 +129,28 @@ def test_a_stratified_split_has_all_classes_in_proportion(make, caplog):
         (image == GRAY[:200]).all(axis=(1, 2, 3))[DIGIT[:200] == label].any()
         for image, label in zip(task.test.raw, task.test.targets)
     )
+
+
+def test_splits_of_a_builder_are_read_once_and_shuffled_before_they_are_sliced(make, monkeypatch):
+    splits = {"train": "test[:20%]+train[:60%]", "validation": "train[60%:80%]", "test": "train[80%:]+test[20%:]"}
+    labels, names, read = {"train": DIGIT[:100], "test": DIGIT[100:150]}, [], loading._read
+
+    def count(builder, settings, split, slices):
+        names.append(split)
+        return read(builder, settings, split, slices)
+
+    monkeypatch.setattr(loading, "_read", count)
+    columns = {
+        "train": {"image": GRAY[:100], "label": labels["train"]},
+        "test": {"image": GRAY[100:150], "label": labels["test"]},
+    }
+    expressions = [f'dataset.splits.{name}="{expression}"' for name, expression in splits.items()]
+    data = datasets.load(make(IMAGES, LABELLED, *expressions, "dataset.shuffle=random", **columns).dataset)
+    assert sorted(names) == ["test", "train"]
+    train, test = (labels[name][shuffled_rows(labels[name], stratify=False)] for name in ("train", "test"))
+    np.testing.assert_array_equal(data.train.targets, [*test[:10], *train[:60]])
+    np.testing.assert_array_equal(data.validation.targets, train[60:80])
+    np.testing.assert_array_equal(data.test.targets, [*train[80:], *test[10:]])
 
 
 @pytest.mark.parametrize("stratify", [False, True])

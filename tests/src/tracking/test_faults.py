@@ -17,11 +17,11 @@ from src.tracking import status
 from src.tracking.outbox import Outbox
 from src.training import checkpoint
 from tests import faults
-from tests.commands import ROOT, environment, start, until
+from tests.commands import ROOT, WEIGHTS_ONLY, environment, start, until
 from tests.faults import Server
 from tests.stored import client, runs, steps, unfinished
 
-LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", "tracking.log_model=false")
+LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", *WEIGHTS_ONLY)
 PASSWORD = "open sesame, please"
 DISK_FULL = """  # src.run on a disk that fills up after the third epoch, except for the reserved space
 import errno, pathlib
