@@ -19,7 +19,7 @@ from src.tasks.baselines.interface import Prediction, join_notes, sample_note
 from src.tasks.tokenizers import Kind
 
 MAX_CHARACTERS = 100_000_000  # of training texts: all of IMDb's
-PENALTIES = (0.01, 0.1, 1.0, 10.0)  # C of the NB-SVM
+PENALTIES = (0.01, 0.1, 1.0)  # C of the NB-SVM
 INTERPOLATIONS = (0.25, 0.5, 1.0)  # β of the NB-SVM, between the mean magnitude of its weights and the weights
 
 
