@@ -229,9 +229,9 @@ def draw(recipe: str, group: groups.Group, figure: str) -> None:
 
 
 if __name__ == "__main__":
-    measured = measured_groups()
-    if not measured:
-        raise SystemExit("MLflow has no finished runs of an experiment with all seeds; nothing is written.")
+    measured, baselines = measured_groups(), recorded_baselines()
+    if not measured and not baselines:
+        raise SystemExit("MLflow has no finished runs of an experiment with all seeds, and no baselines; nothing is written.")
     for one in measured:
         write_head(one)
         print(one.name, *describe(one))
@@ -240,7 +240,7 @@ if __name__ == "__main__":
     if measured:
         write_tables(measured)
         write_short_table(measured)
-    for experiment, best in recorded_baselines().items():
+    for experiment, best in baselines.items():
         write_baseline(experiment, *best)
         print(experiment, *best)
     align_tables()
