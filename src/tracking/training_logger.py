@@ -66,6 +66,8 @@ class TrainingLogger(RunLogger):
     ) -> None:
         """Log results of baselines, and refer to the run that records them, which is made if MLflow has none yet.
 
+        If one has failed, there is no such run: the next training tries it again.
+
         Args:
             settings: of the run.
             data: its data set.
@@ -74,6 +76,8 @@ class TrainingLogger(RunLogger):
             units: {metric: unit} of the metrics that have one.
         """
         self.log_metrics(named_results(baselines=computed.metrics))
+        if computed.failed:
+            return
         content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, units)
         with self.outbox.add_event("baselines", content=content):
             pass

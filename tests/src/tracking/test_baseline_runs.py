@@ -1,5 +1,7 @@
 """One run records the baselines of all trainings on the same examples; no comparison takes it for a recipe's."""
 
+import dataclasses
+
 import pytest
 
 from src.errors import UserError
@@ -23,11 +25,11 @@ METRICS = {
 }  # fmt: skip
 
 
-def train(settings, load, *overrides, digest="d"):
+def train(settings, load, *overrides, digest="d", results=RESULTS):
     """A training that is over at once, and its run."""
     run_settings, data = settings("model=cnn", *overrides), load("digits")
     with lifecycle.training_run(run_settings, data, log_file=None) as run_logger:
-        run_logger.log_baselines(run_settings, data, RESULTS, digest, {"nll": "nats"})
+        run_logger.log_baselines(run_settings, data, results, digest, {"nll": "nats"})
     return run_logger.run_id
 
 
@@ -50,6 +52,14 @@ def test_trainings_refer_to_one_run_of_baselines(store, settings, load):
     assert "image classification on digits**: nearest neighbors: accuracy 90.00 %" in description
     assert "k = 3" in description
     assert "- Not computed: gradient boosting (too many pixels)" in description
+
+
+def test_baselines_of_which_one_failed_have_no_run(store, settings, load):
+    run_id = train(settings, load, results=dataclasses.replace(RESULTS, failed={"logistic_regression": "ValueError: a"}))
+    assert runs_of_baselines(store) == []
+    run = store.get_run(run_id)
+    assert METRICS.items() <= run.data.metrics.items()
+    assert baseline_runs.RUN_TAG not in run.data.tags
 
 
 def test_a_run_of_baselines_is_no_result_of_a_recipe(store, settings, load):
