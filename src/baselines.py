@@ -45,7 +45,7 @@ def compute(settings: "Settings") -> None:
         task = factory.create(settings.task, data, settings.dataset.limit, reference_classifier=classifier)
     digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
     computed = store.load_or_compute(task, digest, data.folder)
-    content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, task.units)
+    content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, task)
     skipped = [f"Not computed: {name.replace('_', ' ')} ({reason})." for name, reason in computed.skipped.items()]
     print("\n".join([f"{data.source}:", report.baselines_table(computed, task.units), *skipped]))
     if computed.failed:

@@ -127,7 +127,7 @@ def run(
         with run_logger.survive("baselines"):
             digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
             computed = store.load_or_compute(task, digest, data.folder)
-            run_logger.log_baselines(settings, data, computed, digest, task.units)
+            run_logger.log_baselines(settings, data, computed, digest, task)
         with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))

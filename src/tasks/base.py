@@ -38,6 +38,7 @@ class Task(ABC):
         input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
         output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         measurement: what the test metrics were measured with, where their names do not say it; only equals are compared.
+        baseline_settings: names of the settings that baselines and their metrics depend on; None: all.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -51,6 +52,7 @@ class Task(ABC):
     input_tokenizer: Tokenizer | None = None
     output_tokenizer: Tokenizer | None = None
     measurement: str = ""
+    baseline_settings: tuple[str, ...] | None = None
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:

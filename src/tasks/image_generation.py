@@ -106,6 +106,7 @@ class GenerativeTask(Task, Generative):
 
     ARTIFACT = IMAGES_FILE
     units: dict[str, str] = {}
+    baseline_settings = ("samples",)
     preview_metrics = ("frechet_distance", "kernel_distance")
 
     def __init__(

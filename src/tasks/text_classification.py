@@ -35,6 +35,7 @@ class TextClassification(Classification):
 
     example_noun = "texts"
     input_tokenizer: Tokenizer
+    baseline_settings = ("tokenizer", "lowercase")
 
     def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
         for name, split in data.splits.items():

@@ -44,6 +44,7 @@ class Translation(Task):
     units = {}
     input_tokenizer: Tokenizer
     output_tokenizer: Tokenizer
+    baseline_settings = ("tokenizer", "lowercase")
 
     def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):

@@ -23,6 +23,7 @@ from src.tracking.outbox import file_lock
 
 if TYPE_CHECKING:
     from src.datasets import Data
+    from src.tasks.base import Task
     from src.tasks.baselines.store import BaselineResults
 
 KIND = "baselines"  # value of the tag `usage_run.KIND_TAG`
@@ -37,7 +38,7 @@ def describe(
     inputs: Mapping[str, Mapping[str, str]],
     computed: "BaselineResults",
     digest: str,
-    units: Mapping[str, str],
+    task: "Task",
 ) -> dict[str, Any]:
     """All that the run of baselines will have, in a form that JSON can hold.
 
@@ -47,14 +48,16 @@ def describe(
         inputs: {split: name, digest, source_type and source of an MLflow `Dataset`}.
         computed: results of the baselines.
         digest: of `store.digest_of`.
-        units: {metric: unit} of the metrics that have one.
+        task: whose baselines they are.
     """
     from src.tasks import report  # needs Keras, and the upload does not
 
     named = report.named_results(baselines=computed.metrics)
-    params = {name: str(value) for name, value in settings.flat().items() if name.startswith(("dataset.", "task."))}
-    headline = report.strongest(settings.task.name, named, units)
-    table = report.baselines_markdown(computed, units)
+    names = ("name", *task.baseline_settings) if task.baseline_settings else type(settings.task).model_fields
+    params = {name: str(value) for name, value in settings.flat().items() if name.startswith("dataset.")}
+    params |= {f"task.{name}": str(getattr(settings.task, name)) for name in names}
+    headline = report.strongest(settings.task.name, named, task.units)
+    table = report.baselines_markdown(computed, task.units)
     return redact({
         "experiment": settings.tracking.experiment,
         "name": f"{KIND}-{settings.task.name}",

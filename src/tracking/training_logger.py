@@ -61,9 +61,7 @@ class TrainingLogger(RunLogger):
         self.log_texts(redact({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
         self._describe(settings, data)
 
-    def log_baselines(
-        self, settings: Settings, data: Data, computed: BaselineResults, digest: str, units: Mapping[str, str]
-    ) -> None:
+    def log_baselines(self, settings: Settings, data: Data, computed: BaselineResults, digest: str, task: Task) -> None:
         """Log results of baselines, and refer to the run that records them, which is made if MLflow has none yet.
 
         If one has failed, there is no such run: the next training tries it again.
@@ -73,12 +71,12 @@ class TrainingLogger(RunLogger):
             data: its data set.
             computed: results of the baselines.
             digest: of all that they depend on.
-            units: {metric: unit} of the metrics that have one.
+            task: whose baselines they are.
         """
         self.log_metrics(named_results(baselines=computed.metrics))
         if computed.failed:
             return
-        content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, units)
+        content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, task)
         with self.outbox.add_event("baselines", content=content):
             pass
 

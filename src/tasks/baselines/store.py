@@ -103,7 +103,8 @@ def digest_of(task: Task, settings: TaskSettings, data: Data, limit: int | None)
         code.update(path.read_bytes())
     content = {
         "data": [split.digest for split in data.splits.values()],
-        "task": settings.model_dump(mode="json"),
+        "task": type(task).__qualname__,
+        "settings": {name: getattr(settings, name) for name in task.baseline_settings or type(settings).model_fields},
         "limit": limit,
         "other": task.baseline_dependencies(),
         "code": code.hexdigest(),

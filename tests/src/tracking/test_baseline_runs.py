@@ -7,6 +7,7 @@ import pytest
 from src.errors import UserError
 from src.tasks.baselines import store as baselines
 from src.tasks.baselines.store import BaselineResult, BaselineResults
+from src.tasks.image_classification import ImageClassification
 from src.tracking import baseline_runs, lifecycle, run_lookup
 from src.tracking.run_summaries import load_summaries
 from tests.stored import runs, runs_of_baselines
@@ -29,7 +30,7 @@ def train(settings, load, *overrides, digest="d", results=RESULTS):
     """A training that is over at once, and its run."""
     run_settings, data = settings("model=cnn", *overrides), load("digits")
     with lifecycle.training_run(run_settings, data, log_file=None) as run_logger:
-        run_logger.log_baselines(run_settings, data, results, digest, {"nll": "nats"})
+        run_logger.log_baselines(run_settings, data, results, digest, ImageClassification)
     return run_logger.run_id
 
 
@@ -76,7 +77,7 @@ def test_an_unfinished_run_of_baselines_is_completed_and_not_used_before(store, 
     def killed(*_):
         raise KeyboardInterrupt
 
-    content = baseline_runs.describe(settings("model=cnn"), load("digits"), {}, RESULTS, "d", {})
+    content = baseline_runs.describe(settings("model=cnn"), load("digits"), {}, RESULTS, "d", ImageClassification)
     with monkeypatch.context() as patched:
         patched.setattr(baseline_runs, "_complete", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -91,7 +92,7 @@ def test_an_unfinished_run_of_baselines_is_completed_and_not_used_before(store, 
 
 
 def test_results_without_any_baseline_are_described(settings, load):
-    content = baseline_runs.describe(settings("model=cnn"), load("digits"), {}, baselines.NONE, "d", {})
+    content = baseline_runs.describe(settings("model=cnn"), load("digits"), {}, baselines.NONE, "d", ImageClassification)
     assert "none could be computed" in content["description"]
     assert content["metrics"] == {}
 

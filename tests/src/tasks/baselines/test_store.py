@@ -3,12 +3,11 @@
 import dataclasses
 import logging
 import multiprocessing
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from src.config.tasks import ImageClassificationSettings
+from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.tasks.baselines import store
 from src.tasks.baselines.interface import Prediction, SkippedError
@@ -21,8 +20,9 @@ class FakeTask:
 
     test = "test set"
 
-    def __init__(self, folder, failing=False, dependencies=()):
+    def __init__(self, folder, failing=False, dependencies=(), settings=None):
         self.calls, self.failing, self.dependencies = folder / "calls", failing, dependencies
+        self.baseline_settings = settings
 
     def baseline_dependencies(self):
         return self.dependencies
@@ -131,17 +131,24 @@ def test_the_digest_is_that_of_all_that_results_depend_on(tmp_path, monkeypatch)
     split = Split(np.zeros((2, 1)), np.zeros(2, int))
     data = Data("made", "made:1.0.0", "", split, split, split, classes=())
     other = dataclasses.replace(data, validation=Split(np.ones((2, 1)), np.zeros(2, int)))
-    settings, task = ImageClassificationSettings(name="image_classification"), FakeTask(tmp_path)
+    settings = TextClassificationSettings(
+        name="text_classification", tokenizer="words", vocabulary_size=9, lowercase=True, length=5
+    )
+    longer, characters = (settings.model_copy(update=other) for other in ({"length": 6}, {"tokenizer": "characters"}))
     monkeypatch.setattr(store, "SOURCES", tmp_path)
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "a.py").write_text("a = 1")
 
-    def digest(task=task, data=data, name="image_classification", limit=None):
-        return store.digest_of(task, SimpleNamespace(model_dump=lambda mode: {"name": name}), data, limit)
+    task = FakeTask(tmp_path)
 
-    digests = [digest(), digest(data=other), digest(limit=2), digest(name="b"), digest(FakeTask(tmp_path, dependencies=("c",)))]
+    def digest(task=task, data=data, settings=settings, limit=None):
+        return store.digest_of(task, settings, data, limit)
+
+    dependent = FakeTask(tmp_path, dependencies=("c",))
+    digests = [digest(), digest(data=other), digest(limit=2), digest(settings=longer), digest(dependent)]
     (tmp_path / "tasks" / "a.py").write_text("a = 2")
     digests.append(digest())
     assert len(set(digests)) == len(digests)
     assert digest() == digest(FakeTask(tmp_path / "elsewhere"))
-    assert digest() == store.digest_of(task, settings, data, None)
+    words_alone = FakeTask(tmp_path, settings=("tokenizer", "lowercase"))
+    assert digest(words_alone) == digest(words_alone, settings=longer) != digest(words_alone, settings=characters)
