@@ -58,6 +58,7 @@ def run(
         from src.export import litert
         from src.figures import style
         from src.tasks import report
+        from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
         from src.tracking.client import MEASUREMENT_TAG, PREDICTIONS_FILE
         from src.training import cost as costs
@@ -68,7 +69,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
+    reference_classifier = load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model
@@ -121,19 +122,22 @@ def run(
             if interval:
                 run_logger.log_metrics({f"{CI_LOW}{metric}": interval.low, f"{CI_HIGH}{metric}": interval.high})
                 interval_sentence = report.interval_sentence(metric, interval, task.units)
-        baselines: dict[str, Metrics] = {}
+        computed = store.NONE
         ablations: dict[str, Metrics] = {}
-        with run_logger.survive("baselines"), terminal.phase("Fitting the baselines"):
-            baselines = task.baselines()
-            run_logger.log_metrics(report.named_results(baselines=baselines))
+        with run_logger.survive("baselines"):
+            digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
+            computed = store.load_or_compute(task, digest, data.folder)
+            run_logger.log_baselines(settings, data, computed, digest, task)
         with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))
-        results = report.named_results(test, ablations, baselines)
+        results = report.named_results(test, ablations, computed.metrics)
         if settings.tracking.log_figures:
             with terminal.phase("Drawing figures"):
                 run_logger.log_learning_curves(settings, results, task.units)
-                run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
+                run_logger.log_figures(
+                    lambda: style.label(task.figures(model, predictions, computed.predictions), settings.subject)
+                )
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -154,7 +158,7 @@ def run(
 
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})
-        rows = (settings.model.name, test, ablations, baselines, task.units)
+        rows = (settings.model.name, test, ablations, computed.metrics, task.units)
         with run_logger.survive("description"):
             table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval_sentence]))
             run_logger.log_results(settings, data, table, results, cost, task.units)
@@ -197,7 +201,7 @@ def build_model(
     return settings, task, model
 
 
-def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
+def load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
     """The classifier that evaluates generated images, restored from a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock

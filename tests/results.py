@@ -1,7 +1,10 @@
 """Publishes the results of the experiments: in their files, in the recipes, and in the tables and pictures of the pages.
 
 python -m src.run -m experiment=<one or more> seed=0,1,2
+python -m src.baselines -m experiment=<one or more>
 python -m tests.results
+
+Baselines are published as they were computed last, also beside the results of earlier runs.
 """
 
 import io
@@ -12,9 +15,12 @@ from pathlib import Path
 import mlflow
 from PIL import Image
 
-from src import config
+from src import config, tables
 from src.comparison import formats, groups
-from src.metrics import FEATURE_DISTANCES, FEATURES, format_value
+from src.config.tasks import TASKS
+from src.metrics import FEATURE_DISTANCES, FEATURES, format_value, strongest_baseline
+from src.tracking import baseline_runs
+from src.tracking.client import create_client
 from src.tracking.run_summaries import load_summaries
 from tests.browser import browser
 from tests.commands import ROOT
@@ -31,7 +37,8 @@ A table for each data set and task, the best result first. It shows the mean ± 
 seeds, the best simple method on the same examples (for generated images: real ones), and the cost of one run on one CPU core.
 Two runs were made in parallel, some with other work beside them.
 
-`python -m src.run -m experiment=<name> seed=0,1,2` repeats an experiment. `python -m src.compare format=markdown` prints such
+`python -m src.run -m experiment=<name> seed=0,1,2` repeats an experiment, and `python -m src.baselines experiment=<name>` shows
+all simple methods for its data. `python -m src.compare format=markdown` prints such
 tables; for `etth1` and `tiny_shakespeare`, `metric=` selects the metric of the literature. `python -m tests.results` writes
 this page.
 
@@ -158,6 +165,54 @@ def write_short_table(selected: Sequence[groups.Group]) -> None:
         (ROOT / name).write_text("".join(lines), encoding="utf-8")
 
 
+def recorded_baselines() -> dict[str, tuple[str, str]]:
+    """{experiment: name and result of the best simple method} of those for which `src.baselines` has made a run in MLflow."""
+    client = create_client()
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    query = f"tags.kind = '{baseline_runs.KIND}' and attributes.status = 'FINISHED'"
+    recorded = client.search_runs(experiments, query, order_by=["attributes.end_time DESC"])
+    found = {}
+    for name in EXPERIMENTS:
+        settings = {key: str(value) for key, value in settings_of(f"experiment={name}").items()}
+        metric = METRICS.get(settings["dataset.name"]) or f"test/{TASKS[settings['task.name']].leading_metric}"
+        for run in recorded:
+            params = {key: value for key, value in run.data.params.items() if key not in baseline_runs.UNRELATED}
+            best = strongest_baseline(run.data.metrics, metric.removeprefix("test/"))
+            if params.items() <= settings.items() and best:
+                found[name] = best[0], format_value(best[1], metric)
+                break
+    return found
+
+
+def write_baseline(experiment: str, name: str, value: str) -> None:
+    """Write the best simple method beside the results of an experiment on all pages; in the READMEs its value alone."""
+    settings = settings_of(f"experiment={experiment}")
+    head = config.CONF / "experiment" / f"{experiment}.yaml"
+    recipe = ROOT / "recipes" / f"{settings['model.name']}.py"
+    _replace(head, r"\([^()]*\)(?=, mean ± sd)", f"({name} {value})")
+    _replace(recipe, rf"(?<=\n)(    {experiment} +[^()\n]*)\([^()]*\)(?=, [\d,]+ parameters)", rf"\1({name} {value})")
+    _replace(TABLES, rf"(?<=\n)(\| {experiment} +(?:\|[^|\n]*){{2}}\|)[^|\n]*(?=\|)", rf"\1 {value} ({name}) ")
+    for page in READMES:
+        before, after = r"\| \[`\w+`\](?:[^|\n]*\|){3}[^|\d\n]*?", rf"[^|\n]*(?:\|[^|\n]*){{2}}\| `experiment={experiment}` \|"
+        row = rf"(?<=\n)({before}){VALUE}(?={after})"
+        _replace(ROOT / page, row, rf"\g<1>{value}")
+
+
+def _replace(file: Path, pattern: str, replacement: str) -> None:
+    file.write_text(re.sub(pattern, replacement, file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def align_tables() -> None:
+    """Redraw the tables of the page of the experiments, whose columns may have become wider or narrower."""
+
+    def redraw(match: re.Match) -> str:
+        headings, marks, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in match[0].splitlines()]
+        return tables.markdown(headings, rows, [column for column, mark in enumerate(marks) if mark.startswith(":")])
+
+    page = TABLES.read_text(encoding="utf-8")
+    TABLES.write_text(re.sub(r"^\|.*\|$(?:\n\|.*\|$)+", redraw, page, flags=re.MULTILINE), encoding="utf-8")
+
+
 def draw(recipe: str, group: groups.Group, figure: str) -> None:
     """Make a thumbnail of a figure of the newest run; an HTML page is rendered in a browser."""
     path = Path(mlflow.artifacts.download_artifacts(run_id=group.runs[0].run_id, artifact_path=f"figures/{figure}"))
@@ -174,16 +229,21 @@ def draw(recipe: str, group: groups.Group, figure: str) -> None:
 
 
 if __name__ == "__main__":
-    measured = measured_groups()
-    if not measured:
-        raise SystemExit("MLflow has no finished runs of an experiment with all seeds; nothing is written.")
+    measured, baselines = measured_groups(), recorded_baselines()
+    if not measured and not baselines:
+        raise SystemExit("MLflow has no finished runs of an experiment with all seeds, and no baselines; nothing is written.")
     for one in measured:
         write_head(one)
         print(one.name, *describe(one))
     for recipe in {group.recipe for group in measured}:
         write_recipe(recipe, [group for group in measured if group.recipe == recipe])
-    write_tables(measured)
-    write_short_table(measured)
+    if measured:
+        write_tables(measured)
+        write_short_table(measured)
+    for experiment, best in baselines.items():
+        write_baseline(experiment, *best)
+        print(experiment, *best)
+    align_tables()
     by_name = {group.name: group for group in measured}
     for recipe, (experiment, figure) in SHOWN.items():
         if experiment in by_name:

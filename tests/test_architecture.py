@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands import ROOT
 
-COMMANDS = {"run", "evaluate", "generate", "reproduce", "compare", "sync"}
+COMMANDS = {"run", "baselines", "evaluate", "generate", "reproduce", "compare", "sync"}
 # From the bottom up.
 LAYERS = [
     {"errors", "redaction", "signals", "tables", "figures"},

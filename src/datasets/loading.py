@@ -1,7 +1,9 @@
 """Loading of data sets: three splits in memory."""
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ def load(settings: schema.Dataset) -> Data:
         classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
+        folder=Path(os.fspath(builder.data_dir_root)),
         **splits,
     )
     data = conversion.to_utf8(data, settings.encoding)

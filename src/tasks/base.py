@@ -1,7 +1,8 @@
 """The interface of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
@@ -13,6 +14,7 @@ from recipes.specs import Ablatable
 from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
+from src.tasks.baselines.interface import Baselines
 from src.tasks.tokenizers import Tokenizer
 
 Metrics = dict[str, float]
@@ -36,6 +38,7 @@ class Task(ABC):
         input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
         output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         measurement: what the test metrics were measured with, where their names do not say it; only equals are compared.
+        baseline_settings: names of the settings that baselines and their metrics depend on; None: all.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -49,6 +52,7 @@ class Task(ABC):
     input_tokenizer: Tokenizer | None = None
     output_tokenizer: Tokenizer | None = None
     measurement: str = ""
+    baseline_settings: tuple[str, ...] | None = None
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:
@@ -94,8 +98,12 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def baselines(self) -> dict[str, Metrics]:
-        """{name: metrics on the test set} of classical baselines."""
+    def baselines(self) -> Baselines:
+        """The simple methods that a recipe should beat; `src.tasks.baselines.store` computes them."""
+
+    def baseline_dependencies(self) -> tuple[str, ...]:
+        """What baselines depend on besides data, settings and code: a tokenizer or a classifier of another run."""
+        return ()
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         """Predictions of the model on a split, one for each example, as `metrics` takes them."""
@@ -121,8 +129,16 @@ class Task(ABC):
         """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
 
     @abstractmethod
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
-        """Figures of the predictions on the test set, and of attention weights."""
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
+        """Figures of the predictions on the test set, and of attention weights.
+
+        Args:
+            model: trained.
+            predictions: of the model for the test set.
+            baselines: {name: predictions for the test set}.
+        """
 
     def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
         """Samples of a generative model during training: their metrics against the validation split, and what draws them."""

@@ -5,7 +5,8 @@ import logging
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import hydra.utils
@@ -22,6 +23,7 @@ from src.config.tasks import GenerationSettings
 from src.datasets import Data, Split, conversion, validation
 from src.figures import style
 from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
+from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 
@@ -104,6 +106,7 @@ class GenerativeTask(Task, Generative):
 
     ARTIFACT = IMAGES_FILE
     units: dict[str, str] = {}
+    baseline_settings = ("samples",)
     preview_metrics = ("frechet_distance", "kernel_distance")
 
     def __init__(
@@ -210,13 +213,16 @@ class GenerativeTask(Task, Generative):
             self._real_features[id(split)] = self.reference_classifier.features_and_probabilities(split.raw_targets)
         return self._real_features[id(split)]
 
-    def baselines(self) -> dict[str, Metrics]:
+    def baselines(self) -> Baselines:
         """Training images, the best that a generator could do, and uniform noise, the worst; as many as are generated."""
-        rng = np.random.default_rng(0)
-        number = min(self.settings.samples, len(self.train))
-        training_images = self.train.raw_targets[np.sort(rng.choice(len(self.train), number, replace=False))]
-        noise = rng.integers(0, 256, (number, *self.shape), dtype=np.uint8)
-        return {"training_images": self.metrics(self.test, training_images), "noise": self.metrics(self.test, noise)}
+        shape = (min(self.settings.samples, len(self.train)), *self.shape)
+        return {
+            "training_images": lambda: Prediction(self._random_training_images(shape[0])),
+            "noise": lambda: Prediction(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)),
+        }
+
+    def baseline_dependencies(self) -> tuple[str, ...]:
+        return (self.reference_classifier.run_id,)
 
     def inference_costs(self, model: keras.Model) -> Metrics:
         return {"milliseconds_per_sample": 1e3 * self._seconds_per_sample}
@@ -235,7 +241,9 @@ class GenerativeTask(Task, Generative):
 
     # --- figures
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         figures: Figures = {
             "samples.png": self._sample_grid(predictions),
             "nearest_training_images.png": self._nearest_training_images(predictions),

@@ -2,7 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -18,6 +19,8 @@ from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.figures import html
 from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.baselines import translation as methods
+from src.tasks.baselines.interface import Baselines, Prediction, sample_note
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer, normalize
@@ -41,6 +44,7 @@ class Translation(Task):
     units = {}
     input_tokenizer: Tokenizer
     output_tokenizer: Tokenizer
+    baseline_settings = ("tokenizer", "lowercase")
 
     def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):
@@ -137,16 +141,32 @@ class Translation(Task):
         """Normalize texts as decoded ones are."""
         return normalize(texts, self.settings.tokenizer, self.settings.lowercase)
 
-    def baselines(self) -> dict[str, Metrics]:
-        """A copy of the source."""
-        return {"copy": self.metrics(self.test, np.array(_strings(self.test.raw), dtype=object))}
+    def baselines(self) -> Baselines:
+        return {
+            "copy": lambda: Prediction(np.array(_strings(self.test.raw), dtype=object)),
+            "word_by_word": self._word_by_word,
+        }
+
+    def _word_by_word(self) -> Prediction:
+        """Each word of the source by the most frequent word that it is aligned with."""
+
+        def words(texts: np.ndarray) -> list[str]:
+            return normalize(texts, "words", self.settings.lowercase)
+
+        sources, targets = words(self.train.raw), words(self.train.raw_targets)
+        used = methods.within(sources, targets)
+        translations = methods.dictionary(sources[:used], targets[:used])
+        values = methods.word_by_word(words(self.test.raw), translations)
+        return Prediction(np.array(values, dtype=object), sample_note(used, len(sources), "texts"))
 
     def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
         """Source token ids (batch, source_length) to `token_ids` (batch, target_length), their translations."""
         translate = self._translate_fn(model)
         return lambda source: {"token_ids": translate(source)}, [model]
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         examples = self.test.take(MAX_SHOWN)
         target, _ = self._encode_targets(predictions[:MAX_SHOWN])
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))

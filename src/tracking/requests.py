@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from src.redaction import strip_credentials
-from src.tracking import descriptions, pages
+from src.tracking import baseline_runs, descriptions, pages
 from src.tracking.client import ALIAS, CHECKPOINT_ARTIFACTS, OUTBOX_TAG, create_client
 from src.tracking.mlflow_patches import (
     MLFLOW_DATASET_CONTEXT,
@@ -73,6 +73,8 @@ def send(outbox: Outbox, events: list[Event]) -> None:
             _link_metrics(client, run_id, outbox.metadata.get("model_id"), **payload)
         case "description":
             _describe(client, outbox, payload["text"])
+        case "baselines":
+            client.set_tag(run_id, baseline_runs.RUN_TAG, baseline_runs.record(client, payload["content"]))
         case "files":
             client.log_artifacts(run_id, str(event.folder / "files"), payload["artifact_path"])
         case "model":
