@@ -47,7 +47,7 @@ Results of model=diffusion on digits, on two CPU cores, one seed: Fréchet dista
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     diffusion_fashion_mnist  Fréchet distance 3.004 ± 0.046 (training images 0.4619), 279,585 parameters, 881 s
     diffusion_mnist          Fréchet distance 1.782 ± 0.202 (training images 0.3949), 279,585 parameters, 965 s
-    Distances are between features of this project's classifier.
+    Distances are between features of this project's classifier, of 1,000 images.
 """
 
 import itertools
@@ -151,7 +151,7 @@ def q_sample(x0: KerasTensor, noise: KerasTensor, alpha_cumprod: KerasTensor) ->
 
 
 def velocity(x0: KerasTensor, noise: KerasTensor, alpha_cumprod: KerasTensor) -> KerasTensor:
-    """V = √ᾱ_t ε − √(1 − ᾱ_t) x_0."""
+    """The velocity v = √ᾱ_t ε − √(1 − ᾱ_t) x_0."""
     return ops.sqrt(alpha_cumprod) * noise - ops.sqrt(1 - alpha_cumprod) * x0
 
 
@@ -241,7 +241,9 @@ def unet(
 
 
 def residual_block(x: KerasTensor, conditioning: KerasTensor, filters: int, dropout: float, name: str) -> KerasTensor:
-    """X + f(x, conditioning): two convolutions, each after normalisation and activation, and between them the conditioning.
+    """A residual block, x + f(x, conditioning).
+
+    f has two convolutions, each after normalization and activation, and between them the conditioning.
 
     Args:
         x: (batch, H, W, …).
@@ -273,7 +275,7 @@ def attention_block(x: KerasTensor, heads: int, name: str) -> KerasTensor:
 
 
 def normalize(x: KerasTensor, name: str) -> KerasTensor:
-    """Normalise over groups of at least 4 channels: normalised by itself, a channel would lose the conditioning added to it."""
+    """Normalize over groups of at least 4 channels: normalized by itself, a channel would lose the conditioning added to it."""
     groups = next((groups for groups in (8, 4, 2) if x.shape[-1] % groups == 0 and x.shape[-1] >= 4 * groups), 1)
     return layers.GroupNormalization(groups, name=f"{name}_normalization")(x)
 

@@ -1,4 +1,4 @@
-"""What recipes share: from each kind of input to a sequence, from features to the output; augmentation and normalisation of
+"""What recipes share: from each kind of input to a sequence, from features to the output; augmentation and normalization of
 images; rotations of queries and keys.
 
 References:
@@ -116,7 +116,7 @@ def output_head(features: KerasTensor, outputs: Classes | Forecast | NextTokenLo
 
 
 def batch_normalization(name: str) -> layers.BatchNormalization:
-    """Batch normalisation (Ioffe & Szegedy 2015) for small data sets and several devices.
+    """Batch normalization (Ioffe & Szegedy 2015) for small data sets and several devices.
 
     Its statistics are those of the whole batch, not of a replica's share of it, so that training on several devices equals
     training on one; Keras can do this on the TensorFlow backend alone. The moving mean and variance, which are used after

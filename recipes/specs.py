@@ -58,7 +58,7 @@ class SourceTarget:
 
 @dataclass(frozen=True)
 class Series:
-    """Float tensor (batch, length, features), standardised, in order of time."""
+    """Float tensor (batch, length, features), standardized, in order of time."""
 
     length: int
     features: int
@@ -69,7 +69,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Classes:
-    """Float tensor (batch, count): one unnormalised score (logit) per class.
+    """Float tensor (batch, count): one unnormalized score (logit) per class.
 
     The input of the layer that computes the logits is the feature vector by which generated images are compared.
     """
@@ -79,7 +79,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Float tensor (batch, horizon, features): the next `horizon` values, standardised like the input."""
+    """Float tensor (batch, horizon, features): the next `horizon` values, standardized like the input."""
 
     horizon: int
     features: int
@@ -211,7 +211,7 @@ class Translator(StepwiseDecoder):
 class ImageGenerator:
     """A model from `LabelledImage` to `GeneratedImages`.
 
-    Its call returns the terms of each image's loss (batch, terms), in the order of `loss_names`; their sum is minimised.
+    Its call returns the terms of each image's loss (batch, terms), in the order of `loss_names`; their sum is minimized.
 
     Attributes:
         loss_names: names of the terms.

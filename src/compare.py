@@ -1,5 +1,6 @@
 """Compares finished runs, best first: `python -m src.compare dataset=digits`; or two groups: `… a=model=cnn b=model=lstm`."""
 
+import dataclasses
 import difflib
 import gc
 import math
@@ -25,6 +26,7 @@ USAGE = cli.Usage(
     [
         "python -m src.compare dataset=digits model=cnn,resnet",
         "python -m src.compare dataset=digits a=model=cnn b=model=resnet",
+        "python -m src.compare dataset=digits significance=true",
     ],
     {
         "<setting>": "only runs with this value, or one of these values: model=cnn,lstm optimizer.learning_rate=1e-3",
@@ -33,9 +35,10 @@ USAGE = cli.Usage(
         "to": "file to write to",
         "a": "settings of the first group: a=model=cnn, or a='model=cnn seed=0,1'",
         "b": "settings of the second group",
+        "significance": "true: test each row of a leaderboard against the best one, on the same test examples (false)",
     },
 )
-OPTIONS = ("metric", "format", "to", "a", "b")  # what does not select runs
+OPTIONS = ("metric", "format", "to", "a", "b", "significance")  # what does not select runs
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,12 +64,16 @@ def compare(arguments: Sequence[str]) -> str:
     options = {name: value for name, value in typed.items() if name in OPTIONS}
     selection = _full_names({name: value for name, value in typed.items() if name not in OPTIONS})
     output_format = _output_format(options)
+    tested = cli.parse_bool("significance", options.get("significance", "false"))
     if len({"a", "b"} & options.keys()) == 1:
         raise UserError("To compare two groups write both, like a=model=cnn b=model=lstm.")
     sides = {side: _parse_side(side, options[side]) for side in "ab" if side in options}
-    from src.comparison import groups  # what takes long to load is loaded where it is needed, here and below
+    from src import metrics  # what takes long to load is loaded where it is needed, here and below
+    from src.comparison import groups
     from src.tracking.run_summaries import load_summaries
 
+    if "metric" in options:
+        options["metric"] = metrics.current_name(options["metric"])
     with terminal.phase("Reading runs from MLflow", announce=False):  # the output may be read by a program
         runs = load_summaries()
     available = {name for run in runs for name in run.settings}
@@ -76,7 +83,13 @@ def compare(arguments: Sequence[str]) -> str:
     selected = _select(runs, selection)
     if sides:
         return _difference(selected, options, sides)
-    page = _formatted(groups.leaderboards(selected, options.get("metric")), output_format)
+    boards = groups.leaderboards(selected, options.get("metric"))
+    if tested:
+        from src.comparison import paired
+
+        with terminal.phase("Testing differences", announce=False):
+            boards = [dataclasses.replace(board, p_values=paired.p_values(board)) for board in boards]
+    page = _formatted(boards, output_format)
     if "to" not in options:
         return page
     try:
@@ -150,16 +163,18 @@ def _number(text: str) -> float:
 
 def _difference(runs: Sequence["RunSummary"], options: Mapping[str, str], sides: Mapping[str, Mapping[str, str]]) -> str:
     """The difference between two groups of runs, in sentences."""
-    from src.comparison import groups, significance
+    from src.comparison import groups, paired, significance
 
     pair = []
     for side, settings in sides.items():
         selected = groups.group_runs(_select(runs, settings))
         if len(selected) > 1:
             differing = groups.differing_settings(selected)
+            example = f"{differing[0].removesuffix('.name')}={selected[0].settings.get(differing[0], 'None')}"
             raise UserError(
                 f"{side}={options[side]} selects {len(selected)} groups of runs with other settings; they differ by "
-                f"{', '.join(differing)}: add one of them, like {side}='{options[side]} {differing[0]}=…'."
+                f"{', '.join(name.removesuffix('.name') for name in differing)}: add one of them, like "
+                f"{side}='{options[side]} {example}'."
             )
         pair += selected
     groups.check_comparable(*pair)
@@ -168,7 +183,9 @@ def _difference(runs: Sequence["RunSummary"], options: Mapping[str, str], sides:
         if not len(group.values(metric)):
             available = ", ".join(sorted(group.runs[0].metrics))
             raise UserError(f"{side}={options[side]} has no metric '{metric}'; available: {available}.")
-    return significance.describe_difference(metric, *pair)
+    over_seeds = significance.describe_difference(metric, *pair)
+    with terminal.phase("Testing the difference", announce=False):
+        return f"{over_seeds}\n{paired.describe_paired_test(metric, *pair)}"
 
 
 def _formatted(boards: Sequence["Leaderboard"], output_format: str) -> str:

@@ -53,6 +53,7 @@ def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     from src import experiment as runs
     from src.tasks import report
     from src.tracking import finished_runs
+    from src.tracking.client import REFERENCE_CLASSIFIER_TAG
     from src.tracking.training_logger import dataset_input
     from src.training import strategies
 
@@ -60,7 +61,7 @@ def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     data = datasets.load(settings.dataset)
     if other:
         data = _with_test_set_of(datasets.load(other), data)
-    classifier_run = stored.tag("judge")
+    classifier_run = stored.tag(REFERENCE_CLASSIFIER_TAG)
     reference_classifier = finished_runs.load_reference_classifier(classifier_run, data) if classifier_run else None
     settings, task, model = runs.build_model(settings, data, strategy, reference_classifier)
     stored.load_weights(model)

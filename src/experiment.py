@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
 from src.config.schema import Settings
-from src.config.tasks import GenerationSettings
+from src.config.tasks import TASKS, GenerationSettings
 from src.errors import PrunedError, UserError
+from src.metrics import CI_HIGH, CI_LOW
 
 if TYPE_CHECKING:
     import keras
@@ -54,11 +55,13 @@ def run(
     """
     with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
         terminal.load_tensorflow()
-        from src import datasets
+        from src import datasets, uncertainty
         from src.export import litert, onnx
         from src.figures import style
         from src.tasks import report
+        from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
+        from src.tracking.client import MEASUREMENT_TAG, PREDICTIONS_FILE
         from src.training import cost as costs
         from src.training import loop, pruning, strategies
 
@@ -67,7 +70,7 @@ def run(
     log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
-    reference_classifier = _load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
+    reference_classifier = load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model
@@ -87,6 +90,8 @@ def run(
         tempfile.TemporaryDirectory() as scratch,
     ):
         run_logger.log_metrics(cost)
+        if task.measurement:
+            run_logger.set_tags(**{MEASUREMENT_TAG: task.measurement})
         if reference_classifier:
             run_logger.log_reference_classifier(reference_classifier)
         profile_to = f"{scratch}/profile" if settings.training.profile else None
@@ -109,18 +114,31 @@ def run(
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
         run_logger.log_metrics(report.named_results(test))
-        baselines: dict[str, Metrics] = {}
+        interval_sentence = ""
+        with run_logger.survive("predictions"):
+            examples = task.example_results(task.test, predictions)
+            run_logger.log_table(PREDICTIONS_FILE, examples)
+            metric = TASKS[settings.task.name].leading_metric
+            interval = uncertainty.confidence_interval(metric, examples)
+            if interval:
+                run_logger.log_metrics({f"{CI_LOW}{metric}": interval.low, f"{CI_HIGH}{metric}": interval.high})
+                interval_sentence = report.interval_sentence(metric, interval, task.units)
+        computed = store.NONE
         ablations: dict[str, Metrics] = {}
-        with run_logger.survive("baselines"), terminal.phase("Fitting the baselines"):
-            baselines = task.baselines()
-            run_logger.log_metrics(report.named_results(baselines=baselines))
+        with run_logger.survive("baselines"):
+            digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
+            computed = store.load_or_compute(task, digest, data.folder)
+            run_logger.log_baselines(settings, data, computed, digest, task)
         with run_logger.survive("ablations"), terminal.phase("Evaluating the ablations"):
             ablations = task.ablations(model, settings.training.batch_size)
             run_logger.log_metrics(report.named_results(ablations=ablations))
-        results = report.named_results(test, ablations, baselines)
-        run_logger.log_learning_curves(settings, results, task.units)
-        with terminal.phase("Drawing figures"):
-            run_logger.log_figures(lambda: style.label(task.figures(model, predictions), settings.subject))
+        results = report.named_results(test, ablations, computed.metrics)
+        if settings.tracking.log_figures:
+            with terminal.phase("Drawing figures"):
+                run_logger.log_learning_curves(settings, results, task.units)
+                run_logger.log_figures(
+                    lambda: style.label(task.figures(model, predictions, computed.predictions), settings.subject)
+                )
         with run_logger.survive("costs"):
             run_logger.log_metrics(task.inference_costs(model))
             if settings.compression.sparsity:
@@ -150,10 +168,11 @@ def run(
 
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})
-        rows = (settings.model.name, test, ablations, baselines, task.units)
+        rows = (settings.model.name, test, ablations, computed.metrics, task.units)
         with run_logger.survive("description"):
-            run_logger.log_results(settings, data, report.results_markdown(*rows), results, cost, task.units)
-        log.info("\n%s\n", report.results_table(*rows))
+            table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval_sentence]))
+            run_logger.log_results(settings, data, table, results, cost, task.units)
+        log.info("\n%s\n", "\n".join(filter(None, [report.results_table(*rows), interval_sentence])))
         log.info("%.0f s.", cost["seconds"])
     return RunResult(objective, report.named_results(test) | cost, run_logger.run_id)
 
@@ -192,13 +211,13 @@ def build_model(
     return settings, task, model
 
 
-def _load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
+def load_reference_classifier(settings: Settings, data: "Data") -> "ReferenceClassifier":
     """The classifier that evaluates generated images, restored from a run of its own, which is made if there is none yet."""
     from src.tracking import finished_runs
     from src.tracking.outbox import file_lock
 
     classifier = config.reference_classifier_settings(settings)
-    with file_lock(f"judge-{classifier.digest()}"):  # parallel jobs share one
+    with file_lock(f"reference_classifier-{classifier.digest()}"):  # parallel jobs share one
         run_id = finished_runs.find_run(classifier)
         if run_id is None:
             log.info(

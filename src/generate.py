@@ -43,9 +43,9 @@ class GenerateOptions(Section):
     label: str | None = Field(None, description="image models: name of a class (any)")
     to: str | None = Field(None, description=f"image models: folder for the images ({IMAGE_FOLDER}/<run id>)")
     steps: Count | None = Field(None, description="diffusion: sampling steps")
-    record: bool = Field(True, description=cli.RECORD)
     eta: float | None = Field(None, ge=0, le=1, description="diffusion: 0 samples deterministically (DDIM), 1 as DDPM does")
     guidance: float | None = Field(None, ge=0, description="diffusion: weight of classifier-free guidance")
+    record: bool = Field(True, description=cli.RECORD)
 
     def sampling_options(self, defaults: Mapping[str, Any], other_settings: Sequence[str]) -> dict[str, Any]:
         """Return what was typed for each sampling option of a model, or else its default.

@@ -7,34 +7,41 @@ MLflow draws its charts in the alphabetical order of the names, up to the last s
 import math
 from collections.abc import Mapping
 
-from src.config import tasks
+from src.config import renamed, tasks
 
 LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseconds_per_sample"}  # besides metrics of tasks
-PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident", "sparsity"}  # shown as such
+PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident_fraction", "sparsity"}  # shown as such
 SMALLEST_DECIMAL = 1e-4  # what is smaller is written with an exponent
 COUNTS = {"parameters", "macs"}  # shown as integers
 
 # Distances that the literature computes with features of Inception v3, as FID and KID; here with those of another classifier.
-FEATURE_DISTANCES = {"fid": "Fréchet distance", "kid": "kernel distance"}
+FEATURE_DISTANCES = {"frechet_distance": "Fréchet distance", "kernel_distance": "kernel distance"}
 FEATURES = "features of this project's classifier"
 
 EPOCH, TRAIN, VALIDATION, TEST = "epoch/", "epoch/train/", "epoch/val/", "test/"  # prefixes of metrics in MLflow
 BASELINE, ABLATION = "test/baseline/", "test/ablation/"
+CI_LOW, CI_HIGH = "test/ci_low/", "test/ci_high/"  # bounds of the 95 % confidence interval of a metric
 # What the prefixes were called in runs of earlier versions.
-RENAMED_PREFIXES = {"train/": TRAIN, "val/": VALIDATION, "baseline/": BASELINE, "ablation/": ABLATION}
+RENAMED_PREFIXES = {
+    "train/": TRAIN, "val/": VALIDATION, "baseline/": BASELINE, "ablation/": ABLATION, "judge/": "reference_classifier/",
+}  # fmt: skip
 
 Logs = dict[str, float]  # {metric: value}, as Keras passes them to callbacks
 
 
 def current_name(name: str) -> str:
-    """The name that a metric of a stored run has in this version: epoch/val/loss for val/loss."""
-    old = next((prefix for prefix in RENAMED_PREFIXES if name.startswith(prefix)), None)
-    return RENAMED_PREFIXES[old] + name.removeprefix(old) if old else name
+    """The name that a metric of a stored run has in this version: epoch/val/frechet_distance for val/fid."""
+    old = next((prefix for prefix in RENAMED_PREFIXES if name.startswith(prefix)), "")
+    return RENAMED_PREFIXES.get(old, "") + renamed.rename_metric(name.removeprefix(old))
 
 
 def stored_names(name: str) -> list[str]:
-    """The names that a metric may have in a stored run: its own, and that of an earlier version."""
-    return [name, *(old + name.removeprefix(new) for old, new in RENAMED_PREFIXES.items() if name.startswith(new))]
+    """The names that a metric may have in a stored run: its own, and those of earlier versions."""
+    base = name.rpartition("/")[2]
+    names = [name, *(name.removesuffix(base) + old for old, new in renamed.METRICS.items() if new == base)]
+    return names + [
+        old + each.removeprefix(new) for each in names for old, new in RENAMED_PREFIXES.items() if each.startswith(new)
+    ]
 
 
 def strongest_baseline(values: Mapping[str, float], metric: str) -> tuple[str, float] | None:
@@ -64,9 +71,8 @@ def is_ranked(name: str) -> bool:
 
 
 def describe(name: str) -> str:
-    """A metric as comparisons name it: "test/nll"; of a distance of features also what it is and whose features are used."""
-    distance = FEATURE_DISTANCES.get(_base_name(name))
-    return f"{name}, {distance} ({FEATURES})" if distance else name
+    """A metric as comparisons name it: "test/nll"; of a distance between features also whose features they are."""
+    return f"{name} ({FEATURES})" if _base_name(name) in FEATURE_DISTANCES else name
 
 
 def is_percentage(name: str) -> bool:

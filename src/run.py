@@ -34,7 +34,7 @@ def run_job(composed: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     settings, log_file = config.validate(composed), f"{hydra_config.runtime.output_dir}/run.log"
     if hydra_config.mode == RunMode.MULTIRUN:
-        if hydra_config.launcher._target_ == config.BASIC_LAUNCHER:
+        if hydra_config.runtime.choices[config.LAUNCHER] == config.BASIC_LAUNCHER:
             return worker.run_sweep_job(settings, log_file, hydra_config)
         return worker.run_worker_job(settings, log_file, hydra_config)
     try:
@@ -53,7 +53,7 @@ def _sweep(parsed: config.ParsedCommand) -> Iterator[None]:
         _prepare_data(parsed.jobs)
     with parent_run.sweep(parsed.overrides, parsed.jobs, parsed.search):
         try:
-            with signals.leave_to_children() if parsed.launcher == config.JOBLIB_LAUNCHER else contextlib.nullcontext():
+            with signals.leave_to_children() if parsed.launcher == "joblib" else contextlib.nullcontext():
                 yield
         finally:
             signals.raise_if_requested()  # jobs in other processes were stopped by the same signal, and count as failed

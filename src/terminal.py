@@ -1,6 +1,8 @@
 """What a process writes to its terminal: its log, below it what goes on, and no noise from libraries."""
 
 import contextlib
+import gc
+import importlib
 import io
 import logging
 import os
@@ -27,7 +29,7 @@ REPEAT_AFTER = 30.0  # seconds without any line, after which such a log shows th
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow and initialize its devices without the messages that its libraries write to stderr.
+    """Import TensorFlow and Keras, and initialize the devices, without the messages that its libraries write to stderr.
 
     Some of these (on oneDNN, the CPU, missing GPUs) come before TF_CPP_MIN_LOG_LEVEL is read. They are shown if loading fails.
     """
@@ -36,6 +38,11 @@ def load_tensorflow() -> None:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ.setdefault(name, threads)
     with phase("Loading TensorFlow", announce=False), capture_stderr():  # the first line of a log names the device
+        if "keras" not in sys.modules:
+            gc.disable()
+            importlib.import_module("keras")
+            gc.freeze()  # what was imported is not garbage: a million objects that each collection would look through
+            gc.enable()
         import tensorflow as tf
 
         tf.config.list_physical_devices()

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests import forkserver
 
 ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS_ONLY = ("tracking.log_model=false", "tracking.log_figures=false")  # for runs whose model and figures no test looks at
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -75,7 +75,7 @@ def overrides(recipe: str, strategy: str = "single") -> list[str]:
     """The command line of a short run of a recipe."""
     return [
         f"model={recipe}", f"strategy={strategy}", f"training.epochs={EPOCHS}", "training.batch_size=32", "training.ema=0.9",
-        f"checkpoint.every={CHECKPOINT_EVERY}", "checkpoint.unit=steps", "tracking.log_model=false", *SHORT_RUNS[recipe],
+        f"checkpoint.every={CHECKPOINT_EVERY}", "checkpoint.unit=steps", *commands.WEIGHTS_ONLY, *SHORT_RUNS[recipe],
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import socket
@@ -27,6 +28,18 @@ ROOT = Path(__file__).resolve().parent.parent
 AVAILABLE = sys.platform == "linux"  # elsewhere a process cannot adopt its grandchildren
 _PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 _LONGEST_REQUEST = 1 << 17  # bytes
+COMMANDS = tuple(f"src.{name}" for name in ("run", "evaluate", "generate", "reproduce", "compare", "sync"))
+USED_LATER = (
+    "ai_edge_litert.interpreter",
+    "alembic.command",
+    "git",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
+    "matplotlib.backends.backend_agg",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "tree",
+)
 
 
 class Popen(subprocess.Popen):
@@ -74,20 +87,13 @@ def _import() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as terminal.load_tensorflow sets it
     with terminal.capture_stderr():
         import tensorflow  # noqa: F401
-    # What src.run, evaluate, generate, reproduce, compare and sync import; not those themselves, which have yet to run.
-    from src.comparison import html  # noqa: F401
-    from src.config.tasks import TASKS
-    from src.sweeps import (
-        parent_run,  # noqa: F401
-        plugins,  # noqa: F401
-    )
-    from src.tasks import factory, report  # noqa: F401
+    # All of src but the commands, which have yet to run, and what libraries import only when it is used.
+    modules = [package.name for package in pkgutil.walk_packages([str(ROOT / "src")], "src.")]
+    for name in [*(module for module in modules if module not in COMMANDS), *USED_LATER]:
+        importlib.import_module(name)
     from src.tracking import provenance
     from tests import database
 
-    for task in TASKS:
-        factory.load_class(task)
-    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # MLflow imports it when it opens a database
     provenance.code_digest()  # half a second for each run otherwise; the code does not change while it is tested
 
     if database.TEMPLATE in os.environ:

@@ -1,7 +1,10 @@
 """Publishes the results of the experiments: in their files, in the recipes, and in the tables and pictures of the pages.
 
 python -m src.run -m experiment=<one or more> seed=0,1,2
+python -m src.baselines -m experiment=<one or more>
 python -m tests.results
+
+Baselines are published as they were computed last, also beside the results of earlier runs.
 """
 
 import io
@@ -12,9 +15,12 @@ from pathlib import Path
 import mlflow
 from PIL import Image
 
-from src import config
+from src import config, tables
 from src.comparison import formats, groups
-from src.metrics import FEATURE_DISTANCES, FEATURES, format_value
+from src.config.tasks import TASKS
+from src.metrics import FEATURE_DISTANCES, FEATURES, format_value, strongest_baseline
+from src.tracking import baseline_runs
+from src.tracking.client import create_client
 from src.tracking.run_summaries import load_summaries
 from tests.browser import browser
 from tests.commands import ROOT
@@ -22,7 +28,6 @@ from tests.golden import EXPERIMENTS, settings_of
 
 SEEDS = 3
 HEADING = "Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):"
-DISTANCES_NOTE = f"Distances are between {FEATURES}."
 METRICS = {"etth1": "test/standardized_mse", "tiny_shakespeare": "test/nll"}  # where the literature's is not the task's
 READMES = ("README.md", "README.zh-CN.md")
 TABLES = config.CONF / "experiment" / "README.md"
@@ -32,9 +37,13 @@ A table for each data set and task, the best result first. It shows the mean ± 
 seeds, the best simple method on the same examples (for generated images: real ones), and the cost of one run on one CPU core.
 Two runs were made in parallel, some with other work beside them.
 
-`python -m src.run -m experiment=<name> seed=0,1,2` repeats an experiment. `python -m src.compare format=markdown` prints such
+`python -m src.run -m experiment=<name> seed=0,1,2` repeats an experiment, and `python -m src.baselines experiment=<name>` shows
+all simple methods for its data. `python -m src.compare format=markdown` prints such
 tables; for `etth1` and `tiny_shakespeare`, `metric=` selects the metric of the literature. `python -m tests.results` writes
 this page.
+
+Distances between features of generated and of real images are compared for equal numbers of images and the same classifier
+alone: those of fewer images are larger, also between real images.
 """
 NUMBER, VALUE, MEAN = r"\d[\d.,]*", r"\d[\d.,]*( %)?", r"[\d.,]+ ± [\d.,]+( %)?"
 SHORT_TABLE_ROW = re.compile(r"^\| \[`\w+`\]\(recipes/")
@@ -84,15 +93,22 @@ def measures_distance(group: groups.Group) -> bool:
     return metric_of(group).removeprefix("test/") in FEATURE_DISTANCES
 
 
+def distances_note(group: groups.Group) -> str:
+    """Whose features a distance is of, and of how many images; distances of fewer images are larger."""
+    return f"Distances are between {FEATURES}, of {int(group.settings['task.samples']):,} images."
+
+
 def describe(group: groups.Group) -> tuple[str, str]:
     """The result, "accuracy 99.02 ± 0.09 % (logistic regression 92.22 %)", and the cost."""
     metric = metric_of(group)
     name, value = group.baseline(metric) or ("", 0.0)
     beside = f" ({name} {format_value(value, metric)})" if name else ""
     measured = metric.removeprefix("test/")
-    title = FEATURE_DISTANCES.get(measured) or (measured.upper() if measured in ("bleu", "mae", "nll") else measured)
+    title = FEATURE_DISTANCES.get(measured) or re.sub(
+        r"\b(bleu|mae|mse|nll)\b", lambda match: match[0].upper(), measured.replace("_", " ")
+    )
     cost = f"{group.mean('parameters'):,.0f} parameters, {group.mean('seconds'):,.0f} s"
-    return f"{title.replace('_', ' ')} {formats.mean_and_sd(group, metric)}{beside}", cost
+    return f"{title} {formats.mean_and_sd(group, metric)}{beside}", cost
 
 
 def write_head(group: groups.Group) -> None:
@@ -101,7 +117,7 @@ def write_head(group: groups.Group) -> None:
     first, line, *rest = file.read_text(encoding="utf-8").splitlines()
     title = re.match(r"# ([^.:]+)", line)[1]
     what, cost = describe(group)
-    note = f" {DISTANCES_NOTE}" if measures_distance(group) else ""
+    note = f" {distances_note(group)}" if measures_distance(group) else ""
     line = f"# {title}: {what}, mean ± sd of three seeds; {cost} a run on one CPU core.{note}"
     file.write_text("\n".join([first, line, *rest, ""]), encoding="utf-8")
 
@@ -113,7 +129,7 @@ def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
     lines = [
         f"    {group.name:<{width}}{', '.join(describe(group))}" for group in sorted(selected, key=lambda group: group.name)
     ]
-    lines += [f"    {DISTANCES_NOTE}"] * any(measures_distance(group) for group in selected)
+    lines += [f"    {note}" for note in dict.fromkeys(distances_note(group) for group in selected if measures_distance(group))]
     page = file.read_text(encoding="utf-8")
     docstring, rest = page.split('\n"""\n', maxsplit=1)
     docstring = re.sub(rf"\n\n{re.escape(HEADING)}(\n    .*)*\Z", "", docstring)
@@ -149,6 +165,54 @@ def write_short_table(selected: Sequence[groups.Group]) -> None:
         (ROOT / name).write_text("".join(lines), encoding="utf-8")
 
 
+def recorded_baselines() -> dict[str, tuple[str, str]]:
+    """{experiment: name and result of the best simple method} of those for which `src.baselines` has made a run in MLflow."""
+    client = create_client()
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    query = f"tags.kind = '{baseline_runs.KIND}' and attributes.status = 'FINISHED'"
+    recorded = client.search_runs(experiments, query, order_by=["attributes.end_time DESC"])
+    found = {}
+    for name in EXPERIMENTS:
+        settings = {key: str(value) for key, value in settings_of(f"experiment={name}").items()}
+        metric = METRICS.get(settings["dataset.name"]) or f"test/{TASKS[settings['task.name']].leading_metric}"
+        for run in recorded:
+            params = {key: value for key, value in run.data.params.items() if key not in baseline_runs.UNRELATED}
+            best = strongest_baseline(run.data.metrics, metric.removeprefix("test/"))
+            if params.items() <= settings.items() and best:
+                found[name] = best[0], format_value(best[1], metric)
+                break
+    return found
+
+
+def write_baseline(experiment: str, name: str, value: str) -> None:
+    """Write the best simple method beside the results of an experiment on all pages; in the READMEs its value alone."""
+    settings = settings_of(f"experiment={experiment}")
+    head = config.CONF / "experiment" / f"{experiment}.yaml"
+    recipe = ROOT / "recipes" / f"{settings['model.name']}.py"
+    _replace(head, r"\([^()]*\)(?=, mean ± sd)", f"({name} {value})")
+    _replace(recipe, rf"(?<=\n)(    {experiment} +[^()\n]*)\([^()]*\)(?=, [\d,]+ parameters)", rf"\1({name} {value})")
+    _replace(TABLES, rf"(?<=\n)(\| {experiment} +(?:\|[^|\n]*){{2}}\|)[^|\n]*(?=\|)", rf"\1 {value} ({name}) ")
+    for page in READMES:
+        before, after = r"\| \[`\w+`\](?:[^|\n]*\|){3}[^|\d\n]*?", rf"[^|\n]*(?:\|[^|\n]*){{2}}\| `experiment={experiment}` \|"
+        row = rf"(?<=\n)({before}){VALUE}(?={after})"
+        _replace(ROOT / page, row, rf"\g<1>{value}")
+
+
+def _replace(file: Path, pattern: str, replacement: str) -> None:
+    file.write_text(re.sub(pattern, replacement, file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def align_tables() -> None:
+    """Redraw the tables of the page of the experiments, whose columns may have become wider or narrower."""
+
+    def redraw(match: re.Match) -> str:
+        headings, marks, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in match[0].splitlines()]
+        return tables.markdown(headings, rows, [column for column, mark in enumerate(marks) if mark.startswith(":")])
+
+    page = TABLES.read_text(encoding="utf-8")
+    TABLES.write_text(re.sub(r"^\|.*\|$(?:\n\|.*\|$)+", redraw, page, flags=re.MULTILINE), encoding="utf-8")
+
+
 def draw(recipe: str, group: groups.Group, figure: str) -> None:
     """Make a thumbnail of a figure of the newest run; an HTML page is rendered in a browser."""
     path = Path(mlflow.artifacts.download_artifacts(run_id=group.runs[0].run_id, artifact_path=f"figures/{figure}"))
@@ -165,14 +229,21 @@ def draw(recipe: str, group: groups.Group, figure: str) -> None:
 
 
 if __name__ == "__main__":
-    measured = measured_groups()
+    measured, baselines = measured_groups(), recorded_baselines()
+    if not measured and not baselines:
+        raise SystemExit("MLflow has no finished runs of an experiment with all seeds, and no baselines; nothing is written.")
     for one in measured:
         write_head(one)
         print(one.name, *describe(one))
     for recipe in {group.recipe for group in measured}:
         write_recipe(recipe, [group for group in measured if group.recipe == recipe])
-    write_tables(measured)
-    write_short_table(measured)
+    if measured:
+        write_tables(measured)
+        write_short_table(measured)
+    for experiment, best in baselines.items():
+        write_baseline(experiment, *best)
+        print(experiment, *best)
+    align_tables()
     by_name = {group.name: group for group in measured}
     for recipe, (experiment, figure) in SHOWN.items():
         if experiment in by_name:

@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run
 
+from src.tracking import baseline_runs
 from src.tracking.client import create_client
 
 
@@ -15,7 +16,16 @@ def client(folder: Path) -> mlflow.MlflowClient:
 
 
 def runs(source: Path | mlflow.MlflowClient, experiment: str | None = None) -> list[Run]:
-    """The runs in a folder or of a client, of one experiment or of all; newest first."""
+    """The runs in a folder or of a client, of one experiment or of all; newest first. Those of baselines are left out."""
+    return [run for run in _all_runs(source, experiment) if run.data.tags.get("kind") != baseline_runs.KIND]
+
+
+def runs_of_baselines(source: Path | mlflow.MlflowClient, experiment: str | None = None) -> list[Run]:
+    """The runs that record baselines, newest first."""
+    return [run for run in _all_runs(source, experiment) if run.data.tags.get("kind") == baseline_runs.KIND]
+
+
+def _all_runs(source: Path | mlflow.MlflowClient, experiment: str | None) -> list[Run]:
     store = client(source) if isinstance(source, Path) else source
     experiments = [store.get_experiment_by_name(experiment)] if experiment else store.search_experiments()
     return store.search_runs([each.experiment_id for each in experiments])

@@ -9,13 +9,13 @@ import pytest
 
 from tests.commands import ROOT
 
-COMMANDS = {"run", "evaluate", "generate", "reproduce", "compare", "sync"}
+COMMANDS = {"run", "baselines", "evaluate", "generate", "reproduce", "compare", "sync"}
 # From the bottom up.
 LAYERS = [
     {"errors", "redaction", "signals", "tables", "figures"},
     {"terminal"},
     {"config"},
-    {"datasets", "metrics"},  # which metrics lead, and which of their values are better, the registry of tasks says
+    {"datasets", "metrics", "uncertainty"},  # which metrics lead, and which values are better, the registry of tasks says
     {"tasks"},
     {"training", "export"},
     {"tracking"},  # logs checkpoints, and the model that is served
@@ -31,13 +31,24 @@ OWNERS = {
     "tensorflow.data": ["src.datasets"],
     "tensorflow.distribute": ["src.training.strategies"],
     "mlflow": ["src.tracking"],
-    # What is private or not documented.
+    # What is not documented.
     "tensorflow_datasets.core": ["src.datasets.tfds_patches"],
+    "tensorflow.lite.tools": ["src.export.litert_patches"],
     "mlflow.store": ["src.tracking.mlflow_patches"],
     "mlflow.system_metrics": ["src.tracking.mlflow_patches"],
     "mlflow.tracking": ["src.tracking.mlflow_patches"],
     "mlflow.utils": ["src.tracking.mlflow_patches"],
 }
+
+# Modules that reach into private parts of a library: one for each, and subclasses of Keras's optimizers. Tests beside each of
+# them hold its reasons: tests/src/…/test_<module>.py, and of the optimizers test_keras_patches.py.
+PRIVATE = {
+    "src.config.hydra_patches", "src.datasets.tfds_patches", "src.export.litert_patches", "src.sweeps.optuna_patches",
+    "src.sweeps.ray_patches", "src.tracking.mlflow_patches", "src.training.keras_patches", "src.training.optimizers",
+    "src.training.tensorflow_patches",
+}  # fmt: skip
+INTERNAL = {"internal", "protos", "python", "src", "tsl"}  # names of folders of libraries with what is not for others
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public, in spite of the underscore
 
 
 def modules():
@@ -113,3 +124,55 @@ def test_libraries_are_used_only_by_their_owners(library):
     }
     assert users
     assert not [name for name in users if not f"{name}.".startswith(tuple(f"{owner}." for owner in OWNERS[library]))]
+
+
+def is_private(name):
+    """Whether a name begins with one underscore; Hydra's keys (_target_) also end with one."""
+    return name.startswith("_") and not name.startswith("__") and not name.endswith("_")
+
+
+def own_names(tree):
+    """The names of functions, classes, variables and attributes that a module defines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in ("self", "cls"):
+            yield node.attr
+
+
+OWN = {name for tree in SRC.values() for name in own_names(tree)} | NAMED_TUPLE
+
+
+def private_uses(name, tree):
+    """What a module uses of the private parts of libraries: imports, attributes, keyword arguments, keys."""
+    for other in imported(name, tree):
+        if not other.startswith(("src.", "recipes.")) and any(
+            is_private(part) or part in INTERNAL for part in other.split(".")
+        ):
+            yield other
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if node.attr not in OWN or ast.unparse(node.value).startswith("super()"):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.keyword) and node.arg and is_private(node.arg):
+            yield f"{node.arg}="
+        elif isinstance(node, ast.Dict):
+            yield from (key.value for key in node.keys if isinstance(key, ast.Constant) and is_private(str(key.value)))
+
+
+def test_private_parts_of_libraries_are_used_in_one_module_each():
+    users = {name: uses for name, tree in SRC.items() if (uses := sorted(private_uses(name, tree)))}
+    assert users.keys() == PRIVATE, {name: uses for name, uses in users.items() if name not in PRIVATE}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from hydra._internal.utils import x", "import keras.src.layers", "from mlflow.protos.databricks_pb2 import x",
+        "trial._trial_id", "super()._clip_gradients()", "ray.init(_node_ip_address=x)", "options = {'_node_ip_address': 0}",
+    ],
+)  # fmt: skip
+def test_private_uses_are_recognised(code):
+    assert list(private_uses("src.module", ast.parse(code)))

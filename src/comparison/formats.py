@@ -16,6 +16,8 @@ COSTS = {  # {heading: metric} of what a result costs
     "examples/s": "examples_per_second",
 }
 
+P_VALUE = "p against the best (Holm)"  # heading of the p-values of paired tests
+
 
 def mean_and_sd(group: Group, metric: str) -> str:
     """Mean ± standard deviation over the seeds; the mean alone of a single one."""
@@ -30,7 +32,8 @@ def mean_and_sd(group: Group, metric: str) -> str:
 def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     """The cells of a leaderboard, without the costs that no run has."""
     costs = {heading: cost for heading, cost in COSTS.items() if any(len(group.values(cost)) for group in board.groups)}
-    heading = ["recipe", board.metric, "seeds", "baseline", *costs]
+    tested = [P_VALUE] if board.p_values else []
+    heading = ["recipe", board.metric, "seeds", "baseline", *tested, *costs]
     rows = []
     for group in board.groups:
         baseline = group.baseline(board.metric)
@@ -39,6 +42,7 @@ def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
             mean_and_sd(group, board.metric),
             str(len(group.values(board.metric))),
             f"{metrics.format_value(baseline[1], board.metric)} ({baseline[0]})" if baseline else "–",
+            *[f"{board.p_values[group.title]:.2g}" if group.title in board.p_values else "–" for _ in tested],
             *("–" if math.isnan(group.mean(cost)) else f"{group.mean(cost):,.0f}" for cost in costs.values()),
         ])  # fmt: skip
     return heading, rows
@@ -47,7 +51,9 @@ def heading_and_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
 def title(board: Leaderboard) -> str:
     """The data set, the task and the metric of a leaderboard."""
     better = "lower" if metrics.lower_is_better(board.metric) else "higher"
-    return f"{board.dataset}, {board.task}: {metrics.describe(board.metric)}, {better} is better"
+    measured = ", ".join(filter(None, [metrics.describe(board.metric), board.conditions]))
+    measured += f" ({board.difference})" if board.difference else ""
+    return f"{board.dataset}, {board.task}: {measured}, {better} is better"
 
 
 def text(boards: Sequence[Leaderboard]) -> str:
@@ -74,7 +80,7 @@ def csv_text(boards: Sequence[Leaderboard]) -> str:
     heading = ["dataset", "task", "recipe", "name", "differences", "metric", "mean", "standard_deviation", "seeds", "baseline"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*heading, "baseline_name", *COSTS.values(), "run_ids"])
+    writer.writerow([*heading, "baseline_name", "p_value", *COSTS.values(), "run_ids"])
     for board in boards:
         metric = board.metric
         for group in board.groups:
@@ -83,7 +89,7 @@ def csv_text(boards: Sequence[Leaderboard]) -> str:
                 board.dataset, board.task, group.recipe, group.name,
                 " ".join(f"{key}={value}" for key, value in group.differences.items()),
                 metric, group.mean(metric), group.standard_deviation(metric), len(group.values(metric)),
-                baseline, baseline_name,
+                baseline, baseline_name, board.p_values.get(group.title, math.nan),
                 *(group.mean(cost) for cost in COSTS.values()),
                 " ".join(run.run_id for run in group.runs),
             ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Groups runs that differ by their seed alone, and ranks the groups."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from src.config.differences import NUISANCE_SETTINGS, differing
 from src.config.tasks import TASKS
 from src.errors import UserError
 from src.tracking.run_summaries import RunSummary
+
+DIGEST = "digest of the test set"
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Group:
         """What was tested: results of groups are compared only where all of this is equal."""
         test_split = f"{self.settings['dataset.name']} {self.settings.get('dataset.splits.test', 'test')}"
         task = TASKS.get(self.settings["task.name"])
-        names = {"dataset.limit", *(f"task.{name}" for name in (task.evaluation if task else ()))}
-        if self.settings.get("task.include_history") == "True":
-            names -= {"task.window"}  # the first window of a split begins in the one before: all its steps are predicted
+        names = {"dataset.limit", *(task.settings_of_evaluation(self.settings) if task else ())}
         settings = {name: self.settings.get(name, "None") for name in sorted(names)}
-        return {"task": self.task_title, "digest of the test set": self.runs[0].test_digest or test_split, **settings}
+        measurement = {"measurement": self.runs[0].measurement} if self.runs[0].measurement else {}
+        digest = self.runs[0].test_digest or test_split
+        return {"task": self.task_title, DIGEST: digest, **settings, **measurement}
 
     @property
     def recipe(self) -> str:
@@ -89,12 +92,26 @@ class Leaderboard:
         task: title of the task.
         metric: by which the groups are ranked.
         groups: the best first.
+        difference: what tells it from the other leaderboards of the data set and the task; empty if there is none.
+        p_values: {title of a group: p-value of its difference from the best one, corrected}; empty: not tested.
     """
 
     dataset: str
     task: str
     metric: str
     groups: Sequence[Group]
+    difference: str = ""
+    p_values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def conditions(self) -> str:
+        """What distances between features depend on: the number of images, and whose features; empty for other metrics."""
+        settings = self.groups[0].settings
+        if self.metric.removeprefix(metrics.TEST) not in metrics.FEATURE_DISTANCES or "task.samples" not in settings:
+            return ""
+        return (
+            f"{int(settings['task.samples']):,} images each, classifier {settings.get('task.reference_classifier', 'unknown')}"
+        )
 
     @property
     def unit(self) -> str:
@@ -110,8 +127,8 @@ def group_runs(runs: Iterable[RunSummary]) -> list[Group]:
     groups: dict[tuple, dict[str, RunSummary]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.start_time, reverse=True):
         settings = {name: value for name, value in run.settings.items() if not name.startswith(NUISANCE_SETTINGS)}
-        groups[(run.test_digest, *sorted(settings.items()))].setdefault(run.settings["seed"], run)
-    return [Group(list(seeds.values()), dict(key[1:])) for key, seeds in groups.items()]
+        groups[(run.test_digest, run.measurement, *sorted(settings.items()))].setdefault(run.settings["seed"], run)
+    return [Group(list(seeds.values()), dict(key[2:])) for key, seeds in groups.items()]
 
 
 def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[Leaderboard]:
@@ -138,10 +155,24 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
         raise UserError(
             f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(available))}>."
         )
-    return [
+    boards = [
         Leaderboard(dataset, task, ranked_by, _ranked(_with_differences(groups), ranked_by))
         for (dataset, task, ranked_by, _), groups in sorted(comparable.items(), key=lambda item: item[0][:3])
     ]
+    return [dataclasses.replace(board, difference=_difference(board, boards)) for board in boards]
+
+
+def _difference(board: Leaderboard, boards: Iterable[Leaderboard]) -> str:
+    """What tells a leaderboard from others of its data set, task and metric: "test set train[:10%], dataset.limit=100"."""
+    alike = [each for each in boards if (each.dataset, each.task, each.metric) == (board.dataset, board.task, board.metric)]
+    own, names = board.groups[0].evaluation, differing(each.groups[0].evaluation for each in alike)
+    splits = {each.groups[0].settings.get("dataset.splits.test", "test") for each in alike}
+    said = [DIGEST, *(["task.samples", "task.reference_classifier"] if board.conditions else [])]
+    parts = [f"{name}={own[name]}" for name in names if name in own and name not in said]
+    if DIGEST in names:
+        split = board.groups[0].settings.get("dataset.splits.test", "test")
+        parts.insert(0, f"test set {split if len(splits) == len(alike) else own[DIGEST][:8]}")
+    return ", ".join(parts)
 
 
 def check_comparable(one: Group, other: Group) -> None:
@@ -172,8 +203,11 @@ def metric_of(group: Group) -> str:
 
 
 def differing_settings(groups: Iterable[Group]) -> list[str]:
-    """Names of the settings that differ between groups."""
-    return differing(group.settings for group in groups)
+    """Names of the settings that differ between groups; of another strategy, which has other settings, its name alone."""
+    names = differing(group.settings for group in groups)
+    return [
+        name for name in names if name == "strategy.name" or not ("strategy.name" in names and name.startswith("strategy."))
+    ]
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:
@@ -185,10 +219,6 @@ def _with_differences(groups: list[Group]) -> list[Group]:
     result = []
     for group in groups:
         names = differing_settings(other for other in groups if other.name == group.name)
-        # A strategy has other settings than another one, which its name says already.
-        names = [name for name in names if not ("strategy.name" in names and name.startswith("strategy."))] + [
-            name for name in names if name == "strategy.name"
-        ]
         differences = {name.removesuffix(".name"): group.settings.get(name, "none") for name in names}
         result.append(Group(group.runs, group.settings, differences))
     return result

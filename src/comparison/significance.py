@@ -69,13 +69,13 @@ def describe_difference(metric: str, one: Group, other: Group) -> str:
     lines = [
         f"a: {one.name} {mean_and_sd(one, metric)}",
         f"b: {other.name} {mean_and_sd(other, metric)}",
-        f"{metrics.describe(metric)}, a minus b: {_signed(difference.mean, metric)} ({seeds})",
+        f"{metrics.describe(metric)}, a minus b: {signed(difference.mean, metric)} ({seeds})",
     ]
     low, high = difference.interval
     if math.isnan(low):
         lines.append("A single seed does not show whether the difference is significant; run each with seed=0,1,2 at least.")
         return "\n".join(lines)
-    lines.append(f"95 % confidence interval: {_signed(low, metric)} to {_signed(high, metric)} (Welch's t-test).")
+    lines.append(f"95 % confidence interval: {signed(low, metric)} to {signed(high, metric)} (Welch's t-test).")
     if difference.significant:
         better = "a" if (difference.mean < 0) == metrics.lower_is_better(metric) else "b"
         lines.append(f"The difference is significant: {better} is better.")
@@ -87,5 +87,6 @@ def describe_difference(metric: str, one: Group, other: Group) -> str:
     return "\n".join(lines)
 
 
-def _signed(value: float, metric: str) -> str:
+def signed(value: float, metric: str) -> str:
+    """A difference of a metric with its sign: "+0.35 points"."""
     return f"{100 * value:+.2f} points" if metrics.is_percentage(metric) else f"{value:+,.{metrics.decimals(value)}f}"

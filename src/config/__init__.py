@@ -5,25 +5,25 @@ Hydra composes the configuration and pydantic checks it. TensorFlow takes second
 command_line  parses a command line of `src.run` into the settings of each job
 compose       composes conf/ and the overrides with Hydra
 checks        validates a composed configuration
-differences   in what settings differ, and the names of runs that say so
+differences   differences between settings, and the names of runs that show them
 schema        the settings, with the type and range of every value
 tasks         the registry of tasks, with the settings of each
 section       the base class of the sections of the settings
 signature     inputs, outputs and hyperparameters of a recipe, read from its source
 search_space  sweep overrides
 messages      error messages
-renamed       old names of settings
+renamed       old names of settings and metrics
 hydra_patches private parts of Hydra and OmegaConf
 """
 
 from src.config.checks import check_even_split, reference_classifier_settings, validate
-from src.config.command_line import BASIC_LAUNCHER, JOBLIB_LAUNCHER, OPTUNA_SWEEPER, ParsedCommand, parse
+from src.config.command_line import BASIC_LAUNCHER, LAUNCHER, SWEEPER, ParsedCommand, parse
 from src.config.compose import CONF, dataset, option_names, recipe_targets, to_dict
 from src.config.differences import run_name, sweep_name
 from src.config.messages import describe_invalid
 
 __all__ = [
-    "BASIC_LAUNCHER", "CONF", "JOBLIB_LAUNCHER", "OPTUNA_SWEEPER", "ParsedCommand", "check_even_split", "dataset",
+    "BASIC_LAUNCHER", "CONF", "LAUNCHER", "SWEEPER", "ParsedCommand", "check_even_split", "dataset",
     "describe_invalid", "option_names", "parse", "recipe_targets", "reference_classifier_settings", "run_name", "sweep_name",
     "to_dict", "validate",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import signature
+from src.config import renamed, signature
 from src.config.compose import CONF, compose_config, tasks_of_datasets, to_dict
 from src.config.messages import describe
 from src.config.schema import Model, Settings
@@ -38,6 +38,8 @@ def validate(config: DictConfig) -> Settings:
         # Only the hyperparameters are checked against a class of another name.
         section = () if error.title == Settings.__name__ else ("model",)
         raise UserError(describe(error.errors()[0], section, raw)) from None
+    if message := renamed.describe_renamed_metric(renamed.MONITOR, settings.training.monitor):
+        raise UserError(message)
     _check_strategy(settings)
     _check_compression(settings)
     if settings.model.pretrained and settings.task.name not in ("text_classification", "language_modeling"):
@@ -66,8 +68,9 @@ def reference_classifier_settings(settings: Settings) -> Settings:
     raw["task"] = {"name": "image_classification"}
     raw["tracking"] = {
         **settings.tracking.model_dump(by_alias=True),
-        "run_name": f"judge-{recipe}-{settings.dataset.name}",
+        "run_name": f"reference-classifier-{recipe}-{settings.dataset.name}",
         "log_model": False,
+        "log_figures": False,
         "register": None,
     }
     return validate(OmegaConf.create(raw))

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import pydantic
 from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from src.config import search_space
+from src.config import hydra_patches, search_space
 from src.config.checks import validate
 from src.config.compose import CONF, compose_config, parse_overrides, to_dict
 from src.config.messages import describe
@@ -22,9 +21,8 @@ from src.config.schema import COSTS, Search, Settings
 from src.errors import UserError
 
 COMMAND = "SWEEP_COMMAND"  # environment variable: the command line of the sweep whose job this process runs
-OPTUNA_SWEEPER = "hydra_plugins.src.sweeps.optuna_sweeper.OptunaSweeper"
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-JOBLIB_LAUNCHER = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+LAUNCHER, SWEEPER = "hydra/launcher", "hydra/sweeper"  # config groups
+BASIC_LAUNCHER = "basic"  # runs one job after the other in this process
 OPTIONAL_LAUNCHERS = {  # launcher: (package that it needs, requirements file that installs it)
     "ray": ("ray", "requirements-ray.txt"),
     "submitit_slurm": ("submitit", "requirements-slurm.txt"),
@@ -42,7 +40,7 @@ class ParsedCommand(NamedTuple):
         jobs: settings of each job; empty if Hydra answers the command line itself (--help, --info, …). The jobs of a search are
             not known in advance: these are the extremes of its ranges, one range at a time.
         search: settings of the search; None for a sweep over all combinations.
-        launcher: class of Hydra's launcher.
+        launcher: the option of hydra/launcher; None if it is no sweep.
     """
 
     multirun: bool
@@ -59,7 +57,7 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
     Raises:
         UserError: a setting of a job is invalid.
     """
-    parsed = get_args_parser().parse_args(list(arguments))
+    parsed = hydra_patches.parse_arguments(arguments)
     if parsed.help or parsed.hydra_help or parsed.shell_completion or parsed.info:
         return ParsedCommand(False, parsed.overrides, arguments, [])
     directory = Path(parsed.config_path).resolve() if parsed.config_path else CONF
@@ -76,10 +74,11 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
             _check_launcher(fixed)
             first = [f"{search_space.name(override)}={search_space.values(override)[0]}" for override in swept]
             composed = compose_config(name, fixed + first, return_hydra_config=True)
-            launcher = composed.hydra.launcher._target_
+            choices = composed.hydra.runtime.choices
+            launcher = choices[LAUNCHER]
             if composed.hydra.launcher.get("n_jobs") == 0:
                 raise UserError("hydra.launcher.n_jobs=0 would run nothing; type a number of processes, or -1 for one a core.")
-            if composed.hydra.sweeper._target_ == OPTUNA_SWEEPER:
+            if choices[SWEEPER] == "optuna":
                 search = _search(composed)
             params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
             arguments = _for_hydra(arguments, swept)

@@ -1,4 +1,4 @@
-"""In what settings differ, and names that say so: of runs, of sweeps, and of the rows of a leaderboard."""
+"""Differences between settings, and the names of runs, sweeps and rows of a leaderboard that show them."""
 
 import contextlib
 import functools

@@ -1,13 +1,17 @@
 """Private parts of Hydra and OmegaConf that this project uses or replaces: each with its reason, all in this one place.
 
-Composing a configuration takes 0.15 s or more as these libraries do it, and the command line is answered only after all
-jobs of it have been composed. `apply` makes that about three times faster and changes no result; tests compare. It also
-lets a group have abstract files, which others inherit from and nobody chooses.
+Composing a configuration takes 0.15 s or more as these libraries do it, and all jobs of a command line are composed before the
+first one starts. `apply` makes that about three times faster and changes no result. It also hides the abstract files of a
+group, which others inherit from.
+
+Tests hold the reasons against the installed versions: tests/src/config/test_hydra_patches.py.
 """
 
+import argparse
 import copy
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import omegaconf._utils
@@ -17,10 +21,13 @@ import yaml
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.utils import get_args_parser
 from hydra.core.default_element import ConfigDefault, InputDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.plugin import Plugin
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -33,6 +40,20 @@ def apply() -> None:
     _share_the_sources()
     _interpolate_defaults_on_demand()
     _hide_abstract_files()
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line into overrides and flags, as Hydra does; the public `hydra.main` also runs it."""
+    return get_args_parser().parse_args(list(arguments))
+
+
+def register_plugin(plugin: type[Plugin]) -> None:
+    """Make a sweeper or launcher of this project available as `hydra_plugins.<module>.<class>`.
+
+    The public `Plugins.register` registers a class under its own name, but Hydra instantiates only classes whose name begins
+    with hydra_plugins.
+    """
+    Plugins.instance().class_name_to_class[f"hydra_plugins.{plugin.__module__}.{plugin.__name__}"] = plugin
 
 
 def is_abstract(option: str) -> bool:

@@ -1,4 +1,4 @@
-"""Renamed settings: a command line with an old name is answered with the new one, and stored settings are migrated."""
+"""Renamed settings and metrics: a command line with an old name is answered with the new one, and stored ones are migrated."""
 
 import shlex
 from collections.abc import Collection
@@ -29,6 +29,22 @@ VALUES: dict[str, dict[Any, Any]] = {
     "task.unit": KINDS,
     "training.keep": {"best": True, "last": False},
 }
+# What runs of earlier versions did that record no such hyperparameter: Keras's default.
+FORMERLY = {"layer_norm_epsilon": 1e-3}
+METRICS = {"confident": "confident_fraction", "fid": "frechet_distance", "kid": "kernel_distance"}  # of tasks, without a prefix
+MONITOR = "training.monitor"  # the setting whose value is the name of a metric
+
+
+def rename_metric(name: str) -> str:
+    """The name that a metric has in this version, behind the same prefix: val_frechet_distance for val_fid."""
+    base = name.rpartition("/")[2].removeprefix("val_")
+    return name.removesuffix(base) + METRICS.get(base, base)
+
+
+def describe_renamed_metric(setting: str, name: str) -> str | None:
+    """The error message for a setting that was typed with the old name of a metric; None if it is not an old name."""
+    new = rename_metric(name)
+    return f"The metric {name} is now {new}; type {setting}={new}." if new != name else None
 
 
 def describe_rename(old: str, value: str = "") -> str | None:
@@ -53,7 +69,7 @@ def as_typed(value: Any) -> str:
 
 
 def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str] = ()) -> dict[str, Any]:
-    """Rename the settings of a stored run as this version names them.
+    """Rename the settings of a stored run as this version names them, and add hyperparameters that it does not record.
 
     Args:
         settings: those that the run recorded: {"training": {"glances": 5, …}, …}.
@@ -66,6 +82,11 @@ def migrate(settings: dict[str, dict[str, Any]], hyperparameters: Collection[str
         if isinstance(values, dict) and key in values and not (section == "model" and key in hyperparameters):
             new, value = _rename(old, values.pop(key))
             values[new.rpartition(".")[2]] = value
+    if isinstance(migrated.get("model"), dict):
+        migrated["model"] = {name: FORMERLY[name] for name in FORMERLY if name in hyperparameters} | migrated["model"]
+    section, _, key = MONITOR.rpartition(".")
+    if key in migrated.get(section, {}):
+        migrated[section][key] = rename_metric(migrated[section][key])
     return migrated
 
 
@@ -88,6 +109,8 @@ def migrate_params(params: dict[str, str]) -> dict[str, str]:
 
 def _rename(name: str, value: Any) -> tuple[str, Any]:
     """The name and the value of a setting as this version has them."""
+    if name == MONITOR:
+        return name, rename_metric(value)
     if name not in RENAMED or (name in VALUES and value not in VALUES[name]):
         return name, value
     return RENAMED[name], VALUES.get(name, {}).get(value, value)

@@ -30,7 +30,7 @@ class Splits(Section):
 
 
 class Dataset(Section):
-    name: str  # the column it has in MLflow
+    name: str  # as in conf/dataset
     builder: str  # TFDS builder
     config: str | None  # the builder's config
     splits: Splits
@@ -39,7 +39,7 @@ class Dataset(Section):
     epochs: Count
     limit: Count | None
     data_dir: str | None
-    # Runs of earlier versions have none of these; a series has no shuffle, and only texts an encoding.
+    # Not in runs of earlier versions. A series is never shuffled, and only texts have an encoding.
     shuffle: Literal["random", "stratified"] | None = None
     encoding: str = "utf-8"
     allow_overlap: bool = False
@@ -76,6 +76,7 @@ Strategy = Annotated[Single | Mirrored, pydantic.Field(discriminator="name")]
 class OptimizerSection(Section):
     learning_rate: Positive
     weight_decay: Annotated[float, pydantic.Field(ge=0)] | None
+    decay_biases: bool = True  # runs of earlier versions have none, and decayed all weights
     clip_norm: Positive | None
     schedule: Literal["constant", "cosine", "linear", "exponential"]
     warmup: Fraction
@@ -155,7 +156,7 @@ COSTS = ("parameters", "macs", "seconds")  # costs of a run that can be objectiv
 
 
 class Search(Section):
-    """The settings of hydra/sweeper=optuna. They are not part of the settings of its runs."""
+    """The settings of hydra/sweeper=optuna, which are not among the settings of its runs."""
 
     n_trials: Count
     n_jobs: Count
@@ -187,6 +188,7 @@ class Tracking(Section):
     experiment: str
     run_name: str | None
     log_model: bool
+    log_figures: bool = True  # runs of earlier versions have none
     register_as: str | None = pydantic.Field(None, alias="register")  # runs of earlier versions have none
     system_metrics_interval: Count
 
@@ -247,7 +249,7 @@ class Settings(Section):
 
     def fingerprint(self) -> str:
         """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
-        return self._digest(tracking={"log_model", "register_as", "system_metrics_interval"})
+        return self._digest(tracking={"log_model", "log_figures", "register_as", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir"}}

@@ -26,7 +26,7 @@ def is_interval(override: Override) -> bool:
 
 
 def validate(override: Override) -> None:
-    """Raise a UserError if it is empty, or an interval without the scale it asks for."""
+    """Raise a UserError if it is empty, or an interval on a logarithmic scale that is not positive."""
     swept, typed = override.value(), as_typed(override)
     if isinstance(swept, IntervalSweep):
         low, high = ends(swept)

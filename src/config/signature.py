@@ -49,7 +49,7 @@ def _read(target: str, source: Path, _changed: int) -> Signature:
     hints = {argument.arg: argument.annotation for argument in _arguments(definition) if argument.annotation is not None}
     for name in ("inputs", "outputs"):
         if name not in hints:
-            raise UserError(f"{target} must annotate its argument '{name}' with kinds from recipes/specs.py.")
+            raise UserError(f"{target} must annotate its argument '{name}' with specifications from recipes/specs.py.")
     fields: dict[str, typing.Any] = {}
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         hint = _evaluate(argument.annotation, target, argument.arg) if argument.annotation else typing.Any

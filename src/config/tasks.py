@@ -4,8 +4,9 @@ What a setting means stands beside its default in conf/dataset. The class of a t
 imported when a run creates the task.
 """
 
+import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -49,6 +50,8 @@ class TaskSpec:
         implementation: "module:class" of the `src.tasks.base.Task`, created with the settings and the data set.
         evaluation: names of its settings that change what is tested, examples or measure; results are compared where all of
             them are equal.
+        evaluation_unless: {setting: another one that is true or false}; the same of settings that change it only where the
+            other one is false.
         generates: whether `src.generate` works with its runs; the class is also a `src.tasks.base.Generative`.
     """
 
@@ -60,13 +63,24 @@ class TaskSpec:
     metrics: Mapping[str, Direction]
     implementation: str
     evaluation: tuple[str, ...] = ()
+    evaluation_unless: Mapping[str, str] = field(default_factory=dict)
     generates: bool = False
 
     @property
     def leading_metric(self) -> str:
         return next(iter(self.metrics))
 
+    def settings_of_evaluation(self, settings: Mapping[str, str]) -> list[str]:
+        """The settings that change what is tested: ["task.horizon", …].
 
+        Args:
+            settings: of a run, {"task.horizon": "24", …}; values are texts.
+        """
+        depending = [name for name, other in self.evaluation_unless.items() if settings.get(f"task.{other}") != "True"]
+        return [f"task.{name}" for name in (*self.evaluation, *depending)]
+
+
+ENTRY_POINTS = "keras_experiment_recipes.tasks"  # group; each entry point of it is a module that registers tasks
 TASKS: dict[str, TaskSpec] = {}  # {name: entry}, in the order of registration
 
 
@@ -75,11 +89,12 @@ def register(task: TaskSpec) -> None:
 
     Raises:
         ValueError: there is a task of this name, or one that says otherwise which values of a metric are better; or
-            `evaluation` names a setting that the task has not.
+            `evaluation` or `evaluation_unless` names a setting that the task has not.
     """
     if task.name in TASKS:
         raise ValueError(f"There is a task '{task.name}' already; choose another name.")
-    unknown = [name for name in task.evaluation if name not in task.settings.model_fields]
+    evaluation = {*task.evaluation, *task.evaluation_unless, *task.evaluation_unless.values()}
+    unknown = sorted(evaluation - task.settings.model_fields.keys())
     if unknown:
         raise ValueError(f"The task '{task.name}' has no setting '{unknown[0]}', which its evaluation names.")
     for metric, better in task.metrics.items():
@@ -87,6 +102,12 @@ def register(task: TaskSpec) -> None:
         if other not in (better, None):
             raise ValueError(f"'{metric}' is a metric of another task, with direction {other}; choose another name.")
     TASKS[task.name] = task
+
+
+def register_installed() -> None:
+    """Register the tasks of other packages: those that the entry points of packages on the Python path name."""
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry_point.load()
 
 
 def direction(metric: str) -> Direction | None:
@@ -171,8 +192,8 @@ register(
 # --- image generation -----------------------------------------------------------------------------------------------
 
 GENERATION_METRICS: Mapping[str, Direction] = {
-    "fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher", "diversity": "higher", "confident": "higher",
-    "classes": "higher", "class_distance": "lower", "training_distance": "neither",
+    "frechet_distance": "lower", "kernel_distance": "lower", "precision": "higher", "recall": "higher", "diversity": "higher",
+    "confident_fraction": "higher", "classes": "higher", "class_distance": "lower", "training_distance": "neither",
 }  # fmt: skip
 
 
@@ -279,7 +300,7 @@ register(
         outputs=TargetTokenLogits,
         metrics={"bleu": "higher", "chrf": "higher", "exact_match": "higher"},
         implementation="src.tasks.translation:Translation",
-        evaluation=("tokenizer", "lowercase"),  # of the references
+        evaluation=("lowercase",),  # of hypotheses and references
     )
 )
 register(
@@ -294,6 +315,10 @@ register(
             "standardized_mae": "lower", "standardized_mse": "lower",
         },
         implementation="src.tasks.forecasting:Forecasting",
-        evaluation=("horizon", "window", "include_history"),
+        evaluation=("horizon", "include_history"),
+        # The first window of a split begins in the one before, or else at its first step, which is then not predicted.
+        evaluation_unless={"window": "include_history"},
     )
 )  # fmt: skip
+
+register_installed()  # here, every process has them, those of parallel jobs too

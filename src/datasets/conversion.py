@@ -40,7 +40,7 @@ def to_utf8(data: Data, encoding: str) -> Data:
 
 
 def are_labels(targets: np.ndarray) -> bool:
-    """Whether targets can be class labels: one text, integer or boolean for each example, and not each another one."""
+    """Whether targets can be class labels: one text, integer or boolean for each example, and not all of them different."""
     scalars = targets.ndim == 1 and (targets.dtype == object or targets.dtype.kind in "biu")
     return scalars and len(np.unique(targets)) < len(targets)
 

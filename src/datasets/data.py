@@ -5,6 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -85,9 +86,10 @@ class Data:
         source: TFDS name, config and version, e.g. mnist:3.0.1.
         description: of the builder.
         train, validation, test: the splits, raw.
-        classes: class names, where targets are class indices; empty: targets are raw, see `conversion.to_class_indices`.
-        ordered: whether the rows are in the order in which the builder yields them; false: at random.
+        classes: class names if the targets are class indices; empty: the targets are raw, see `conversion.to_class_indices`.
+        ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
         slices: {split: where its rows are in the builder's splits}; empty: unknown.
+        folder: of prepared data sets, in which it is; None: it is in none.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Data:
     classes: tuple[str, ...]
     ordered: bool = True
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -1,7 +1,9 @@
 """Loading of data sets: three splits in memory."""
 
 import functools
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +37,12 @@ def load(settings: schema.Dataset) -> Data:
     slices = {name: _slices(builder, settings, expression) for name, expression in expressions.items()}
     if not settings.allow_overlap:
         validation.check_overlap(slices)
-    read = _read_shuffled if settings.shuffle else _read
     target = features[settings.targets]
     with terminal.phase(f"Reading {settings.name}"):
-        splits = {name: read(builder, settings, expression, slices[name]) for name, expression in expressions.items()}
+        if settings.shuffle:
+            splits = _read_shuffled(builder, settings, slices)
+        else:
+            splits = {name: _read(builder, settings, expression, slices[name]) for name, expression in expressions.items()}
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
@@ -46,6 +50,7 @@ def load(settings: schema.Dataset) -> Data:
         classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
+        folder=Path(os.fspath(builder.data_dir_root)),
         **splits,
     )
     data = conversion.to_utf8(data, settings.encoding)
@@ -103,17 +108,24 @@ def _read(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: st
     return Split(inputs=arrays[settings.inputs], targets=arrays[settings.targets])
 
 
-def _read_shuffled(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: str, slices: Sequence[Slice]) -> Split:
-    """Read a split as `_read` does, with the rows of the builder's splits shuffled before they are sliced."""
-
-    def parts() -> Iterator[tuple[Any, Any]]:
-        for base, start, stop in slices:
-            whole = _read(builder, settings, base, [Slice(base, 0, builder.info.splits[base].num_examples)])
-            rows = shuffled_rows(whole.targets, stratify=settings.shuffle == "stratified")[start:stop]
-            yield whole.array[rows], whole.targets[rows]
-
-    inputs, targets = zip(*parts())
-    return Split(np.concatenate(inputs), np.concatenate(targets))
+def _read_shuffled(
+    builder: tfds.core.DatasetBuilder, settings: schema.Dataset, slices: Mapping[str, Sequence[Slice]]
+) -> dict[str, Split]:
+    """Read all splits as `_read` does, with the rows of the builder's splits shuffled before they are sliced."""
+    parts: dict[str, dict[int, tuple[Any, Any]]] = {name: {} for name in slices}  # of each split, by the index of the slice
+    for base in {base for of_split in slices.values() for base, _, _ in of_split}:  # one at a time is in memory as a whole
+        whole = _read(builder, settings, base, [Slice(base, 0, builder.info.splits[base].num_examples)])
+        order = shuffled_rows(whole.targets, stratify=settings.shuffle == "stratified")
+        for name, of_split in slices.items():
+            for index, (other, start, stop) in enumerate(of_split):
+                if other == base:
+                    rows = order[start:stop]
+                    parts[name][index] = whole.array[rows], whole.targets[rows]
+    splits = {}
+    for name, by_index in parts.items():
+        inputs, targets = zip(*(by_index[index] for index in sorted(by_index)))
+        splits[name] = Split(np.concatenate(inputs), np.concatenate(targets))
+    return splits
 
 
 def shuffled_rows(targets: np.ndarray, stratify: bool) -> np.ndarray:

@@ -92,7 +92,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
 
 
 def _reason(error: Exception) -> str:
-    """What a user should know of an error of TFDS."""
+    """The reason for an error of TFDS, as a user needs it."""
     text = str(error)
     if "Max retries exceeded" in text or "Connection" in type(error).__name__ or "Timeout" in type(error).__name__:
         return "its archive cannot be downloaded (no connection)"

@@ -1,4 +1,4 @@
-"""Checks of loaded data for what would otherwise give wrong results silently."""
+"""Checks of loaded data for problems that would otherwise give wrong results without a message."""
 
 import itertools
 import logging
@@ -76,7 +76,7 @@ def check_images(data: Data, task: str) -> None:
 
 
 def check_series(data: Data) -> None:
-    """Raise a UserError unless the inputs are a series of numbers, in order, which is also what is to be forecast."""
+    """Raise a UserError unless the inputs are an ordered series of numbers and the targets are the same series."""
     for name, split in data.splits.items():
         if split.array.dtype.kind not in "buif":
             raise UserError(

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from tensorflow.lite.tools import flatbuffer_utils
 
 from src import tables, terminal
 from src.config import schema
+from src.export import litert_patches
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import ImageClassification, as_image_classification
 
@@ -45,7 +45,7 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
         path = Path(folder) / f"model_{kind}.tflite"
         with terminal.capture_stderr():  # converter and interpreter print their own settings
             flatbuffer = to_float(function) if kind == "float" else to_int8(function, calibration, settings.per_channel)
-            path.write_bytes(_strip_names(flatbuffer))
+            path.write_bytes(litert_patches.strip_names(flatbuffer))
             metrics[kind] = measure(path, task, settings.threads)
     return metrics
 
@@ -77,7 +77,7 @@ def to_int8(function: tf.types.experimental.PolymorphicFunction, calibration: np
     converter.representative_dataset = lambda: ([image[None]] for image in calibration)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
-    converter._experimental_disable_per_channel = not per_channel
+    litert_patches.set_per_channel(converter, per_channel)
     return converter.convert()
 
 
@@ -85,13 +85,6 @@ def _converter(function: tf.types.experimental.PolymorphicFunction) -> tf.lite.T
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function.network)
     converter.experimental_lower_to_saved_model = False  # otherwise variables are not frozen, and are empty during calibration
     return converter
-
-
-def _strip_names(flatbuffer: bytes) -> bytes:
-    """Remove the names of tensors, a tenth of a small file, which are for debugging only."""
-    model = flatbuffer_utils.convert_bytearray_to_object(flatbuffer)
-    flatbuffer_utils.strip_strings(model)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def measure(path: Path, task: ImageClassification, threads: int) -> Metrics:

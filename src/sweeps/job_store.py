@@ -26,6 +26,7 @@ class JobResult:
         run_id: MLflow's; None if MLflow has not answered.
         failure: why the job has failed; None unless it has.
         pruned: why a search has pruned the job; None unless it has.
+        compared_within: data set and task, "co2, forecasting": its objective is compared with those of the same alone.
     """
 
     overrides: Mapping[str, str]
@@ -34,6 +35,7 @@ class JobResult:
     run_id: str | None
     failure: str | None = None
     pruned: str | None = None
+    compared_within: str = ""
 
     @property
     def final_objective(self) -> float:

@@ -27,6 +27,7 @@ from src.config import search_space
 from src.config.schema import Search
 from src.errors import PrunedError, UserError
 from src.metrics import lower_is_better
+from src.sweeps import optuna_patches
 from src.sweeps.job_store import JobResult, JobStore
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class TrialReporter:
 
     def __init__(self, study: optuna.Study, trial: FrozenTrial, monitor: str):
         self.study, self.monitor = study, monitor
-        self.trial = optuna.Trial(study, trial._trial_id)
+        self.trial = optuna_patches.resume_trial(study, trial)
         self.reported_epochs = set(trial.intermediate_values)  # before the job was interrupted
 
     @classmethod

@@ -7,6 +7,8 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 
+from matplotlib.figure import Figure
+
 from src import config
 from src.config import schema
 from src.errors import SweepError
@@ -125,29 +127,50 @@ def _report(run_logger: RunLogger, store: JobStore, number: int, objectives: Seq
     results, objective = store.all(), objectives[0]
     if store.study_path.exists():
         run_logger.log_files(store.study_path)
-    finished = report.ranked(results, objective)
+    finished = [result for result in results if result.objective is not None]
     run_logger.log_texts({"results.csv": _results_csv(results)})
     counts = {
         "finished": len(finished), "failed": sum(result.failure is not None for result in results),
         "pruned": sum(result.pruned is not None for result in results), "all": number,
     }  # fmt: skip
     run_logger.log_metrics({f"sweep/jobs/{name}": count for name, count in counts.items()}, len(results))
-    shown = [pages.figure("effects of the settings", f"figures/{report.EFFECTS}")] if report.parameters(finished) else []
+    labels, groups = report.labels(results), report.by_data_and_task(finished)
+    shown = [
+        pages.figure("effects of the settings", f"figures/{labels[name]}{report.EFFECTS}")
+        for name, jobs in groups.items()
+        if report.parameters(jobs)
+    ]
     run_logger.describe_run("\n\n".join([report.description(results, objectives, number, command()), *shown]))
     if not finished:
         return
     log.info("\n%s", report.table(results, objectives))
-    best = finished[0]
-    run_logger.set_tags(**{"best.run_id": str(best.run_id), "best": " ".join(f"{k}={v}" for k, v in best.overrides.items())})
-    values = {"objective": best.final_objective, **best.metrics}
-    run_logger.log_metrics({f"sweep/best/{name}": value for name, value in values.items()}, len(results))
-    run_logger.log_figures(lambda: style.label(report.figures(finished, objectives), subject))
+    for name, jobs in groups.items():
+        label, best = labels[name], report.ranked(jobs, objective)[0]
+        overrides = " ".join(f"{key}={value}" for key, value in best.overrides.items())
+        run_logger.set_tags(**{f"{label}best.run_id": str(best.run_id), f"{label}best": overrides})
+        values = {"objective": best.final_objective, **best.metrics}
+        run_logger.log_metrics({f"sweep/best/{label}{key}": value for key, value in values.items()}, len(results))
+
+    def draw() -> dict[str, Figure | str]:
+        drawn = {name: report.figures(jobs, objectives) for name, jobs in groups.items()}
+        figures = {f"{labels[name]}{file}": figure for name, several in drawn.items() for file, figure in several.items()}
+        return style.label(figures, subject)
+
+    run_logger.log_figures(draw)
 
 
 def _register_best(run_logger: RunLogger, store: JobStore, name: str | None, objective: str) -> None:
     """Register the model of the best job under a name; None: do not."""
-    best = report.ranked(store.all(), objective)[:1]
+    results = store.all()
+    best = report.ranked(results, objective)[:1]
     if name is None or not best:
+        return
+    groups = report.by_data_and_task(results)
+    if len(groups) > 1:
+        log.warning(
+            "No model is registered as %s: the sweep has jobs on %s, which cannot be compared. Register the best of one with a "
+            "sweep over that one alone.", name, "; ".join(groups),
+        )  # fmt: skip
         return
     if best[0].run_id is None:
         log.warning("The best model is not registered as %s, since MLflow does not answer.", name)

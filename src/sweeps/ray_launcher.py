@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 from src.config import to_dict
 from src.config.command_line import COMMAND
 from src.sweeps.job_store import FOLDER_VARIABLE
+from src.sweeps.ray_patches import LOOPBACK
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,7 @@ class RayLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if not ray.is_initialized():
-            # A local cluster is not to be reached from other machines.
-            local: dict[str, Any] = {} if self.init.get("address") else {"_node_ip_address": "127.0.0.1"}
-            ray.init(**local, **self.init)
+            ray.init(**({} if self.init.get("address") else LOOPBACK), **self.init)
         environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
         run, pending = ray.remote(**self.remote)(_run_remote_job), []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

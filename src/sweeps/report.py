@@ -29,9 +29,23 @@ MIN_WIDTH = 6.0  # inches, for the title
 
 
 def ranked(jobs: Sequence[JobResult], objective: str) -> list[JobResult]:
-    """The jobs that have finished, the best first."""
+    """The jobs that have finished, the best first; they have one data set and one task."""
     finished = [job for job in jobs if job.objective is not None]
     return sorted(finished, key=lambda job: job.final_objective, reverse=not lower_is_better(objective))
+
+
+def by_data_and_task(jobs: Sequence[JobResult]) -> dict[str, list[JobResult]]:
+    """{data set and task: its jobs}, in their order: objectives on different ones cannot be compared."""
+    groups: dict[str, list[JobResult]] = {}
+    for job in jobs:
+        groups.setdefault(job.compared_within, []).append(job)
+    return groups
+
+
+def labels(jobs: Sequence[JobResult]) -> dict[str, str]:
+    """{data set and task: what names of its results begin with}: "co2-forecasting/"; empty if all jobs have the same."""
+    names = list(by_data_and_task(jobs))
+    return {name: f"{name.replace(', ', '-').replace(' ', '_')}/" if len(names) > 1 else "" for name in names}
 
 
 def parameters(jobs: Sequence[JobResult]) -> list[str]:
@@ -41,7 +55,7 @@ def parameters(jobs: Sequence[JobResult]) -> list[str]:
 
 
 def table(jobs: Sequence[JobResult], objectives: Sequence[str]) -> str:
-    """A table of the jobs, the best first, those that have not finished last, with the reason.
+    """A table of the jobs of each data set and task, the best first, those that have not finished last, with the reason.
 
     Of the test metrics it has those that tasks are compared by; `results.csv` has all.
     """
@@ -65,7 +79,8 @@ def description(jobs: Sequence[JobResult], objectives: Sequence[str], number: in
         run = f"[{place}](run:{job.run_id})" if job.run_id else "–"
         lines.append([run, *cells, remark.replace("|", " ")[:MAX_REMARK]])
     finished = sum(job.objective is not None for job in jobs)
-    best = f", the best by {objectives[0]} first" if finished else ""
+    several = " of each data set and task" if len(by_data_and_task(jobs)) > 1 else ""
+    best = f", the best by {objectives[0]}{several} first" if finished else ""
     more = f"… and {len(rows) - MAX_ROWS} more: results.csv among the artifacts" if len(rows) > MAX_ROWS else ""
     table = tables.markdown(["run", *headings, ""], lines, [0, len(headings) + 1]) if jobs else ""
     sections = [f"**{finished} of {number} jobs finished**{best}", table, more, f"- Command: `{command}`"]
@@ -73,18 +88,22 @@ def description(jobs: Sequence[JobResult], objectives: Sequence[str], number: in
 
 
 def _cells(jobs: Sequence[JobResult], objectives: Sequence[str]) -> tuple[list[str], list[tuple[JobResult, list[str], str]]]:
-    """The headings; and each job with its cells and a remark, the best first, those that have not finished last."""
+    """The headings; and each job with its cells and a remark, in the order of `table`."""
     names, objective = parameters(jobs), objectives[0]
-    best = pareto_front(ranked(jobs, objective), objectives) if len(objectives) > 1 else []
+    groups = {name: ranked(group, objective) for name, group in by_data_and_task(jobs).items()}
+    front = [job for group in groups.values() for job in pareto_front(group, objectives) if len(objectives) > 1]
+    best = {id(group[0]): f"the best of {name}" for name, group in groups.items() if group and len(groups) > 1}
     leading = {f"test/{task.leading_metric}" for task in TASKS.values()}
     metrics = dict.fromkeys(
         name for job in jobs for name in job.metrics if name in leading or not name.startswith("test/")
     )  # without repetitions
     rows = []
-    for job in [*ranked(jobs, objective), *(job for job in jobs if job.objective is None)]:
+    finished = [job for group in groups.values() for job in group]
+    for job in [*finished, *(job for job in jobs if job.objective is None)]:
         values = {objective: job.objective} | {name: job.metrics.get(name) for name in metrics}
         cells = ["–" if value is None else format_value(value, name) for name, value in values.items()]
-        remark = job.failure or job.pruned or ("on the Pareto front" if job in best else "")
+        praise = filter(None, [best.get(id(job)), "on the Pareto front" if job in front else None])
+        remark = job.failure or job.pruned or ", ".join(praise)
         rows.append((job, [*(shorten(job.overrides.get(name, "")) for name in names), *cells], remark))
     return [*names, objective, *metrics], rows
 
@@ -101,6 +120,8 @@ def shorten(text: str) -> str:
 def pareto_front(jobs: Sequence[JobResult], objectives: Sequence[str]) -> list[JobResult]:
     """The jobs than which no other job is better in one objective and at least as good in all the others."""
     signs = np.array([1 if lower_is_better(name) else -1 for name in objectives])
+    if not jobs:
+        return []
     values = signs * np.array([[job.value(name) for name in objectives] for job in jobs])  # (jobs, objectives), lower is better
     return [
         job for job, row in zip(jobs, values) if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
@@ -108,7 +129,7 @@ def pareto_front(jobs: Sequence[JobResult], objectives: Sequence[str]) -> list[J
 
 
 def figures(jobs: Sequence[JobResult], objectives: Sequence[str]) -> dict[str, Figure]:
-    """Figures of jobs that have finished: the objective against each parameter and all of them, and against other objectives.
+    """Figures of finished jobs of one data set and task: the objective against each parameter and all, and other objectives.
 
     Args:
         jobs: that have finished.

@@ -8,6 +8,7 @@ from hydra.conf import HydraConf
 
 from src import config, experiment, signals, terminal
 from src.config.schema import Search, Settings, parallel_jobs
+from src.config.tasks import TASKS
 from src.errors import PrunedError, UserError
 from src.sweeps.job_store import JobResult, JobStore
 from src.training import gpu
@@ -49,19 +50,21 @@ def run_sweep_job(settings: Settings, log_file: str, hydra_config: HydraConf) ->
             return math.nan if finished.objective is None else finished.objective
         if settings.sweep.fail_fast and store.failed():
             raise UserError("Not started, since another job has failed and sweep.fail_fast=true.")
+        compared_within = f"{settings.dataset.name}, {TASKS[settings.task.name].title}"
         report_metric = _metric_reporter(settings, store, overrides, hydra_config)
         try:
             result = experiment.run(settings, log_file, sweep=store.sweep, report_metric=report_metric)
         except PrunedError as error:
             log.info("%s", error)
-            store.save(fingerprint, JobResult(overrides, None, {}, None, pruned=str(error)))
+            store.save(fingerprint, JobResult(overrides, None, {}, None, None, str(error), compared_within))
             return math.nan
         except Exception as error:
             log.error("%s", error, exc_info=not isinstance(error, UserError))
             failure = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            store.save(fingerprint, JobResult(overrides, None, {}, None, failure))
+            store.save(fingerprint, JobResult(overrides, None, {}, None, failure, None, compared_within))
             raise
-        store.save(fingerprint, JobResult(overrides, result.objective, result.metrics, result.run_id))
+        outcome = overrides, result.objective, result.metrics, result.run_id
+        store.save(fingerprint, JobResult(*outcome, compared_within=compared_within))
     return result.objective
 
 
@@ -69,7 +72,7 @@ def _metric_reporter(
     settings: Settings, store: JobStore, overrides: dict[str, str], hydra_config: HydraConf
 ) -> Callable[[float, int], None] | None:
     """What reports the monitored metric after each epoch to the search that the job belongs to; None if to none."""
-    if hydra_config.sweeper._target_ != config.OPTUNA_SWEEPER:
+    if hydra_config.runtime.choices[config.SWEEPER] != "optuna":
         return None
     from src.sweeps.optuna_sweeper import TrialReporter  # takes long to load
 

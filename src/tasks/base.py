@@ -1,7 +1,8 @@
 """The interface of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
@@ -12,6 +13,7 @@ from recipes.specs import Ablatable
 from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
+from src.tasks.baselines.interface import Baselines
 from src.tasks.serving import Serving
 
 Metrics = dict[str, float]
@@ -31,6 +33,8 @@ class Task(ABC):
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
         classes: class names; empty if the targets are no classes.
+        measurement: what the test metrics were measured with, where their names do not say it; only equals are compared.
+        baseline_settings: names of the settings that baselines and their metrics depend on; None: all.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
     """
 
@@ -41,6 +45,8 @@ class Task(ABC):
     test: Split
     units: dict[str, str]
     classes: tuple[str, ...] = ()
+    measurement: str = ""
+    baseline_settings: tuple[str, ...] | None = None
     preview_metrics: tuple[str, ...] = ()
 
     def limit_examples(self, limit: int | None) -> None:
@@ -78,9 +84,20 @@ class Task(ABC):
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Reported metrics: one definition for the model, the baselines, and every later evaluation."""
 
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """{column: (rows,)}: results for each example, from which `src.uncertainty` computes metrics on resamples of the split.
+
+        Empty if no metric is a function of sums over the examples.
+        """
+        return {}
+
     @abstractmethod
-    def baselines(self) -> dict[str, Metrics]:
-        """{name: metrics on the test set} of classical baselines."""
+    def baselines(self) -> Baselines:
+        """The simple methods that a recipe should beat; `src.tasks.baselines.store` computes them."""
+
+    def baseline_dependencies(self) -> tuple[str, ...]:
+        """What baselines depend on besides data, settings and code: a tokenizer or a classifier of another run."""
+        return ()
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
         """Predictions of the model on a split, one for each example, as `metrics` takes them."""
@@ -106,8 +123,16 @@ class Task(ABC):
         """What is served of a trained model."""
 
     @abstractmethod
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
-        """Figures of the predictions on the test set, and of attention weights."""
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
+        """Figures of the predictions on the test set, and of attention weights.
+
+        Args:
+            model: trained.
+            predictions: of the model for the test set.
+            baselines: {name: predictions for the test set}.
+        """
 
     def preview(self, model: keras.Model) -> tuple[Metrics, Callable[[], Figures]]:
         """Samples of a generative model during training: their metrics against the validation split, and what draws them."""

@@ -1,6 +1,8 @@
 """Classification: what image and text classification share."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -14,6 +16,8 @@ from recipes.specs import AttentionLayer, Classes
 from src.datasets import Data, Split, conversion
 from src.figures import style
 from src.tasks.base import Figures, Metrics, Task
+from src.tasks.baselines import classes as methods
+from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
@@ -53,18 +57,27 @@ class Classification(Task):
             "calibration_error": calibration_error(targets, np.exp(log_probabilities)),
         }
 
-    def baselines(self) -> dict[str, Metrics]:
-        return {"majority_class": self._majority_class(), **self.linear_model()}
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """Label, prediction, negative log-likelihood of the label in nats, and probability of the prediction."""
+        log_probabilities = log_softmax(predictions.astype(np.float64), axis=1)
+        return {
+            "label": split.targets,
+            "prediction": predictions.argmax(axis=1),
+            "nats": -log_probabilities[np.arange(len(split)), split.targets],
+            "confidence": np.exp(log_probabilities.max(axis=1)),
+        }
+
+    def baselines(self) -> Baselines:
+        count = self.outputs.count
+        several = len(np.unique(self.train.targets)) > 1  # otherwise there is nothing to learn
+        return {
+            "majority_class": lambda: Prediction(methods.majority_class(self.train.targets, count, len(self.test))),
+            **(self.learned_baselines() if several else {}),
+        }
 
     @abstractmethod
-    def linear_model(self) -> dict[str, Metrics]:
-        """{name: metrics on the test set} of a linear model."""
-
-    def _majority_class(self) -> Metrics:
-        """Metrics of the class frequencies of the training set as prediction for every example."""
-        counts = np.bincount(self.train.targets, minlength=self.outputs.count)
-        logits = np.log((counts + 1) / (counts + 1).sum())  # add-one smoothing, so that no class is impossible
-        return self.metrics(self.test, np.tile(logits, (len(self.test), 1)))
+    def learned_baselines(self) -> Baselines:
+        """Simple classifiers, fitted on two classes or more."""
 
     def serving(self, model: keras.Model) -> Serving:
         """Inputs to `probability` (batch, classes) and `class` (batch,), the index of the most probable; and both by name."""
@@ -91,7 +104,9 @@ class Classification(Task):
         """Encode a batch of raw inputs as the model's inputs."""
         return inputs
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         return {
             "confusion_matrix.png": self._confusion_matrix(predictions.argmax(axis=1)),
             **self.worst_mistakes(log_softmax(predictions.astype(np.float64), axis=1)),

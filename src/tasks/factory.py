@@ -31,7 +31,7 @@ def create(
         pretrained: language model whose tokenizer is used instead of a new one.
 
     Raises:
-        UserError: the data set has not the type of data that the task needs.
+        UserError: the data set does not have the type of data that the task needs.
     """
     options: dict[str, Any] = {}
     if isinstance(settings, GenerationSettings):

@@ -3,7 +3,9 @@
 import functools
 import logging
 import math
-import warnings
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import tensorflow as tf
 from keras import layers, ops
 from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
-from statsmodels.tsa.holtwinters import ExponentialSmoothing
+from threadpoolctl import threadpool_limits
 
 from recipes.specs import Forecast, Series
 from src.config.tasks import ForecastingSettings
@@ -19,11 +21,18 @@ from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
 from src.figures import style
 from src.tasks.base import Figures, Metrics, Task
+from src.tasks.baselines import forecasting as methods
+from src.tasks.baselines.interface import Baselines, Prediction, SkippedError, join_notes, sample_note, spaced_rows
 from src.tasks.gaps import carry_forward, fill_gaps, interpolate
 from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+Forecaster = Callable[[np.ndarray], np.ndarray]  # from windows to forecasts
+
+MAX_STEPS = 300_000  # steps times features of a series that is fitted feature by feature, in about a minute; more are skipped
+MAX_PRODUCTS = 3e11  # multiplications of one ridge regression, a few seconds; more are skipped
 
 
 class Forecasting(Task):
@@ -158,35 +167,108 @@ class Forecasting(Task):
             "standardized_mse": float(np.nanmean(np.square(standardized))),
         }
 
-    def baselines(self) -> dict[str, Metrics]:
-        return {name: self.metrics(self.test, forecast) for name, forecast in self._baseline_forecasts.items()}
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """A row for each window, step and feature: target, forecast, and the feature's standard deviation in the training set.
 
-    @functools.cached_property
-    def _baseline_forecasts(self) -> dict[str, np.ndarray]:
-        """{name: forecasts of the test set} of the baselines, the one with the smallest error first."""
-        forecasts = {"seasonal_naive": self._seasonal_naive(self.test)}
-        if len(self.series["train"]) >= 2 * self.settings.season:  # fitting needs two seasons
-            forecasts["exponential_smoothing"] = self._exponential_smoothing()
-        return dict(sorted(forecasts.items(), key=lambda item: np.nanmean(np.abs(item[1] - self.test.targets))))
+        The deviation of a constant feature is NaN.
+        """
+        window, step, feature = (index.ravel() for index in np.indices(predictions.shape))
+        deviation = np.where(self.constant, np.nan, self.deviation)
+        values = {"target": split.targets.ravel(), "forecast": predictions.ravel(), "deviation": deviation[feature]}
+        return {"window": window, "step": step, "feature": feature, **values}
+
+    def baselines(self) -> Baselines:
+        """Those that continue the last values of a window need nothing else; the others are fitted on the training set.
+
+        Drift, exponential smoothing and Theta see all history up to the end of a window, unlike a recipe. A constant feature
+        is forecast as its last value.
+        """
+        season, horizon = self.settings.season, self.settings.horizon
+        train, windows = self.series["train"], self.test.array
+        named: dict[str, Callable[[], Prediction]] = {
+            "repeat_last": lambda: Prediction(methods.repeat_last(windows, horizon)),
+            "drift": lambda: Prediction(methods.drift(windows, *self._history(filled=False), horizon)),
+            "seasonal_naive": lambda: Prediction(self._seasonal_naive(self.test)),
+            "seasonal_naive_with_drift": lambda: Prediction(
+                methods.seasonal_naive_with_drift(windows, *self._history(filled=False), season, horizon)
+            ),
+            "ridge": self._ridge,
+            "autoregression": self._autoregression,
+            "exponential_smoothing": lambda: self._from_history(methods.holt_winters),
+            "theta": lambda: self._from_history(methods.theta),
+        }
+        if len(train) < 2 * season:
+            for name in ("seasonal_naive_with_drift", "exponential_smoothing", "theta"):  # fitting needs two seasons
+                del named[name]
+        return named
 
     def _seasonal_naive(self, split: Split) -> np.ndarray:
-        """Forecast the value of one season ago."""
-        steps = np.arange(self.settings.horizon) % self.settings.season
-        return split.array[:, steps - self.settings.season]
+        return methods.seasonal_naive(split.array, self.settings.season, self.settings.horizon)
 
-    def _exponential_smoothing(self) -> np.ndarray:
-        """Forecasts of additive Holt–Winters, fitted on the training set. Unlike a recipe it sees all history."""
-        season, test = self.settings.season, self.series["test"]
+    def _history(self, filled: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The whole series (time, features), float64, and the index of the last step of each test window.
+
+        Args:
+            filled: whether missing values are filled in, interpolated in the training set and else with the value before.
+        """
+        test = self.series["test"]
         prepended = self.settings.window * self.settings.include_history  # steps that belong to the split before
-        later = np.concatenate([self.series["validation"][prepended:], test[prepended:]])
-        train = interpolate(self.series["train"])
-        history = np.concatenate([train, carry_forward(later, initial=train[-1])]).astype(np.float64)
+        train, later = self.series["train"], np.concatenate([self.series["validation"][prepended:], test[prepended:]])
+        if filled:
+            train = interpolate(train)
+            later = carry_forward(later, initial=train[-1])
+        history = np.concatenate([train, later]).astype(np.float64)
         origins = np.arange(len(history) - len(test), len(history))[self.settings.window - 1 : -self.settings.horizon]
-        forecasts = [
-            holt_winters(column, len(self.series["train"]), season, origins[: len(self.test)], self.settings.horizon)
-            for column in history.T
-        ]
-        return np.stack(forecasts, axis=-1)
+        return history, origins[: len(self.test)]
+
+    def _from_history(self, method: Callable[..., np.ndarray]) -> Prediction:
+        """Forecasts of a method of `src.tasks.baselines.forecasting` that is fitted to each feature."""
+        history, origins = self._history(filled=True)
+        steps = len(self.series["train"])
+        _check_steps(history)
+        forecasts = methods.repeat_last(self.test.array.astype(np.float64), self.settings.horizon)
+        with threadpool_limits(1):  # matrices are small: several threads spend most of their time waiting for each other
+            for feature in np.flatnonzero(~self.constant):
+                arguments = steps, self.settings.season, origins, self.settings.horizon
+                forecasts[..., feature] = method(history[:, feature], *arguments)
+        return Prediction(forecasts)
+
+    def _ridge(self) -> Prediction:
+        size = self.train.array[0].size
+        rows = spaced_rows(len(self.train), methods.MAX_VALUES // size)
+        products = len(rows) * size**2 * methods.count_masks(self.train.targets[rows])
+        if products > MAX_PRODUCTS:
+            raise SkippedError(f"{products:.1e} multiplications for each λ are more than {MAX_PRODUCTS:.1e}")
+        inputs, targets = (array[rows] / self.scale for array in (self.train.array, self.train.targets.astype(np.float64)))
+
+        def fit(penalty: float) -> Callable[[np.ndarray], np.ndarray]:
+            forecast = methods.ridge(inputs, targets, penalty)
+            return lambda windows: forecast(windows / self.scale) * self.scale
+
+        penalty, forecast = self._best({penalty: functools.partial(fit, penalty) for penalty in methods.PENALTIES})
+        note = join_notes(f"λ = {penalty:g}", sample_note(len(rows), len(self.train), "windows"))
+        return Prediction(forecast(self.test.array), note)
+
+    def _autoregression(self) -> Prediction:
+        train = self.series["train"].astype(np.float64)
+        _check_steps(train)
+        orders = methods.candidate_orders(self.settings.season, self.settings.window, len(train))
+        fits = {order: functools.partial(methods.autoregression, train, order, self.settings.horizon) for order in orders}
+        order, forecast = self._best(fits)
+        return Prediction(forecast(self.test.array), f"p = {order}")
+
+    def _best(self, fits: Mapping[T, Callable[[], Forecaster]]) -> tuple[T, Forecaster]:
+        """The hyperparameter with the smallest mean absolute error on the validation set, and the forecaster fitted with it."""
+        best: tuple[float, T, Forecaster] | None = None
+        with threadpool_limits(1):  # as above
+            for hyperparameter, fit in fits.items():
+                forecaster = fit()
+                error = float(np.nanmean(np.abs(forecaster(self.validation.array) - self.validation.targets)))
+                if best is None or error < best[0]:
+                    best = error, hyperparameter, forecaster
+        if best is None:
+            raise ValueError("There is no hyperparameter to choose from.")
+        return best[1:]
 
     def serving(self, model: keras.Model) -> Serving:
         """Windows (batch, window, features) to `forecast` (batch, horizon, features), both in the series' own unit."""
@@ -200,16 +282,20 @@ class Forecasting(Task):
             outputs={"forecast": (model.output.dtype, (self.outputs.horizon, self.outputs.features))},
         )  # fmt: skip
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
+        errors = {name: np.nanmean(np.abs(forecasts - self.test.targets)) for name, forecasts in baselines.items()}
+        best_first = {name: baselines[name] for name in sorted(errors, key=lambda name: errors[name])}
         return {
-            "forecast.png": self._forecasts(predictions),
-            "error_by_step.png": self._error_by_step(predictions),
+            "forecast.png": self._forecasts(predictions, best_first),
+            "error_by_step.png": self._error_by_step(predictions, best_first),
         }
 
-    def _forecasts(self, predictions: np.ndarray) -> Figure:
+    def _forecasts(self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray]) -> Figure:
         """Input, target, forecast and the best baseline of three evenly spaced windows of the test set."""
         steps = np.arange(1 - self.settings.window, self.settings.horizon + 1)  # 0: the last step of the input
-        baseline, baseline_forecasts = next(iter(self._baseline_forecasts.items()))
+        best = [(f"baseline: {name.replace('_', ' ')}", each, style.BASELINE, "--") for name, each in baselines.items()][:1]
         indices = np.unique(np.linspace(0, len(self.test) - 1, 3).astype(int))
         series = f" (first of {self.outputs.features} series)" if self.outputs.features > 1 else ""
         size = (style.WIDTH, 1.0 + 2.2 * len(indices))
@@ -220,7 +306,7 @@ class Forecasting(Task):
             axes.plot(steps[: len(past)], past, color=style.PAST, label="input")
             for name, values, color, line in (
                 ("target", self.test.targets, style.TARGET, "-"),
-                (f"baseline: {baseline.replace('_', ' ')}", baseline_forecasts, style.BASELINE, "--"),
+                *best,
                 ("model", predictions, style.MODEL, "-"),
             ):  # each begins at the last value of the input
                 axes.plot(steps[len(past) - 1 :], [past[-1], *values[index, :, 0]], color=color, linestyle=line, label=name)
@@ -231,11 +317,11 @@ class Forecasting(Task):
         figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
         return figure
 
-    def _error_by_step(self, predictions: np.ndarray) -> Figure:
-        """Mean absolute error against the number of steps ahead, of the model and the baselines."""
+    def _error_by_step(self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray]) -> Figure:
+        """Mean absolute error against the number of steps ahead, of the model and the two best baselines."""
         unit = self.settings.unit
         figure, (axes,) = style.create("Error on the test set by step of the forecast", size=(style.WIDTH, 4))
-        steps, forecasts = np.arange(1, self.settings.horizon + 1), {"model": predictions, **self._baseline_forecasts}
+        steps, forecasts = np.arange(1, self.settings.horizon + 1), {"model": predictions, **baselines}
         looks = ((style.MODEL, "o-"), (style.BASELINE, "--"), (style.OTHER_BASELINE, ":"))
         for (name, forecast), (color, line) in zip(forecasts.items(), looks):
             errors = np.nanmean(np.abs(forecast - self.test.targets), axis=(0, 2))
@@ -248,26 +334,7 @@ class Forecasting(Task):
         return figure
 
 
-def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: np.ndarray, horizon: int) -> np.ndarray:
-    """Forecasts of additive Holt–Winters exponential smoothing: (origins, horizon).
-
-    Args:
-        series: (time,).
-        training_steps: number of first steps on which the smoothing constants and the initial state are fitted.
-        season: steps in a season.
-        origins: index of the last step that each forecast sees.
-        horizon: steps to forecast.
-    """
-    options = {"trend": "add", "seasonal": "add", "seasonal_periods": season}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the optimizer did not converge: the fit is good enough for a baseline
-        fitted = ExponentialSmoothing(series[:training_steps], **options, initialization_method="estimated").fit().params
-    initial = {name: fitted[name] for name in ("initial_level", "initial_trend")} | {
-        "initial_seasonal": fitted["initial_seasons"]
-    }
-    constants = {name: fitted[name] for name in ("smoothing_level", "smoothing_trend", "smoothing_seasonal")}
-    # With all constants given, this is one pass over the series, which yields the state after every step.
-    state = ExponentialSmoothing(series, **options, initialization_method="known", **initial).fit(**constants, optimized=False)
-    ahead = np.arange(1, horizon + 1)
-    seasonal = np.asarray(state.season)[origins[:, None] - season + 1 + (ahead - 1) % season]
-    return np.asarray(state.level)[origins, None] + ahead * np.asarray(state.trend)[origins, None] + seasonal
+def _check_steps(series: np.ndarray) -> None:
+    """Raise a SkippedError if a series is too long to be fitted feature by feature."""
+    if series.size > MAX_STEPS:
+        raise SkippedError(f"{series.size:,} steps times features are more than {MAX_STEPS:,}")

@@ -1,6 +1,7 @@
 """Image classification."""
 
-import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -12,23 +13,20 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from recipes.specs import GlimpseLayer, Image, PatchLayer, RewardLayer
 from src.config.tasks import ImageClassificationSettings
 from src.datasets import Data, Split, validation
 from src.datasets.conversion import PixelRange
 from src.figures import style
-from src.tasks.base import Figures, Metrics, Task, nested_layers
+from src.tasks.base import Figures, Task, nested_layers
+from src.tasks.baselines import images as methods
+from src.tasks.baselines.interface import Baselines, Prediction, SkippedError, join_notes, sample_note
 from src.tasks.classification import Classification, attention_weights, mistakes_title
 
-REGRESSION_PIXELS = 200_000_000  # to fit the logistic regression on, 800 MB: all of CIFAR-10, fewer images where larger
-REGRESSION_ITERATIONS = 50  # more cost minutes, and gain less than 1 % on data sets like MNIST
 UNKNOWN_LABEL = -1
 MAX_SHOWN = 16  # images in a figure
 OVERLAY = 0.7  # opacity of the largest attention weight
-IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training examples
 
 
 class ImageClassification(Classification):
@@ -69,28 +67,44 @@ class ImageClassification(Classification):
             return inputs
         return {"image": inputs, "label": ops.full(ops.shape(inputs)[:1], UNKNOWN_LABEL, dtype="int32")}
 
-    def linear_model(self) -> dict[str, Metrics]:
-        """Logistic regression on pixels, fitted on at most `REGRESSION_PIXELS` of the training set."""
+    def learned_baselines(self) -> Baselines:
+        return {
+            "logistic_regression": self._logistic_regression,
+            "nearest_neighbors": self._nearest_neighbors,
+            "gradient_boosting": self._gradient_boosting,
+        }
 
-        def flatten(split: Split) -> np.ndarray:
-            return self.pixels.normalize(split.raw.reshape(len(split), -1))
+    def _flatten(self, split: Split) -> np.ndarray:
+        """Pixels from 0 to 1, float32 (examples, values)."""
+        return self.pixels.normalize(split.raw.reshape(len(split), -1))
 
-        subset = self.train.take(max(REGRESSION_PIXELS // self.train.raw[0].size, 1))
-        present = np.unique(subset.targets)
-        log_probabilities = np.full((len(self.test), self.outputs.count), IMPOSSIBLE)
-        if len(present) > 1:
-            model = LogisticRegression(max_iter=REGRESSION_ITERATIONS)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(flatten(subset), subset.targets)
-            log_probabilities[:, present] = model.predict_log_proba(flatten(self.test))
-        else:
-            log_probabilities[:, present] = 0.0
-        return {"logistic_regression": self.metrics(self.test, log_probabilities)}
+    def _logistic_regression(self) -> Prediction:
+        train = self.train.take(methods.regression_examples(self.train.raw[0].size))
+        values = methods.logistic_regression(self._flatten(train), train.targets, self._flatten(self.test), self.outputs.count)
+        return Prediction(values, sample_note(len(train), len(self.train), "images"))
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def _nearest_neighbors(self) -> Prediction:
+        train = self.train.take(methods.neighbor_examples(self.train.raw[0].size, len(self.validation) + len(self.test)))
+        k, values = methods.nearest_neighbors(
+            (self._flatten(train), train.targets),
+            (self._flatten(self.validation), self.validation.targets),
+            self._flatten(self.test),
+            self.outputs.count,
+        )
+        return Prediction(values, join_notes(f"k = {k}", sample_note(len(train), len(self.train), "images")))
+
+    def _gradient_boosting(self) -> Prediction:
+        size = self.train.raw.size * self.outputs.count
+        if size > methods.BOOSTING_VALUES:
+            raise SkippedError(f"{size:,} pixels times classes are more than {methods.BOOSTING_VALUES:,}")
+        train, test = self._flatten(self.train), self._flatten(self.test)
+        return Prediction(methods.gradient_boosting(train, self.train.targets, test, self.outputs.count))
+
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]  # one: the recipe's
-        figures = super().figures(model, predictions)
+        figures = super().figures(model, predictions, baselines)
         for network in networks:
             figures |= (
                 self._glimpses(model, network, predictions) if takes_label(model) else self._attention(network, predictions)

@@ -5,7 +5,8 @@ import logging
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import hydra.utils
@@ -22,6 +23,7 @@ from src.config.tasks import GenerationSettings
 from src.datasets import Data, Split, conversion, validation
 from src.figures import style
 from src.tasks.base import Figures, Generative, Metrics, Task
+from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.serving import DEFAULT_FUNCTION, STATE, RandomState, Serving, Signature
@@ -105,7 +107,8 @@ class GenerativeTask(Task, Generative):
 
     ARTIFACT = IMAGES_FILE
     units: dict[str, str] = {}
-    preview_metrics = ("fid", "kid")
+    baseline_settings = ("samples",)
+    preview_metrics = ("frechet_distance", "kernel_distance")
 
     def __init__(
         self,
@@ -175,10 +178,10 @@ class GenerativeTask(Task, Generative):
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Metrics of generated images against the images of a split, by the features and classes of the reference classifier.
 
-        fid, kid: Fréchet and kernel distance of the features; 0 for equal distributions.
+        frechet_distance, kernel_distance: between the features; 0 for equal distributions.
         precision, recall: fraction of generated images within the real ones, and of real images within the generated ones.
         diversity: variance of the features, relative to that of real images; near 0 after a mode collapse.
-        confident: fraction of images that the classifier assigns to a class with a probability of 0.9 or more.
+        confident_fraction: fraction of images that the classifier assigns to a class with a probability of 0.9 or more.
         classes: number of classes that it assigns.
         class_distance: total variation distance of the frequencies of the classes, 0 to 1.
         training_distance: median distance to the nearest training image, relative to that of real images; near 0 for copies.
@@ -194,12 +197,12 @@ class GenerativeTask(Task, Generative):
             for images in (predictions, split.raw_targets[: len(equally_many)])
         ]
         return {
-            "fid": frechet_distance(real_features, features),
-            "kid": kernel_distance(equally_many, features),
+            "frechet_distance": frechet_distance(real_features, features),
+            "kernel_distance": kernel_distance(equally_many, features),
             "precision": precision,
             "recall": recall,
             "diversity": float(features.var(axis=0).sum() / real_features.var(axis=0).sum()),
-            "confident": float(np.mean(probabilities.max(axis=1) >= CONFIDENT_PROBABILITY)),
+            "confident_fraction": float(np.mean(probabilities.max(axis=1) >= CONFIDENT_PROBABILITY)),
             "classes": float(np.count_nonzero(frequencies[1])),
             "class_distance": float(np.abs(frequencies[0] - frequencies[1]).sum() / 2),
             "training_distance": float(distances[0] / max(distances[1], 1e-9)),
@@ -211,13 +214,16 @@ class GenerativeTask(Task, Generative):
             self._real_features[id(split)] = self.reference_classifier.features_and_probabilities(split.raw_targets)
         return self._real_features[id(split)]
 
-    def baselines(self) -> dict[str, Metrics]:
+    def baselines(self) -> Baselines:
         """Training images, the best that a generator could do, and uniform noise, the worst; as many as are generated."""
-        rng = np.random.default_rng(0)
-        number = min(self.settings.samples, len(self.train))
-        training_images = self.train.raw_targets[np.sort(rng.choice(len(self.train), number, replace=False))]
-        noise = rng.integers(0, 256, (number, *self.shape), dtype=np.uint8)
-        return {"training_images": self.metrics(self.test, training_images), "noise": self.metrics(self.test, noise)}
+        shape = (min(self.settings.samples, len(self.train)), *self.shape)
+        return {
+            "training_images": lambda: Prediction(self._random_training_images(shape[0])),
+            "noise": lambda: Prediction(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)),
+        }
+
+    def baseline_dependencies(self) -> tuple[str, ...]:
+        return (self.reference_classifier.run_id,)
 
     def inference_costs(self, model: keras.Model) -> Metrics:
         return {"milliseconds_per_sample": 1e3 * self._seconds_per_sample}
@@ -236,7 +242,9 @@ class GenerativeTask(Task, Generative):
 
     # --- figures
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         figures: Figures = {
             "samples.png": self._sample_grid(predictions),
             "nearest_training_images.png": self._nearest_training_images(predictions),

@@ -1,7 +1,8 @@
 """Language modeling: prediction of the next token of texts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import hydra.utils
@@ -18,6 +19,8 @@ from src.config.tasks import LanguageModelingSettings
 from src.datasets import Data, Split, pipeline
 from src.errors import UserError
 from src.tasks.base import Figures, Generative, Metrics, Task
+from src.tasks.baselines import language as methods
+from src.tasks.baselines.interface import Baselines, Prediction, join_notes, sample_note
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.serving import DEFAULT_FUNCTION, SAMPLING_PARAMS, SAMPLING_SIGNATURE, STATE, RandomState, Serving, batch_spec
 from src.tasks.text_classification import check_texts
@@ -27,7 +30,6 @@ VOCABULARY_FILE = "vocabulary.json"
 SAMPLES, SAMPLE_TOKENS = 4, 300  # texts in a figure, and tokens of each
 SERVED_TOKENS, EXAMPLE_TOKENS = 300, 20  # that a served model generates, and those of its example
 SEPARATOR = f"\n{'-' * 40}\n"  # between sampled texts
-BACKOFF_COUNTS = (1, 10, 100, 1000)  # pseudo-counts of the unigram distribution in the bigram model; tuned on validation
 
 
 class LanguageModeling(Task, Generative):
@@ -49,7 +51,8 @@ class LanguageModeling(Task, Generative):
         self.tokenizer = tokenizer.configure(start=True, end=True)
         streams = {name: self.tokenizer.encode_stream(getattr(data, name).raw) for name in ("train", "validation", "test")}
         # Training windows overlap by half: each token is predicted once from a short context, and once from a longer one.
-        self.train = windows(streams["train"], settings.context, stride=max(settings.context // 2, 1))
+        self.training_stride = max(settings.context // 2, 1)
+        self.train = windows(streams["train"], settings.context, self.training_stride)
         self.validation, self.test = (windows(streams[name], settings.context) for name in ("validation", "test"))
         self.inputs = Tokens(settings.context, len(self.tokenizer))
         self.outputs = NextTokenLogits(settings.context, len(self.tokenizer))
@@ -85,27 +88,46 @@ class LanguageModeling(Task, Generative):
             "bits_per_character": nats / math.log(2) / max(characters, 1),
         }
 
-    def baselines(self) -> dict[str, Metrics]:
-        """Unigram and bigram models, the bigram interpolated with the unigram (Dirichlet prior)."""
-        size = len(self.tokenizer)
-        unigrams = np.bincount(self.train.targets.ravel(), minlength=size) + 1.0
-        unigrams[PADDING] = 0
-        unigrams /= unigrams.sum()
-        pairs, counts = np.unique(_pair_ids(self.train.array, self.train.targets, size), return_counts=True)
-        context_counts = np.bincount(pairs // size, counts, minlength=size)
-
-        def bigram(split: Split, backoff: float) -> np.ndarray:
-            queries = _pair_ids(split.array, split.targets, size)
-            positions = np.minimum(np.searchsorted(pairs, queries), len(pairs) - 1)
-            pair_counts = np.where(pairs[positions] == queries, counts[positions], 0)
-            probabilities = (pair_counts + backoff * unigrams[split.targets]) / (context_counts[split.array] + backoff)
-            return _log_likelihoods(probabilities, split)
-
-        best = min(BACKOFF_COUNTS, key=lambda backoff: -bigram(self.validation, backoff).sum())
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """A row for each window: its negative log-likelihood in nats, and its numbers of tokens and characters."""
         return {
-            "unigram": self.metrics(self.test, _log_likelihoods(unigrams[self.test.targets], self.test)),
-            "bigram": self.metrics(self.test, bigram(self.test, best)),
+            "nats": -predictions.sum(axis=1, dtype=np.float64),
+            "tokens": (split.targets != PADDING).sum(axis=1),
+            "characters": self.tokenizer.character_counts[split.targets].sum(axis=1),
         }
+
+    def baselines(self) -> Baselines:
+        """They see all tokens before the one that they predict, also those before its window."""
+        return {"unigram": self._unigram, "kneser_ney": self._kneser_ney}
+
+    def baseline_dependencies(self) -> tuple[str, ...]:
+        return (self.tokenizer.to_json(),)
+
+    def _training_stream(self) -> tuple[np.ndarray, str]:
+        """The tokens whose n-grams are counted, and a note if they are not all."""
+        stream = unroll(self.train, self.training_stride)
+        used = stream[: methods.MAX_TOKENS]
+        return used, sample_note(len(used), len(stream), "tokens")
+
+    def _unigram(self) -> Prediction:
+        stream, note = self._training_stream()
+        tokens = unroll(self.test)[1:]
+        return Prediction(self._log_likelihoods(methods.unigrams(stream[1:], tokens, len(self.tokenizer))), note)
+
+    def _kneser_ney(self) -> Prediction:
+        """Of the order with the smallest perplexity of the validation set."""
+        stream, note = self._training_stream()
+        n_grams, validation = methods.NGrams(stream, len(self.tokenizer)), unroll(self.validation)
+        orders = range(1, methods.MAX_ORDER + 1)
+        order = max(orders, key=lambda order: np.log(n_grams.kneser_ney(validation, order)[1:]).sum())
+        probabilities = n_grams.kneser_ney(unroll(self.test), order)[1:]
+        return Prediction(self._log_likelihoods(probabilities), join_notes(f"n = {order}", note))
+
+    def _log_likelihoods(self, probabilities: np.ndarray) -> np.ndarray:
+        """Predictions for the test set from the probabilities of its tokens (tokens,)."""
+        predictions = np.zeros(self.test.targets.shape)
+        predictions[self.test.targets != PADDING] = np.log(probabilities)
+        return predictions
 
     def serving(self, model: keras.Model) -> Serving:
         """Texts to `text`, their continuations; and the probabilities of the token after them."""
@@ -142,7 +164,9 @@ class LanguageModeling(Task, Generative):
             text = text[:-1]
         return text
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         return {"samples.txt": f"{SAMPLES} uncurated samples\n\n{self.samples(model)}"}
 
     def samples(self, model: keras.Model) -> str:
@@ -248,11 +272,8 @@ def windows(stream: np.ndarray, context: int, stride: int | None = None) -> Spli
     return Split(np.where(rows[:, 1:] == PADDING, PADDING, rows[:, :-1]), rows[:, 1:])
 
 
-def _pair_ids(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
-    """One integer for each pair of token ids."""
-    return first.astype(np.int64) * size + second
-
-
-def _log_likelihoods(probabilities: np.ndarray, split: Split) -> np.ndarray:
-    """Logarithms of the probabilities of the targets, 0 for padding."""
-    return np.where(split.targets == PADDING, 0.0, np.log(np.maximum(probabilities, 1e-12)))
+def unroll(split: Split, stride: int | None = None) -> np.ndarray:
+    """The stream (n,) that windows with a stride were cut from; None: they do not overlap."""
+    targets = split.targets if stride is None else split.targets[:, :stride]
+    joined = np.concatenate([split.array[0, :1], targets[:-1].ravel(), split.targets[-1]])
+    return joined[joined != PADDING]

@@ -2,26 +2,26 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import keras
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from recipes.specs import PADDING, Tokens
 from src.config.tasks import TextClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.figures import html
-from src.tasks.base import Figures, Metrics
+from src.tasks.base import Figures
+from src.tasks.baselines import texts as methods
+from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.classification import Classification, attention_weights, mistakes_title
 from src.tasks.serving import Serving
 from src.tasks.tokenizers import Kind, Tokenizer, normalize
 
 MAX_SHOWN, MAX_CHARACTERS = 16, 1000  # texts on a page, and how much of each
 MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\s*/?>")  # tags of HTML
-IMPOSSIBLE = np.log(1e-9)  # log-probability of a class without training examples
 
 
 class TextClassification(Classification):
@@ -37,6 +37,7 @@ class TextClassification(Classification):
 
     example_noun = "texts"
     input_tokenizer: Tokenizer
+    baseline_settings = ("tokenizer", "lowercase")
 
     def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
         for name, split in data.splits.items():
@@ -64,29 +65,30 @@ class TextClassification(Classification):
     def serving_example(self) -> list[str]:
         return [self.test.raw[0].decode()]
 
-    def linear_model(self) -> dict[str, Metrics]:
-        """Logistic regression on TF–IDF features of tokens and pairs of tokens.
+    def learned_baselines(self) -> Baselines:
+        """They see whole texts, where a recipe sees the first `task.length` tokens."""
+        return {"bag_of_words": self._bag_of_words, "nb_svm": self._nb_svm}
 
-        It sees whole texts, where a recipe sees the first `task.length` tokens.
-        """
-        kind: Kind = "characters" if self.settings.tokenizer == "characters" else "words"
-        vectorizer = TfidfVectorizer(
-            analyzer="word" if kind == "words" else "char",
-            tokenizer=str.split if kind == "words" else None,
-            token_pattern=None, lowercase=False, ngram_range=(1, 2), min_df=2, sublinear_tf=True,
-        )  # fmt: skip
-        train, test = (normalize(split.raw, kind, self.settings.lowercase) for split in (self.train, self.test))
-        present = np.unique(self.train.targets)
-        log_probabilities = np.full((len(self.test), self.outputs.count), IMPOSSIBLE)
-        if len(present) > 1:
-            model = LogisticRegression(C=10, max_iter=200).fit(vectorizer.fit_transform(train), self.train.targets)
-            log_probabilities[:, present] = model.predict_log_proba(vectorizer.transform(test))
-        else:
-            log_probabilities[:, present] = 0.0
-        return {"bag_of_words": self.metrics(self.test, log_probabilities)}
+    @property
+    def _kind(self) -> Kind:
+        return "characters" if self.settings.tokenizer == "characters" else "words"
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
-        return {**super().figures(model, predictions), **self._attention(model, predictions)}
+    def _normalize(self, split: Split) -> list[str]:
+        return normalize(split.raw, self._kind, self.settings.lowercase)
+
+    def _bag_of_words(self) -> Prediction:
+        train, test = self._normalize(self.train), self._normalize(self.test)
+        return methods.bag_of_words(train, self.train.targets, test, self.outputs.count, self._kind)
+
+    def _nb_svm(self) -> Prediction:
+        train, validation, test = map(self._normalize, (self.train, self.validation, self.test))
+        targets = self.train.targets, self.validation.targets
+        return methods.nb_svm((train, targets[0]), (validation, targets[1]), test, self.outputs.count, self._kind)
+
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
+        return {**super().figures(model, predictions, baselines), **self._attention(model, predictions)}
 
     def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
         mistakes = self._mistakes(log_probabilities)

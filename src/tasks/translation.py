@@ -1,13 +1,15 @@
 """Translation: texts to texts."""
 
 import itertools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import keras
 import numpy as np
-import sacrebleu
 import tensorflow as tf
 from keras import ops
+from sacrebleu.metrics import BLEU, CHRF
 
 from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
@@ -16,12 +18,16 @@ from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.figures import html
 from src.tasks.base import Figures, Metrics, Task
+from src.tasks.baselines import translation as methods
+from src.tasks.baselines.interface import Baselines, Prediction, sample_note
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer, normalize
+from src.uncertainty import BLEU_COUNTS
 
 MAX_SHOWN = 8  # pairs on a page
+HAN = re.compile(r"[\u3400-\u9fff]")  # Chinese characters
 
 
 class Translation(Task):
@@ -30,17 +36,29 @@ class Translation(Task):
     Models train with teacher forcing: they get the source and all target tokens before the predicted one. For evaluation and
     inference the whole target is decoded from the source alone. Predictions are texts (examples,), as are the references that
     `metrics` compares them with.
+
+    Attributes:
+        measurement: sacrebleu's signature of BLEU and that of chrF.
     """
 
     units = {}
     input_tokenizer: Tokenizer
     output_tokenizer: Tokenizer
+    baseline_settings = ("tokenizer", "lowercase")
 
     def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):
             for side in ("inputs", "targets"):
                 check_texts(getattr(getattr(data, name), side), f"the {name} split of dataset={data.name} ({side})")
         self.settings = settings
+        # Where the model's texts are lower-cased, so are the references, which the signature says (case:lc). sacrebleu's
+        # tokenizer for Chinese takes each character for a word, and leaves all else to 13a, the one that it uses otherwise.
+        chinese = sum(bool(HAN.search(text.decode())) for text in data.test.targets) > len(data.test) / 2
+        self._bleu = BLEU(lowercase=settings.lowercase, tokenize="zh" if chinese else "13a", force=True)
+        self._chrf = CHRF(lowercase=settings.lowercase)
+        for metric in (self._bleu, self._chrf):
+            metric.corpus_score([""], [[""]])  # a signature is complete once a score has been computed
+        self.measurement = f"BLEU {self._bleu.get_signature()}, chrF {self._chrf.get_signature()}"
         kind, size, lowercase = settings.tokenizer, settings.vocabulary_size, settings.lowercase
         sides = data.train.raw, data.train.targets
         if kind == "bpe":  # one vocabulary for both languages: names are spelled alike
@@ -92,23 +110,54 @@ class Translation(Task):
         return translate
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
-        """Exact match, the fraction of texts equal to the reference; BLEU and chrF of sacrebleu, 0 to 100."""
-        references = self._normalize(split.raw_targets)
-        hypotheses = list(predictions)
+        """BLEU and chrF of sacrebleu, 0 to 100, on the references as they are in the data; exact match.
+
+        exact_match: fraction of texts equal to the reference, both normalized as decoded texts are.
+        """
+        hypotheses, references = list(predictions), _strings(split.raw_targets)
         return {
-            "exact_match": float(np.mean([hypothesis == reference for hypothesis, reference in zip(hypotheses, references)])),
-            "bleu": sacrebleu.corpus_bleu(hypotheses, [references], force=True).score,
-            "chrf": sacrebleu.corpus_chrf(hypotheses, [references]).score,
+            "exact_match": float(np.mean(self._exact_matches(split, predictions))),
+            "bleu": self._bleu.corpus_score(hypotheses, [references]).score,
+            "chrf": self._chrf.corpus_score(hypotheses, [references]).score,
+        }
+
+    def _exact_matches(self, split: Split, predictions: np.ndarray) -> np.ndarray:
+        return np.array(self._normalize(predictions)) == np.array(self._normalize(split.raw_targets))
+
+    def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """Source, hypothesis, reference, whether the two are equal, and the counts from which sacrebleu computes BLEU."""
+        references = _strings(split.raw_targets)
+        scores = [self._bleu.corpus_score([text], [[reference]]) for text, reference in zip(predictions, references)]
+        counts = [[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores]
+        return {
+            "source": np.array(_strings(split.raw), dtype=object),
+            "hypothesis": predictions,
+            "reference": np.array(references, dtype=object),
+            "exact_match": self._exact_matches(split, predictions),
+            **dict(zip(BLEU_COUNTS, np.array(counts).T)),
         }
 
     def _normalize(self, texts: np.ndarray) -> list[str]:
         """Normalize texts as decoded ones are."""
         return normalize(texts, self.settings.tokenizer, self.settings.lowercase)
 
-    def baselines(self) -> dict[str, Metrics]:
-        """A copy of the source."""
-        sources = self._normalize(self.test.raw)
-        return {"copy": self.metrics(self.test, np.array(sources, dtype=object))}
+    def baselines(self) -> Baselines:
+        return {
+            "copy": lambda: Prediction(np.array(_strings(self.test.raw), dtype=object)),
+            "word_by_word": self._word_by_word,
+        }
+
+    def _word_by_word(self) -> Prediction:
+        """Each word of the source by the most frequent word that it is aligned with."""
+
+        def words(texts: np.ndarray) -> list[str]:
+            return normalize(texts, "words", self.settings.lowercase)
+
+        sources, targets = words(self.train.raw), words(self.train.raw_targets)
+        used = methods.within(sources, targets)
+        translations = methods.dictionary(sources[:used], targets[:used])
+        values = methods.word_by_word(words(self.test.raw), translations)
+        return Prediction(np.array(values, dtype=object), sample_note(used, len(sources), "texts"))
 
     def serving(self, model: keras.Model) -> Serving:
         """Texts to `text`, their translations."""
@@ -124,7 +173,9 @@ class Translation(Task):
             input_tokenizer=self.input_tokenizer, output_tokenizer=self.output_tokenizer,
         )  # fmt: skip
 
-    def figures(self, model: keras.Model, predictions: np.ndarray) -> Figures:
+    def figures(
+        self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Figures:
         examples = self.test.take(MAX_SHOWN)
         target, _ = self._encode_targets(predictions[:MAX_SHOWN])
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))
@@ -140,3 +191,7 @@ class Translation(Task):
                 "Attention to the source tokens (columns) of test texts for each token of the translation (rows)", rows
             )
         }
+
+
+def _strings(texts: np.ndarray) -> list[str]:
+    return [text.decode() for text in texts]

@@ -12,6 +12,7 @@ descriptions     what stands on these pages, in Markdown
 system, energy   system metrics, and the energy used
 provenance       command, code, versions and machine of a run
 finished_runs    one finished run: its settings, metrics and artifacts; the one place that restores its model
+baseline_runs    the runs that record baselines
 usage_run        the run of a command that uses the model of a finished run
 run_summaries    all finished runs, for comparisons
 run_lookup       one of them, by what a user types

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import mlflow
@@ -15,11 +15,20 @@ from src.tracking.outbox import PARTIAL_SUFFIX, file_lock
 
 OUTBOX_TAG = "journal"  # name of the outbox that a run was created from, so that it is created only once
 FINGERPRINT_TAG = "settings.fingerprint"  # equal for runs one of which can resume the other
+REFERENCE_CLASSIFIER_TAG = "reference_classifier"  # id of the run whose classifier measured generated images
+RENAMED_TAGS = {"judge": REFERENCE_CLASSIFIER_TAG}  # of runs of earlier versions
 CHECKPOINT_ARTIFACTS = "checkpoints"  # folder
 ALIAS = "champion"  # of the version of a registered model that was registered last
+MEASUREMENT_TAG = "measurement"  # what the test metrics were measured with
+PREDICTIONS_FILE = "test_predictions.parquet"  # artifact with the results for each example of the test set
 WEIGHTS_FILE = "model.weights.h5"  # artifact
 # Requests that will never succeed. BAD_REQUEST is not one of them: MLflow returns it if two processes write a row at once.
 PERMANENT_ERRORS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"}
+
+
+def current_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a stored run, as this version names them."""
+    return {RENAMED_TAGS.get(name, name): value for name, value in tags.items()}
 
 
 @contextlib.contextmanager

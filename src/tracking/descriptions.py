@@ -5,11 +5,15 @@ The UI shows the first lines only until one asks for more, so the result comes f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from src.config.schema import Settings
 from src.config.tasks import TASKS
-from src.datasets import Data
 from src.tracking.pages import PARENT_RUN_ID, RUN_ID, figure, ranking_page
+
+if TYPE_CHECKING:
+    from src.datasets import Data
+    from src.tasks.baselines.store import BaselineResults
 
 LEARNING_CURVES = "learning_curves.png"  # artifact
 KERAS_FILE = "model.keras"  # in the logged model
@@ -51,7 +55,7 @@ def model_name(settings: Settings) -> str:
     return "".join("_" if character in "/:.%\"'" else character for character in name)  # MLflow allows none of these
 
 
-def of_training(settings: Settings, data: Data, source: Source, results: Results | None = None) -> str:
+def of_training(settings: Settings, data: "Data", source: Source, results: Results | None = None) -> str:
     """The description of a training run, and of the model that it has logged.
 
     Args:
@@ -63,14 +67,13 @@ def of_training(settings: Settings, data: Data, source: Source, results: Results
     title = f"**{settings.subject}**"
     if results is None:
         return "\n\n".join([f"{title}, not finished", _facts(settings, data, source, None)])
-    curves = figure("learning curves", LEARNING_CURVES)
+    curves = [figure("learning curves", LEARNING_CURVES)] if settings.tracking.log_figures else []
     facts = _facts(settings, data, source, results)
-    return "\n\n".join([f"{title}: {results.headline}", curves, results.table, facts, how_to_use(settings)])
+    return "\n\n".join([f"{title}: {results.headline}", *curves, results.table, facts, how_to_use(settings)])
 
 
-def _facts(settings: Settings, data: Data, source: Source, results: Results | None) -> str:
-    sizes = ", ".join(f"{name} {len(getattr(data, name)):,}" for name in ("train", "validation", "test"))
-    facts = [f"- Data: {data.source} ({sizes} examples), digest of the test set {data.test.digest}"]
+def _facts(settings: Settings, data: "Data", source: Source, results: Results | None) -> str:
+    facts = [f"- Data: {data.source} ({_sizes(data)} examples), digest of the test set {data.test.digest}"]
     if results is not None:
         cost = results.cost
         amounts = (
@@ -80,6 +83,10 @@ def _facts(settings: Settings, data: Data, source: Source, results: Results | No
     if source.in_sweep:
         facts.append(f"- Sweep: [all its jobs](run:{PARENT_RUN_ID})")
     return "\n".join([*facts, f"- Command: `{source.command}`"])
+
+
+def _sizes(data: "Data") -> str:
+    return ", ".join(f"{name} {len(split):,}" for name, split in data.splits.items())
 
 
 def how_to_use(settings: Settings) -> str:
@@ -112,6 +119,24 @@ def _how_to_load(settings: Settings) -> str:
         "```",
     ]
     return "\n".join(lines)
+
+
+def of_baselines(title: str, data: "Data", headline: str, table: str, computed: "BaselineResults") -> str:
+    """The description of the run that records baselines.
+
+    Args:
+        title: of the task.
+        data: the data set.
+        headline: the strongest baseline, a phrase.
+        table: of all results, in Markdown.
+        computed: the baselines.
+    """
+    facts = [f"- Not computed: {name.replace('_', ' ')} ({reason})" for name, reason in computed.skipped.items()]
+    facts += [
+        "- Hyperparameters are chosen on the validation set; all else is fitted on the training set alone",
+        f"- Data: {data.source} ({_sizes(data)} examples), digest of the test set {data.test.digest}",
+    ]
+    return "\n\n".join([f"**Simple methods for {title} on {data.name}**: {headline}", table, "\n".join(facts)])
 
 
 def of_experiment(name: str, source: str) -> str:

@@ -13,6 +13,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from src.export import serving
 from src.tasks.serving import Serving
 from src.tracking.descriptions import KERAS_FILE
+from src.tracking.mlflow_patches import requirements_as_installed
 
 # Requirements of a logged model besides MLflow; without this list MLflow infers them by loading the model, which takes seconds.
 PACKAGES, TEXT_PACKAGES = ("tensorflow", "keras", "numpy"), ("tokenizers",)
@@ -34,12 +35,14 @@ def save(served: Serving, model: keras.Model, folder: Path) -> None:
     serving.save(served, str(scratch / "saved_model"))
     module = serving.write_code(scratch)
     packages = PACKAGES + (TEXT_PACKAGES if served.input_tokenizer else ())
-    mlflow.pyfunc.save_model(
-        str(folder), loader_module=module, code_paths=[str(scratch / f"{module}.py")], data_path=str(scratch / "saved_model"),
-        signature=signature(served), metadata=dict(served.settings) or None,
-        input_example=(served.example, dict(served.example_params)) if served.example_params else served.example,
-        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
-    )  # fmt: skip
+    with requirements_as_installed():  # as they are: the versions of this process
+        mlflow.pyfunc.save_model(
+            str(folder), loader_module=module, code_paths=[str(scratch / f"{module}.py")],
+            data_path=str(scratch / "saved_model"),
+            signature=signature(served), metadata=dict(served.settings) or None,
+            input_example=(served.example, dict(served.example_params)) if served.example_params else served.example,
+            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
+        )  # fmt: skip
     save_keras(model, folder / KERAS_FILE)
     shutil.rmtree(scratch)
 

@@ -4,6 +4,7 @@ Tests hold the reasons against the installed version: tests/src/tracking/test_ml
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
@@ -18,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 __all__ = [
     "MLFLOW_DATASET_CONTEXT", "MLFLOW_PARENT_RUN_ID", "MLFLOW_RUN_NOTE", "MLFLOW_USER",
-    "delete_artifacts", "last_metrics", "resolve_tags", "system_metrics_monitors",
+    "delete_artifacts", "last_metrics", "requirements_as_installed", "resolve_tags", "system_metrics_monitors",
 ]  # fmt: skip
 
 
@@ -34,6 +35,22 @@ def delete_artifacts(client: mlflow.MlflowClient, run_id: str, folder: str) -> N
         NotImplementedError: the artifact store cannot delete.
     """
     get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts(folder)
+
+
+@contextlib.contextmanager
+def requirements_as_installed() -> Iterator[None]:
+    """Save models in the block without comparing their requirements with the installed packages.
+
+    MLflow lists the modules of every installed package for that, which takes most of a second, and has no switch.
+    """
+    from mlflow.utils import environment
+
+    check = environment.warn_dependency_requirement_mismatches
+    environment.warn_dependency_requirement_mismatches = lambda model_requirements: None
+    try:
+        yield
+    finally:
+        environment.warn_dependency_requirement_mismatches = check
 
 
 def system_metrics_monitors() -> list[Any]:

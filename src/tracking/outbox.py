@@ -45,7 +45,7 @@ class Event:
     """Something that is to be uploaded.
 
     Attributes:
-        kind: start, resume, metrics, model_metrics, tags, description, files, image, model, register or end.
+        kind: start, resume, metrics, model_metrics, baselines, tags, description, files, image, model, register or end.
         payload: its values.
         folder: contains its files.
     """

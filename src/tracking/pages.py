@@ -75,6 +75,11 @@ def ranking_view(task: str, created: int) -> dict[str, str]:
     return {f"{VIEW_TAG}{task}": json.dumps(view)}
 
 
+def ranks_by_old_name(view: str) -> bool:
+    """Whether a stored view of an earlier version names a metric that new runs log under another name."""
+    return any(metrics.current_name(name) != name for name in re.findall(r"metrics\.`([^`]+)`", json.loads(view)["state"]))
+
+
 def fill_in(description: str, run_id: str, parent_run_id: str | None, experiment_of: Callable[[str], str]) -> str:
     """Replace the placeholders of a description.
 

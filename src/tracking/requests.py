@@ -16,11 +16,10 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS, ErrorCode
 from PIL import Image
 
 from src.redaction import strip_credentials
-from src.tracking import descriptions, pages
+from src.tracking import baseline_runs, descriptions, pages
 from src.tracking.client import ALIAS, CHECKPOINT_ARTIFACTS, OUTBOX_TAG, create_client
 from src.tracking.mlflow_patches import (
     MLFLOW_DATASET_CONTEXT,
@@ -74,6 +73,8 @@ def send(outbox: Outbox, events: list[Event]) -> None:
             _link_metrics(client, run_id, outbox.metadata.get("model_id"), **payload)
         case "description":
             _describe(client, outbox, payload["text"])
+        case "baselines":
+            client.set_tag(run_id, baseline_runs.RUN_TAG, baseline_runs.record(client, payload["content"]))
         case "files":
             client.log_artifacts(run_id, str(event.folder / "files"), payload["artifact_path"])
         case "model":
@@ -115,8 +116,9 @@ def _describe_experiment(client: mlflow.MlflowClient, experiment_id: str, time: 
     """Add to an experiment the view that ranks the runs of a task, and a link to it; what users have written is kept."""
     tags = client.get_experiment(experiment_id).tags
     note, link = tags.get(MLFLOW_RUN_NOTE) or description, descriptions.ranking_link(experiment_id, task)
-    view = {} if f"{pages.VIEW_TAG}{task}" in tags else pages.ranking_view(task, time)
-    for name, value in ({MLFLOW_RUN_NOTE: note if link in note else f"{note} {link}"} | view).items():
+    view = tags.get(f"{pages.VIEW_TAG}{task}")
+    ranking = pages.ranking_view(task, time) if view is None or pages.ranks_by_old_name(view) else {}
+    for name, value in ({MLFLOW_RUN_NOTE: note if link in note else f"{note} {link}"} | ranking).items():
         if tags.get(name) != value:
             client.set_experiment_tag(experiment_id, name, value)
 
@@ -166,12 +168,12 @@ def _register(client: mlflow.MlflowClient, run_id: str, of_job: bool, name: str)
     if not run.outputs or not run.outputs.model_outputs:
         if of_job and run.info.status == "RUNNING":
             raise LookupError(f"the model of the run {run_id} has not been uploaded yet")
-        raise MlflowException(f"the run {run_id} has logged no model", INVALID_PARAMETER_VALUE)
+        raise MlflowException.invalid_parameter_value(f"the run {run_id} has logged no model")
     model_id = run.outputs.model_outputs[0].model_id
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     versions = [v for v in client.search_model_versions(f"name = '{name}'") if v.source == f"models:/{model_id}"]
     note = client.get_logged_model(model_id).tags.get(MLFLOW_RUN_NOTE)

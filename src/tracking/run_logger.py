@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 from matplotlib.figure import Figure
 
 from src.errors import DiskFullError, UserError, translate_disk_full
@@ -173,6 +176,19 @@ class RunLogger:
         with self.outbox.add_event("files", artifact_path=None) as folder:
             for name, text in texts.items():
                 _artifact_file(folder / "files", name).write_text(text, encoding="utf-8")
+
+    def log_table(self, file: str, columns: Mapping[str, np.ndarray]) -> None:
+        """Log a table as a Parquet file, which `pandas.read_parquet` reads; nothing if it has no columns.
+
+        Args:
+            file: its name.
+            columns: {name: values (rows,)}.
+        """
+        if not columns:
+            return
+        with self.outbox.add_event("files", artifact_path=None) as folder:
+            table = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
+            pyarrow.parquet.write_table(table, _artifact_file(folder / "files", file), compression="zstd")
 
     def log_files(self, source: str | Path, artifact_path: str | None = None) -> None:
         """Log a file, or all files of a folder, as artifacts in the folder `artifact_path` of the run."""

@@ -3,12 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import mlflow
+import numpy as np
+import pyarrow.parquet
 from mlflow.entities import Run
 
 from src.config import renamed
 from src.metrics import current_name, stored_names
 from src.tracking import pages
-from src.tracking.client import create_client, require_mlflow
+from src.tracking.client import (
+    MEASUREMENT_TAG,
+    PREDICTIONS_FILE,
+    REFERENCE_CLASSIFIER_TAG,
+    create_client,
+    current_tags,
+    require_mlflow,
+)
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
 PAGE_SIZE = 1000  # runs of one request
@@ -25,6 +35,7 @@ class RunSummary:
         metrics: {"test/accuracy": 0.99, …}, as this version names them; the last value of each.
         test_digest: digest of its test set.
         experiment_id: MLflow's.
+        measurement: what its test metrics were measured with: `Task.measurement`, or the id of the reference classifier's run.
     """
 
     run_id: str
@@ -33,6 +44,7 @@ class RunSummary:
     metrics: Mapping[str, float]
     test_digest: str
     experiment_id: str = ""
+    measurement: str = ""
 
     @property
     def url(self) -> str:
@@ -67,9 +79,22 @@ def _summarize(run: Run) -> RunSummary:
         for tag in entry.tags
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
-    settings = renamed.migrate_params(run.data.params)
+    settings, tags = renamed.migrate_params(run.data.params), current_tags(run.data.tags)
     values = {current_name(name): value for name, value in run.data.metrics.items()}
-    return RunSummary(run.info.run_id, run.info.start_time, settings, values, digests.get("test", ""), run.info.experiment_id)
+    return RunSummary(
+        run.info.run_id, run.info.start_time, settings, values, digests.get("test", ""), run.info.experiment_id,
+        tags.get(MEASUREMENT_TAG, tags.get(REFERENCE_CLASSIFIER_TAG, "")),  # earlier versions name the classifier alone
+    )  # fmt: skip
+
+
+def load_predictions(run_id: str) -> dict[str, np.ndarray] | None:
+    """The results of a run for each example of the test set (`Task.example_results`); None if it has stored none."""
+    try:
+        path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=PREDICTIONS_FILE)
+        table = pyarrow.parquet.read_table(path)
+    except (mlflow.MlflowException, OSError):
+        return None
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def metric_histories(runs: Sequence[RunSummary], metric: str) -> dict[str, list[tuple[int, float]]]:

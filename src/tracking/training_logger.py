@@ -17,11 +17,12 @@ from src.figures import style
 from src.metrics import ABLATION, BASELINE
 from src.redaction import redact
 from src.tasks.base import Task
+from src.tasks.baselines.store import BaselineResults
 from src.tasks.learning_curves import best_epoch, learning_curves
 from src.tasks.reference_classifier import ReferenceClassifier
-from src.tasks.report import headline
-from src.tracking import descriptions, logged_model, provenance
-from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, WEIGHTS_FILE
+from src.tasks.report import headline, named_results
+from src.tracking import baseline_runs, descriptions, logged_model, provenance
+from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, REFERENCE_CLASSIFIER_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
 from src.training import strategies
@@ -45,14 +46,31 @@ class TrainingLogger(RunLogger):
 
     def log_start(self, settings: Settings, data: Data) -> None:
         """Log the start of a new training: settings, provenance and data set."""
-        slices = settings.dataset.splits.model_dump().items()
-        inputs = {split: dataset_input(data, split, tfds_slice) for split, tfds_slice in slices}
         ranking = {"task": settings.task.name, "description": descriptions.of_experiment(data.name, data.source)}
-        self.start(settings.flat(), _tags(settings), inputs, ranking)
+        self.start(settings.flat(), _tags(settings), dataset_inputs(settings, data), ranking)
         config = yaml.safe_dump(settings.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
         diff = provenance.git("diff", "HEAD")
         self.log_texts(redact({"config.yaml": config} | ({"uncommitted.diff": diff} if diff else {})))
         self._describe(settings, data)
+
+    def log_baselines(self, settings: Settings, data: Data, computed: BaselineResults, digest: str, task: Task) -> None:
+        """Log results of baselines, and refer to the run that records them, which is made if MLflow has none yet.
+
+        If one has failed, there is no such run: the next training tries it again.
+
+        Args:
+            settings: of the run.
+            data: its data set.
+            computed: results of the baselines.
+            digest: of all that they depend on.
+            task: whose baselines they are.
+        """
+        self.log_metrics(named_results(baselines=computed.metrics))
+        if computed.failed:
+            return
+        content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, task)
+        with self.outbox.add_event("baselines", content=content):
+            pass
 
     def log_learning_curves(self, settings: Settings, results: Mapping[str, float], units: Mapping[str, str]) -> None:
         """Log the figure of the learning curves, which stands in the description of the run, too.
@@ -143,8 +161,8 @@ class TrainingLogger(RunLogger):
 
     def log_reference_classifier(self, classifier: ReferenceClassifier) -> None:
         """Log which classifier generated images are scored with, and its test accuracy."""
-        self.set_tags(judge=classifier.run_id)
-        self.log_metrics({"judge/accuracy": classifier.accuracy})
+        self.set_tags(**{REFERENCE_CLASSIFIER_TAG: classifier.run_id})
+        self.log_metrics({"reference_classifier/accuracy": classifier.accuracy})
 
     def log_model(self, task: Task, model: keras.Model, settings: Settings) -> None:
         """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/<model name>")` and `mlflow models serve`.
@@ -162,6 +180,12 @@ class TrainingLogger(RunLogger):
         with self.outbox.add_event("files", artifact_path=None) as folder:
             (folder / "files").mkdir()
             model.save_weights(folder / "files" / WEIGHTS_FILE)
+
+
+def dataset_inputs(settings: Settings, data: Data) -> dict[str, dict[str, str]]:
+    """The splits of a data set as MLflow's `Dataset`, by name."""
+    slices = settings.dataset.splits.model_dump().items()
+    return {split: dataset_input(data, split, tfds_slice) for split, tfds_slice in slices}
 
 
 def dataset_input(data: Data, split: str, tfds_slice: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from src.training import keras_patches, optimizers
 log = logging.getLogger(__name__)
 
 LogMetrics = Callable[[dict[str, float], int], None]  # (metrics, step)
-LogSamples = Callable[[Callable[[], dict[str, Figure | str]], int], None]  # (what draws {file name: figure or text}, epoch)
+LogSamples = Callable[[Callable[[], dict[str, Figure | str]], int], None]  # (function that draws the samples, epoch)
 
 
 class BestWeights(keras.callbacks.EarlyStopping):
@@ -129,7 +129,7 @@ class SamplePreview(keras.callbacks.Callback):
     Args:
         task: makes the preview.
         log_metrics: called with the metrics.
-        log_samples: called with what draws the figures.
+        log_samples: called with a function that draws the figures.
         training: number of previews and of epochs.
     """
 
@@ -173,7 +173,7 @@ class Progress(keras.callbacks.Callback):
     Args:
         epochs: of the run.
         steps: of an epoch.
-        first_epoch, skipped_steps: where a run resumes; these steps of that epoch take no time.
+        first_epoch, skipped_steps: where a resumed run starts; the skipped steps of that epoch take no time.
     """
 
     def __init__(self, epochs: int, steps: int, first_epoch: int, skipped_steps: int):

@@ -103,7 +103,7 @@ def restore(state: TrainingState, model: keras.Model, callbacks: Sequence[Statef
 
 
 def _signature(variable: keras.Variable) -> list:
-    """[shape, dtype, number of replicas]: equal if a value fits. Names are no criterion, Keras numbers them."""
+    """[shape, dtype, number of replicas]: equal if a value fits. Names are not compared, since Keras numbers them."""
     return [list(variable.shape), variable.dtype, len(strategies.replica_values(variable))]
 
 
@@ -123,7 +123,7 @@ def write(state: TrainingState, folder: Path) -> Path:
         The path of the file.
 
     Raises:
-        OSError: it could not be written; the files of before are still there.
+        OSError: it could not be written; the earlier files are still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{state.epoch:06d}-{state.step:08d}.npz"
@@ -161,7 +161,7 @@ def read(folder: Path) -> TrainingState | None:
 
 @contextlib.contextmanager
 def _skip_if_broken(path: Path | str) -> Iterator[None]:
-    """Log a warning instead of an error that shows that a file is truncated or no checkpoint."""
+    """Turn an error that shows that a file is truncated, or is no checkpoint, into a warning."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -220,7 +220,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.last_save, self.steps_since_save, self.write_seconds = time.monotonic(), 0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """In a run that resumes, replace the steps that are done already by no operation."""
+        """In a resumed run, replace the training function by a no-op for the steps that are already done."""
         self.epoch = epoch
         if self.resumed is not None:
             self.train_function, logs = self.model.train_function, self.model.get_metrics_result()

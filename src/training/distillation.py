@@ -1,6 +1,7 @@
 """Knowledge distillation: a student model also learns from the predictions of a teacher model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import hydra.utils
 import keras
@@ -15,6 +16,11 @@ from src.tasks.image_classification import as_image_classification, takes_label
 class Distiller(keras.distillation.Distiller):
     """Keras's distiller, except that the validation loss is the student's own, without the teacher."""
 
+    def compile(self, optimizer: keras.optimizers.Optimizer, loss: keras.losses.Loss, **options: Any) -> None:
+        """Compile as the student would be."""
+        super().compile(optimizer=optimizer, loss=loss, **options)
+        self.student_loss = loss
+
     def compute_loss(
         self,
         x: KerasTensor | None = None,
@@ -25,7 +31,7 @@ class Distiller(keras.distillation.Distiller):
     ) -> KerasTensor:
         if training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return self._student_loss(y, y_pred, sample_weight)
+        return self.student_loss(y, y_pred, sample_weight)
 
 
 def build_distiller(student: keras.Model, teacher: keras.Model, settings: schema.Compression) -> keras.Model:

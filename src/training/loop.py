@@ -1,7 +1,6 @@
 """Building, compiling and fitting a model."""
 
 import contextlib
-import gc
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -34,17 +33,16 @@ from src.training.pruning import MagnitudePruning
 
 log = logging.getLogger(__name__)
 
-FORGOTTEN = 0.05  # of a moving average's total weight: at most this much lies on the time before its start
+FORGOTTEN = 0.05  # a moving average has forgotten the start of a run once momentum ** updates is at most this
 
 
 def prepare(settings: schema.Settings) -> None:
     """Prepare this process for a run: free what earlier runs have left, set random seeds and the precision.
 
-    What ~/.keras/keras.json may say of floats and of the layout of images is overruled, since no run records it.
+    Settings of ~/.keras/keras.json (type of floats, layout of images) are overridden, since no run records them.
     """
-    keras.backend.clear_session()
     tensorflow_patches.clear_gradient_registry()
-    gc.collect()
+    keras.backend.clear_session()
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
@@ -139,6 +137,7 @@ def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
             settings.training,
             steps_per_epoch(settings.training, task.train),
             optimizers.learning_rate_factors(model),
+            model.trainable_variables,
         ),
         loss=task.loss(),
         weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0

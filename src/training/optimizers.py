@@ -3,6 +3,7 @@ averages of the weights, gradient norms.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,8 +15,9 @@ from src.training import keras_patches, strategies
 
 
 def create(
-    settings: schema.Optimizer, training: schema.Training, steps: int, factors: dict[int, float] | None = None
-) -> keras.optimizers.Optimizer:
+    settings: schema.Optimizer, training: schema.Training, steps: int, factors: dict[int, float] | None = None,
+    weights: Sequence[keras.Variable] = (),
+) -> keras.optimizers.Optimizer:  # fmt: skip
     """Create an optimizer with its learning-rate schedule.
 
     Args:
@@ -23,6 +25,7 @@ def create(
         training: number of epochs, averaging and accumulation.
         steps: of an epoch.
         factors: of learning rates, as `learning_rate_factors` returns them.
+        weights: the trainable ones, of which only matrices decay, unless the settings say otherwise.
     """
     classes = {
         "adam": keras.optimizers.Adam,
@@ -46,7 +49,18 @@ def create(
         **{name: getattr(settings, name) for name in specific},
     )
     optimizer.factors = factors or {}
+    if not settings.decay_biases:
+        optimizer.exclude_from_weight_decay(var_list=[weight for weight in weights if not decays(weight)])
     return optimizer
+
+
+def decays(weight: keras.Variable) -> bool:
+    """Whether weight decay acts on a weight: on matrices, kernels and embeddings, not on biases and normalization parameters.
+
+    By the number of dimensions, as in nanoGPT's `configure_optimizers` (Karpathy 2022): the gain and the shift of a
+    normalization, biases, and other vectors have one.
+    """
+    return len(weight.shape) > 1
 
 
 def unwrap(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -26,7 +26,7 @@ def create(settings: schema.Strategy) -> tf.distribute.Strategy:
     """Create the strategy over the devices of this machine.
 
     Raises:
-        UserError: the machine has not the devices that the settings require.
+        UserError: the machine lacks the devices that the settings require.
     """
     gpus = prepare_devices()
     keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
@@ -92,7 +92,7 @@ def _cores() -> int:
 
 
 def in_force(settings: schema.Strategy) -> dict[str, str]:
-    """What a strategy uses of this machine, which its settings may leave open: {tag: value}.
+    """What a strategy uses on this machine, where its settings leave that open: {tag: value}.
 
     With `tf32`, GPUs multiply matrices in float32 with 10 bits of the mantissa, TensorFlow's default.
     """

@@ -6,6 +6,7 @@ import pytest
 
 from recipes import decoding, gpt
 from recipes.specs import END, PADDING, Classes, NextTokenLogits, StepwiseDecoder, Tokens
+from src.training import optimizers
 
 array = keras.ops.convert_to_numpy
 SMALL = {"dimension": 32, "heads": 4, "blocks": 2}
@@ -24,7 +25,13 @@ def tokens(rows=3, length=12, vocabulary=50):
 
 @pytest.mark.parametrize(
     ("size", "parameters"),
-    [("small", 124_439_808), ("medium", 354_823_168), ("large", 774_030_080), ("xl", 1_557_611_200)],
+    [
+        ("small", 124_439_808),
+        *(
+            pytest.param(*larger, marks=pytest.mark.slow)
+            for larger in (("medium", 354_823_168), ("large", 774_030_080), ("xl", 1_557_611_200))
+        ),
+    ],
 )
 def test_the_sizes_are_those_of_gpt_2(settings, size, parameters):
     """As the released weights have them. A block is counted once, since all are alike."""
@@ -145,3 +152,17 @@ def test_a_class_is_predicted_from_all_tokens_but_padding(pooling):
     changed = text.copy()
     changed[:, 7] = (changed[:, 7] - 3) % 46 + 4
     assert np.abs(array(model(changed)) - array(model(text))).min() > 1e-6
+
+
+def test_settings_are_those_of_gpt_2_and_nanogpt(settings):
+    run_settings = settings("model=gpt")
+    assert run_settings.model.hyperparameters["layer_norm_epsilon"] == 1e-5
+    assert (run_settings.optimizer.epsilon, run_settings.optimizer.beta_2) == (1e-8, 0.99)
+    assert settings("experiment=gpt2_small").optimizer.epsilon == 1e-8
+    model = language_model(blocks=1, dimension=16)
+    norms = [*model.backbone.blocks[0].norms, model.backbone.normalization]
+    assert [norm.epsilon for norm in norms] == [1e-5] * 3
+    decayed = {weight.path.split("/")[-2] for weight in model.trainable_weights if optimizers.decays(weight)}
+    # All matrices, with the tables of tokens and positions, and nothing else.
+    assert decayed == {"embedding", "positions", "query", "key", "value", "output", "inner", "outer"}
+    assert not [weight.path for weight in model.trainable_weights if optimizers.decays(weight) and "bias" in weight.path]

@@ -12,7 +12,7 @@ from src import cli, config
 from src.errors import UserError
 from tests.commands import environment
 
-COMMANDS = ("evaluate", "generate", "reproduce", "compare", "sync")  # besides run, whose help is Hydra's
+COMMANDS = ("baselines", "evaluate", "generate", "reproduce", "compare", "sync")  # besides run, whose help is Hydra's
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from matplotlib import image
 from src import generate
 from src.errors import UserError
 from src.tracking import finished_runs
+from tests.commands import WEIGHTS_ONLY
 from tests.stored import client, runs
 
 SMALL = ("model.dimension=16", "model.heads=2", "model.blocks=1", "task.vocabulary_size=300", "task.context=16")
@@ -50,7 +51,7 @@ def test_a_run_of_another_version_is_refused(monkeypatch):
 
 
 def test_generated_texts_are_reproducible(command, here):
-    done = command("model=gpt", *SLICES, *SMALL, "training.epochs=1", "training.steps_per_epoch=3", "tracking.log_model=false")
+    done = command("model=gpt", *SLICES, *SMALL, "training.epochs=1", "training.steps_per_epoch=3", *WEIGHTS_ONLY)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run,) = runs(here, "docstrings")
@@ -86,7 +87,7 @@ def test_generated_texts_are_reproducible(command, here):
 
 def test_generated_images_are_reproducible(command, here):
     few = ("model.width=8", "model.levels=1", "training.epochs=1", "task.samples=20", "dataset.epochs=1", "dataset.limit=128")
-    done = command("model=diffusion", *few, "model.timesteps=20", "tracking.log_model=false")
+    done = command("model=diffusion", *few, "model.timesteps=20", *WEIGHTS_ONLY)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     run_ids = {run.data.tags["model"]: run.info.run_id for run in runs(here, "digits")}

@@ -22,11 +22,14 @@ from tests.bench_compare import create_runs
 from tests.commands import environment
 
 
-def finished(recipe="cnn", seed=0, start_time=0, test_digest="a", metrics=None, task="image_classification", **settings):
+def finished(
+    recipe="cnn", seed=0, start_time=0, test_digest="a", metrics=None, task="image_classification", measurement="", **settings
+):  # fmt: skip
     """The summary of a finished run."""
     own = {"model.name": recipe, "dataset.name": "digits", "task.name": task, "seed": str(seed), "tracking.run_name": "any"}
     own |= {name.replace("__", "."): value for name, value in settings.items()}
-    return RunSummary(f"{recipe}{start_time}", start_time, own, metrics or {"test/accuracy": 0.9}, test_digest)
+    values = metrics or {"test/accuracy": 0.9}
+    return RunSummary(f"{recipe}{start_time}", start_time, own, values, test_digest, measurement=measurement)
 
 
 def accuracies(recipe, *values, **more):
@@ -71,8 +74,8 @@ def test_unregistered_task_is_compared_by_a_typed_metric():
 
 def test_leaderboards_separate_tasks_and_test_sets():
     runs = [finished("cnn"), finished("rnn", test_digest="b"), finished("lstm", task="text_classification")]
-    runs += [finished("gan", task="image_generation", metrics={"test/fid": 3.0})]
-    runs += [finished("gpt", task="pixel_generation", metrics={"test/fid": 5.0})]
+    runs += [finished("gan", task="image_generation", metrics={"test/frechet_distance": 3.0})]
+    runs += [finished("gpt", task="pixel_generation", metrics={"test/frechet_distance": 5.0})]
     recipes = [[group.recipe for group in board.groups] for board in groups.leaderboards(runs)]
     assert sorted(recipes) == [["cnn"], ["gan", "gpt"], ["lstm"], ["rnn"]]
 
@@ -96,7 +99,8 @@ GENERATED = {"task": "image_generation", "task__samples": "1000", "task__referen
         ({"dataset__limit": "100"}, {}, r"by dataset.limit \(100 and None\);"),
         (FORECAST, FORECAST | {"task__horizon": "12"}, r"by task.horizon \(24 and 12\);"),
         (FORECAST, FORECAST | {"task__window": "96"}, r"by task.window \(48 and 96\);"),
-        (TRANSLATED, TRANSLATED | {"task__tokenizer": "bpe"}, r"by task.tokenizer \(words and bpe\);"),
+        (TRANSLATED, TRANSLATED | {"task__lowercase": "False"}, r"by task.lowercase \(True and False\);"),
+        ({"measurement": "tok:13a"}, {"measurement": "tok:zh"}, r"by measurement \(tok:13a and tok:zh\);"),
         (GENERATED, GENERATED | {"task__samples": "2000"}, r"by task.samples \(1000 and 2000\);"),
         (GENERATED, GENERATED | {"task__reference_classifier": "resnet"}, r"by task.reference_classifier \(cnn and resnet\);"),
     ],
@@ -108,6 +112,39 @@ def test_only_results_on_the_same_examples_are_compared(one, other, difference):
         groups.check_comparable(a, b)
     groups.check_comparable(a, a)
     assert len(groups.leaderboards(runs, "test/accuracy")) == 2
+
+
+def test_distances_are_ranked_at_equal_counts_of_the_same_extractor_which_are_named():
+    def generated(recipe, distance, samples, classifier):
+        return finished(
+            recipe,
+            metrics={"test/frechet_distance": distance},
+            measurement=classifier,
+            **GENERATED | {"task__samples": samples},
+        )
+
+    runs = [generated("gan", 1.2, "2000", "a"), generated("diffusion", 1.1, "2000", "a")]
+    boards = groups.leaderboards([*runs, generated("gpt", 1.8, "1000", "a"), generated("lstm", 0.9, "2000", "b")])
+    assert sorted([group.recipe for group in board.groups] for board in boards) == [["diffusion", "gan"], ["gpt"], ["lstm"]]
+    titles = {board.groups[0].recipe: formats.title(board) for board in boards}
+    assert titles["diffusion"] == (
+        "digits, image generation: test/frechet_distance (features of this project's classifier), 2,000 images each, "
+        "classifier cnn (measurement=a), lower is better"
+    )
+    assert "1,000 images each, classifier cnn (measurement=a)" in titles["gpt"]
+
+
+def test_leaderboards_of_one_data_set_say_what_tells_them_apart():
+    splits = {"dataset__splits__test": "test"}, {"dataset__splits__test": "validation+test"}
+    runs = [finished(test_digest=digest, **split) for digest, split in zip("ab", splits)]
+    assert [board.difference for board in groups.leaderboards(runs)] == ["test set test", "test set validation+test"]
+    runs = [finished(test_digest=digest, **splits[0]) for digest in ("a" * 32, "b" * 32)]
+    assert [board.difference for board in groups.leaderboards(runs)] == ["test set aaaaaaaa", "test set bbbbbbbb"]
+    limited = finished(dataset__limit="100", **splits[0])
+    assert sorted(board.difference for board in groups.leaderboards([finished(**splits[0]), limited])) == [
+        "dataset.limit=100", "dataset.limit=None",
+    ]  # fmt: skip
+    assert [board.difference for board in groups.leaderboards(runs[:1])] == [""]
 
 
 def test_groups_on_different_data_sets_are_not_compared(monkeypatch):
@@ -132,8 +169,13 @@ def test_group_title_has_the_differing_settings():
 
 def test_a_strategy_is_named_in_one_word():
     single = finished("cnn", strategy__name="single", strategy__device="auto")
-    (board,) = groups.leaderboards([single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")])
+    runs = [single, finished("cnn", strategy__name="mirrored", strategy__replicas="2")]
+    (board,) = groups.leaderboards(runs)
     assert sorted(group.title for group in board.groups) == ["cnn strategy=mirrored", "cnn strategy=single"]
+    with pytest.raises(
+        UserError, match=r"they differ by strategy: add one of them, like a='model=cnn strategy=(single|mirrored)'"
+    ):
+        compare._difference(runs, {"a": "model=cnn"}, {"a": {"model.name": "cnn"}})
 
 
 def test_a_page_has_units_and_links():
@@ -173,8 +215,10 @@ def test_runs_that_an_earlier_version_logged_have_the_names_of_this_one(store):
         store.log_param(new.info.run_id, name, value)
     for name, value, step in (("test/accuracy", 0.9, 0), ("baseline/copy/accuracy", 0.5, 0), ("val/accuracy", 0.8, 1)):
         store.log_metric(new.info.run_id, name, value, step=step)
+    store.set_tag(new.info.run_id, "judge", "a1b2")
     store.set_terminated(new.info.run_id)
     (summary,) = (run for run in load_summaries() if run.run_id == new.info.run_id)
+    assert summary.measurement == "a1b2"  # the reference classifier
     (group,) = groups.group_runs([summary])
     assert group.baseline("test/accuracy") == ("copy", 0.5)
     assert metric_histories([summary], "epoch/val/accuracy") == {summary.run_id: [(1, 0.8)]}
@@ -270,6 +314,9 @@ def test_compare_selects_runs_and_metrics(some):
     text = compare.compare(["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn"])
     assert "(5 and 5 seed(s))" in text
     assert "95 % confidence interval" in text
+    assert "runs of earlier versions have not stored their predictions" in text
+    tested = compare.compare(["significance=true"])
+    assert tested == shown  # there is nothing to test
 
 
 def test_compare_writes_to_a_file(some):

@@ -1,13 +1,17 @@
 """Patches of Hydra and OmegaConf: they change no configuration, and are still needed."""
 
 import functools
+import inspect
 import json
 import subprocess
 import sys
 
+import hydra
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf, _utils
 from yaml._yaml import CParser
 
@@ -54,6 +58,31 @@ print(json.dumps([composed, counts, in_c]))
 def as_they_come():
     done = subprocess.run([sys.executable, "-c", AS_THEY_COME], env=environment(), capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
+
+
+def test_hydra_has_no_public_parser_of_a_command_line():
+    assert not [name for name in dir(hydra) if not name.startswith("_") and "pars" in name]
+    assert "arg" not in "".join(inspect.signature(hydra.main).parameters)  # it takes those of the process
+
+
+class Here(Launcher):
+    """A plugin that does nothing."""
+
+    def setup(self, **arguments):
+        pass
+
+    def launch(self, job_overrides, initial_job_idx):
+        pass
+
+
+def test_registered_plugins_outside_of_hydra_plugins_are_not_instantiated():
+    """The reason for a name that begins with hydra_plugins."""
+    plugins, name = Plugins.instance(), f"{Here.__module__}.Here"
+    plugins.register(Here)
+    with pytest.raises(RuntimeError, match="Invalid plugin"):
+        plugins._instantiate(OmegaConf.create({"_target_": name}))
+    hydra_patches.register_plugin(Here)
+    assert isinstance(plugins._instantiate(OmegaConf.create({"_target_": f"hydra_plugins.{name}"})), Here)
 
 
 def composed(line):

@@ -5,7 +5,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from src import config
-from src.config import renamed, schema
+from src.config import renamed, schema, tasks
+from src.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_stored_configuration_is_migrated():
         "model": {"name": "gan", "halvings": 3, "unlabelled": 0.2},
         "dataset": {"passes": 8},
         "task": {"judge": "cnn"},
-        "training": {"glances": 5, "keep": "last", "epochs": 2},
+        "training": {"glances": 5, "keep": "last", "monitor": "val_fid", "epochs": 2},
         "experiment": None,
         "seed": 0,
     }
@@ -41,13 +42,20 @@ def test_stored_configuration_is_migrated():
         "model": {"name": "gan", "downsamplings": 3, "label_dropout": 0.2},
         "dataset": {"epochs": 8},
         "task": {"reference_classifier": "cnn"},
-        "training": {"previews": 5, "restore_best_weights": False, "epochs": 2},
+        "training": {"previews": 5, "restore_best_weights": False, "monitor": "val_frechet_distance", "epochs": 2},
         "experiment": None,
         "seed": 0,
     }
     assert renamed.migrate(stored) == migrated
     assert stored == before
     assert renamed.migrate(migrated) == migrated
+
+
+def test_stored_run_keeps_what_an_earlier_version_did():
+    assert renamed.migrate({"model": {"blocks": 4}}, ["blocks", "layer_norm_epsilon"])["model"]["layer_norm_epsilon"] == 1e-3
+    new = {"model": {"layer_norm_epsilon": 1e-5}}
+    assert renamed.migrate(new, ["layer_norm_epsilon"]) == new
+    assert renamed.migrate({"model": {"blocks": 4}}, ["blocks"]) == {"model": {"blocks": 4}}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,14 @@ def test_recorded_commands_are_compared_with_settings_as_named_now():
     new = "python -m src.run training.restore_best_weights=false model=gan training.previews=5"
     assert renamed.migrate_command(old) == renamed.migrate_command(new)
     assert renamed.migrate_command(old) != renamed.migrate_command(f"{new} seed=1")
+
+
+def test_the_old_name_of_a_metric_is_reported_with_the_new_one():
+    with pytest.raises(UserError, match=r"^The metric val_fid is now val_frechet_distance; type training.monitor=val_frechet_"):
+        config.parse(["model=gan", "training.monitor=val_fid"])
+    assert renamed.migrate_command("a training.monitor=val_kid") == ["a", "training.monitor=val_kernel_distance"]
+    assert renamed.rename_metric("val_loss") == "val_loss"
+    assert set(renamed.METRICS.values()) <= tasks.GENERATION_METRICS.keys()
 
 
 def test_new_names_exist_and_old_names_do_not():

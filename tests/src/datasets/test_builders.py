@@ -13,7 +13,7 @@ import statsmodels.api as sm
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from src.datasets.builders import dates, docstrings
+from src.datasets.builders import dates, docstrings, sst2_by_sentence
 
 
 @pytest.fixture
@@ -81,12 +81,36 @@ def test_chinese_numbers(number, written):
     assert dates.chinese(number) == written
 
 
+def test_no_phrase_of_a_sentence_is_in_two_splits():
+    draw = np.random.default_rng(0)
+    sentences = [" ".join(draw.choice(list("abcdefghijklmnop"), 8)) for _ in range(400)]
+    texts = list(sentences)
+    for sentence in sentences:
+        words = sentence.split()
+        for start, length in zip(draw.integers(0, 6, 6), draw.integers(1, 5, 6)):
+            texts.append(" ".join(words[start : start + length]))
+    splits = sst2_by_sentence.split_by_sentence(texts)
+    parts = {split: {text for text, own in zip(texts, splits) if own == split} for split in ("train", "validation", None)}
+    assert len(parts["validation"] & set(sentences)) == pytest.approx(400 / sst2_by_sentence.ONE_IN, abs=12)
+
+    def sentences_of(text):  # by searching the text, where the split compares tuples of words
+        return {sentence for sentence in sentences if f" {text} " in f" {sentence} "}
+
+    of = {split: set().union(*(sentences_of(text) for text in parts[split])) for split in ("train", "validation")}
+    assert of["train"] | of["validation"] == set(sentences)
+    assert not of["train"] & of["validation"]
+    for text in parts[None]:  # what is left out had to be
+        assert sentences_of(text) & parts["train"]
+        assert sentences_of(text) & parts["validation"]
+
+
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
         ("multi30k", {"train": 29_000, "validation": 1_014, "test": 1_000}),
         ("chnsenticorp", {"train": 7_765}),
         ("etth1", {"train": 17_420}),
+        ("sst2_by_sentence", {"train": 63_103, "validation": 3_236, "test": 872}),
     ],
 )
 def test_downloaded_data_is_complete(catalogue_data, name, counts):

@@ -4,7 +4,7 @@ import mlflow
 
 from tests import commands, stored
 
-TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_epoch=5", "tracking.log_model=false")
+TINY = ("model=lstm", "model.units=4", "training.epochs=2", "training.steps_per_epoch=5", *commands.WEIGHTS_ONLY)
 TIMES = ("seconds", "joules", "examples_per_second")
 
 

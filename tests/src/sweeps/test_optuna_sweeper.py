@@ -16,6 +16,7 @@ from src.config.schema import Search
 from src.errors import PrunedError, UserError
 from src.sweeps import optuna_sweeper, report
 from src.sweeps.job_store import JobResult, JobStore
+from tests.commands import WEIGHTS_ONLY
 from tests.src.sweeps.sweeps import TINY, StoredSweep, killed_after, start
 
 SEARCH = {
@@ -257,7 +258,7 @@ SHORT = {  # a training that takes seconds, in which the recipe's own learning r
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", SHORT)
 def test_search_improves_the_learning_rate_and_prunes(recipe, here, command):
-    overrides = (*SHORT[recipe], "tracking.log_model=false")
+    overrides = (*SHORT[recipe], *WEIGHTS_ONLY)
     done = command(*overrides)
     assert done.returncode == 0, done.stderr
     (default,) = StoredSweep(here).runs

@@ -178,6 +178,50 @@ def test_best_job_is_ranked_first(objective, best):
     assert lines[4].endswith("ValueError: no")
 
 
+def several():
+    """Two jobs on each of two data sets; the losses of one are smaller than those of the other."""
+    losses = {"co2, forecasting": (5.0, 4.0), "digits, image classification": (0.1, 0.2)}
+    return [
+        JobResult({"dataset": name.partition(",")[0], "seed": str(seed)}, loss, {}, f"{name[0]}{seed}", compared_within=name)
+        for seed in (0, 1)
+        for name, loss in ((name, pair[seed]) for name, pair in losses.items())
+    ]
+
+
+def test_each_data_set_has_a_best_job():
+    lines = report.table(several(), ["val_loss"]).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["co2", "1"], ["co2", "0"], ["digits", "0"], ["digits", "1"]]
+    assert [line.partition("the best of ")[2] for line in lines[1:]] == [
+        "co2, forecasting", "", "digits, image classification", "",
+    ]  # fmt: skip
+    text = report.description(several(), ["val_loss"], 4, "sweep")
+    assert "**4 of 4 jobs finished**, the best by val_loss of each data set and task first" in text
+    assert report.labels(several()[:1]) == {"co2, forecasting": ""}
+    for jobs in report.by_data_and_task(several()).values():
+        assert [axes.get_xlabel() for axes in report.figures(jobs, ["val_loss"])["effects.png"].axes] == ["seed"]
+
+
+def test_the_best_job_of_each_data_set_is_logged_and_none_registered(here, caplog):
+    store, run_logger = JobStore(here / "jobs"), RunLogger(Outbox.create(fingerprint="a", uri="b"))
+    store.folder.mkdir()
+    for number, job in enumerate(several()):
+        store.save(str(number), job)
+    (here / "metadata.json").write_text("{}")
+    parent_run._report(run_logger, store, 4, ["val_loss"], "jobs")
+    events = run_logger.outbox.pending()
+    tags = {name: value for event in events if event.kind == "tags" for name, value in event.payload["tags"].items()}
+    assert tags["co2-forecasting/best.run_id"] == "c1"
+    assert tags["digits-image_classification/best"] == "dataset=digits seed=0"
+    assert "best.run_id" not in tags
+    (files,) = (event for event in events if event.kind == "files" and event.payload["artifact_path"] == "figures")
+    assert {str(path.relative_to(files.folder / "files")) for path in (files.folder / "files").rglob("*.png")} == {
+        "co2-forecasting/effects.png", "digits-image_classification/effects.png",
+    }  # fmt: skip
+    parent_run._register_best(run_logger, store, "any", "val_loss")
+    assert not [event for event in run_logger.outbox.pending() if event.kind == "register"]
+    assert "which cannot be compared" in caplog.text
+
+
 def test_figures_of_parameters():
     jobs = [
         JobResult({"rate": rate, "model": model}, objective, {}, "a")

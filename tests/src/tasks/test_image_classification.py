@@ -13,7 +13,8 @@ from recipes import attention, cnn, transformer
 from recipes.specs import Classes, Image
 from src.datasets import Split, pipeline
 from src.errors import UserError
-from src.tasks import factory, image_classification
+from src.tasks import factory
+from src.tasks.baselines import images, store
 from src.tasks.classification import attention_weights, calibration_error, mistakes_title
 from src.training import loop, optimizers
 from tests.figures import overflowing
@@ -44,8 +45,10 @@ def test_calibration_error_by_hand():
     assert calibration_error(np.array([0, 1]), confident_and_correct) == 0
 
 
-def test_baselines(task):
-    result = task.baselines()
+def test_baselines(task, monkeypatch):
+    monkeypatch.setattr(images, "BOOSTING_VALUES", 0)  # seconds
+    computed = store.compute(task)
+    result = computed.metrics
     dummy = DummyClassifier(strategy="prior").fit(np.zeros((len(task.train), 1)), task.train.targets)
     probabilities = dummy.predict_proba(np.zeros((len(task.test), 1)))
     assert result["majority_class"]["accuracy"] == accuracy_score(task.test.targets, probabilities.argmax(axis=1))
@@ -53,24 +56,27 @@ def test_baselines(task):
         result["majority_class"]["nll"], log_loss(task.test.targets, probabilities), rtol=1e-2
     )  # smoothed
     assert result["logistic_regression"]["accuracy"] > 0.9
+    assert result["nearest_neighbors"]["accuracy"] > result["logistic_regression"]["accuracy"]
+    assert computed.results["nearest_neighbors"].note.startswith("k = ")
 
 
-def test_logistic_regression_is_limited_in_size(task, monkeypatch):
-    whole = task.linear_model()
-    monkeypatch.setattr(image_classification, "REGRESSION_PIXELS", 100 * 64)  # 100 images of 8 × 8
+def test_baselines_of_large_data_are_limited_and_say_so(task, monkeypatch):
+    monkeypatch.setattr(images, "REGRESSION_VALUES", 100 * 64)  # 100 images of 8 × 8
+    monkeypatch.setattr(images, "NEIGHBOR_PRODUCTS", 50 * 64 * (len(task.validation) + len(task.test)))
+    monkeypatch.setattr(images, "BOOSTING_VALUES", 100)
+    computed = store.compute(task)
     reference = LogisticRegression(max_iter=50).fit(task.train.raw[:100].reshape(100, -1) / 255, task.train.targets[:100])
     expected = accuracy_score(task.test.targets, reference.predict(task.test.raw.reshape(len(task.test), -1) / 255))
-    result = task.linear_model()["logistic_regression"]["accuracy"]
-    assert abs(result - expected) < 0.01
-    assert result < whole["logistic_regression"]["accuracy"]
+    assert abs(computed.metrics["logistic_regression"]["accuracy"] - expected) < 0.01
+    assert computed.results["logistic_regression"].note == f"100 of {len(task.train):,} training images"
+    assert computed.results["nearest_neighbors"].note.endswith(f", 50 of {len(task.train):,} training images")
+    assert computed.skipped == {"gradient_boosting": f"{len(task.train) * 640:,} pixels times classes are more than 100"}
 
 
-def test_baselines_of_a_split_that_lacks_a_class(task):
+def test_baselines_of_a_single_class(task):
     task.train = Split(task.train.inputs[task.train.targets == 3], task.train.targets[task.train.targets == 3])
     share = float(np.mean(task.test.targets == 3))
-    assert {name: metrics["accuracy"] for name, metrics in task.baselines().items()} == {
-        "majority_class": share, "logistic_regression": share,
-    }  # fmt: skip
+    assert {name: metrics["accuracy"] for name, metrics in store.compute(task).metrics.items()} == {"majority_class": share}
 
 
 def test_training_metrics_equal_reported_metrics(task, settings):

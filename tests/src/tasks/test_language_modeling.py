@@ -1,7 +1,5 @@
 """Windows, metrics, baselines and text generation of language models."""
 
-import itertools
-
 import keras
 import numpy as np
 import pytest
@@ -11,7 +9,8 @@ from recipes.specs import PADDING, NextTokenLogits, Tokens
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.tasks import factory
-from src.tasks.language_modeling import TextGenerator, windows
+from src.tasks.baselines import language, store
+from src.tasks.language_modeling import TextGenerator, unroll, windows
 from tests.served import save_and_load
 
 TEXTS = {"train": ["abab", "abc", "aab"] * 5, "validation": ["abc", "ab"], "test": ["cab", "aab", "bé"]}
@@ -73,28 +72,21 @@ def test_predictions_are_log_likelihoods_of_the_targets(create):
     assert loss == pytest.approx(task.metrics(full, task.predict(model, full, 2))["nll"], rel=1e-5)
 
 
-def test_baselines_by_hand(create):
+def test_baselines_see_the_whole_stream(create):
     task = create()
-    result = task.baselines()
+    result = store.compute(task)
+    streams = {name: task.tokenizer.encode_stream(TEXTS[name]) for name in TEXTS}
     size = len(task.tokenizer)
-    counts = np.bincount(task.train.targets.ravel(), minlength=size) + 1.0
-    counts[PADDING] = 0
-    shares = counts / counts.sum()
-    tested = task.tokenizer.encode_stream(TEXTS["test"])[1:]
-    assert result["unigram"]["nll"] == pytest.approx(-np.log(shares[tested]).mean())
-
-    def bigram(stream, backoff):
-        """−log p of each token, the pairs counted one by one."""
-        pairs = [row for row in zip(task.train.inputs.flat, task.train.targets.flat) if row[1] != PADDING]
-        nats = []
-        for one, two in itertools.pairwise(stream):
-            count, context_count = pairs.count((one, two)), [first for first, _ in pairs].count(one)
-            nats.append(-np.log((count + backoff * shares[two]) / (context_count + backoff)))
-        return nats
-
-    validation, test = (task.tokenizer.encode_stream(TEXTS[name]) for name in ("validation", "test"))
-    best = min((1, 10, 100, 1000), key=lambda backoff: sum(bigram(validation, backoff)))
-    assert result["bigram"]["nll"] == pytest.approx(np.mean(bigram(test, best)))
+    for name, split, stride in (("train", task.train, task.training_stride), ("test", task.test, None)):
+        np.testing.assert_array_equal(unroll(split, stride), streams[name])
+    n_grams = language.NGrams(streams["train"], size)
+    of_validation = {n: -np.log(n_grams.kneser_ney(streams["validation"], n)[1:]).mean() for n in range(1, 7)}
+    best = min(of_validation, key=of_validation.get)
+    assert result.results["kneser_ney"].note == f"n = {best}"
+    expected = -np.log(n_grams.kneser_ney(streams["test"], best)[1:]).mean()
+    assert result.metrics["kneser_ney"]["nll"] == pytest.approx(expected)
+    expected = -np.log(language.unigrams(streams["train"][1:], streams["test"][1:], size)).mean()
+    assert result.metrics["unigram"]["nll"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("recipe", [gpt, lstm])

@@ -41,4 +41,4 @@ def test_a_unit_is_named_and_the_loss_of_a_language_model_has_its_baseline():
 def test_the_best_epoch_is_that_of_the_monitored_metric():
     assert best_epoch(CURVES, "val_loss") == 2
     assert best_epoch(CURVES, "val_accuracy") == 3
-    assert best_epoch(CURVES, "val_fid") is None
+    assert best_epoch(CURVES, "val_frechet_distance") is None

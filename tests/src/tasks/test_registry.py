@@ -1,6 +1,6 @@
 """The registry of tasks, and a task that is added to it from elsewhere, by one module and one entry."""
 
-import importlib
+import subprocess
 import sys
 
 import numpy as np
@@ -8,12 +8,13 @@ import pytest
 
 from src import config, datasets, experiment
 from src.comparison import groups
-from src.config.tasks import TASKS, TaskSettings, TaskSpec, register
+from src.config.tasks import ENTRY_POINTS, TASKS, TaskSettings, TaskSpec, register, register_installed
 from src.errors import UserError
 from src.metrics import lower_is_better
 from src.tasks import factory
 from src.tasks.base import Generative, Task
 from src.tracking.run_summaries import load_summaries
+from tests.commands import ROOT, environment
 
 ENTRY = """
 from recipes.specs import Forecast, Image, Positive
@@ -44,6 +45,7 @@ from keras import layers
 from recipes.specs import Forecast, Image
 from src.datasets import Split
 from src.tasks.base import Task
+from src.tasks.baselines.interface import Prediction
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 
@@ -76,7 +78,7 @@ class Brightness(Task):
         return {"brightness_error": float(error.mean()), "fraction_within_tenth": float((error < 0.1 * self.white).mean())}
 
     def baselines(self):
-        return {"mean": self.metrics(self.test, np.full_like(self.test.targets, self.train.targets.mean()))}
+        return {"mean": lambda: Prediction(np.full_like(self.test.targets, self.train.targets.mean()))}
 
     def serving(self, model):
         function = lambda inputs: {"brightness": model(inputs, training=False)[:, 0, 0]}
@@ -114,9 +116,11 @@ def registered():
 
 @pytest.fixture
 def elsewhere(registered, tmp_path, monkeypatch):
-    """A folder on the Python path with a task, its entry and its data set."""
+    """A package on the Python path with a task, its entry and its data set."""
     folder = tmp_path / "elsewhere"
     (folder / "conf" / "dataset").mkdir(parents=True)
+    (folder / "brightness-1.0.dist-info").mkdir()
+    (folder / "brightness-1.0.dist-info" / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nbrightness = brightness_entry\n")
     (folder / "brightness_entry.py").write_text(ENTRY)
     (folder / "brightness_task.py").write_text(MODULE)
     (folder / "conf" / "dataset" / "brightness.yaml").write_text(DATASET.lstrip())
@@ -127,7 +131,7 @@ def elsewhere(registered, tmp_path, monkeypatch):
 
 
 def test_a_task_is_added_by_one_module_and_one_entry(elsewhere, store, data_dir):
-    importlib.import_module("brightness_entry")
+    register_installed()
     command = [
         "--config-dir", str(elsewhere / "conf"), "model=rnn", "dataset=brightness", f"dataset.data_dir={data_dir}",
         "model.units=4", "dataset.limit=64", "tracking.log_model=false",
@@ -152,6 +156,13 @@ def test_a_task_is_added_by_one_module_and_one_entry(elsewhere, store, data_dir)
     assert not lower_is_better("test/fraction_within_tenth")
 
 
+def test_every_process_knows_the_tasks_of_other_packages(elsewhere):
+    code = "import sys; from src.config.tasks import TASKS; print(*TASKS, 'brightness_task' in sys.modules)"
+    env = environment(PYTHONPATH=f"{ROOT}:{elsewhere}")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["brightness", "False"]
+
+
 def entry(**changes):
     own = {"name": "new", "title": "new", "settings": TaskSettings, "inputs": int, "outputs": int, "implementation": "new:New"}
     return TaskSpec(**own | changes)
@@ -164,6 +175,8 @@ def test_duplicate_tasks_and_contradictory_metrics_are_rejected(registered):
         register(entry(metrics={"mae": "higher"}))
     with pytest.raises(ValueError, match="The task 'new' has no setting 'unit', which its evaluation names"):
         register(entry(metrics={"mae": "lower"}, evaluation=("name", "unit")))
+    with pytest.raises(ValueError, match="The task 'new' has no setting 'history', which its evaluation names"):
+        register(entry(metrics={"mae": "lower"}, evaluation_unless={"name": "history"}))
     register(entry(metrics={"mae": "lower"}))
     assert TASKS["new"].leading_metric == "mae"
 

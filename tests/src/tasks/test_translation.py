@@ -9,6 +9,7 @@ from recipes import attention, transformer
 from recipes.specs import END, PADDING, START
 from src.datasets import Data, Split
 from src.tasks import factory
+from src.tasks.baselines import store
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from tests.served import save_and_load
 
@@ -115,6 +116,7 @@ def test_truncated_target_has_no_end_token(create, tokenizer):
     assert expected[1, 3] > END
 
 
-def test_the_baseline_copies_the_source(create):
-    task = create(pairs=[("same", "same"), ("one", "eins")])
-    assert task.baselines()["copy"]["exact_match"] == 0.5
+def test_baselines_copy_the_source_or_translate_it_word_by_word(create):
+    result = store.compute(create(pairs=[("same", "same"), ("One", "Eins")])).metrics
+    assert result["copy"]["exact_match"] == 0.5
+    assert result["word_by_word"]["exact_match"] == 1

@@ -17,11 +17,11 @@ from src.tracking import status
 from src.tracking.outbox import Outbox
 from src.training import checkpoint
 from tests import faults
-from tests.commands import ROOT, environment, start, until
+from tests.commands import ROOT, WEIGHTS_ONLY, environment, start, until
 from tests.faults import Server
 from tests.stored import client, runs, steps, unfinished
 
-LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", "tracking.log_model=false")
+LSTM = ("model=lstm", "model.units=8", "checkpoint.every=20", "checkpoint.unit=steps", *WEIGHTS_ONLY)
 PASSWORD = "open sesame, please"
 DISK_FULL = """  # src.run on a disk that fills up after the third epoch, except for the reserved space
 import errno, pathlib
@@ -209,7 +209,7 @@ def test_a_run_that_a_full_disk_ended_is_resumed_once_there_is_space(here, comma
     assert steps(client(here), run) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_concurrent_runs_on_one_database(here, number):
     tiny = ("training.epochs=3", "training.steps_per_epoch=5")
     processes = [start(here, *LSTM, *tiny, f"seed={seed}") for seed in range(number)]

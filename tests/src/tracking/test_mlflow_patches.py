@@ -7,7 +7,7 @@ from mlflow.entities import RunData
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from src.tracking import client
+from src.tracking import client, mlflow_patches
 
 
 def public(thing):
@@ -34,6 +34,22 @@ def test_a_client_does_not_tag_the_runs_that_it_creates():
 def test_tags_have_no_public_names():
     names = {"MLFLOW_DATASET_CONTEXT", "MLFLOW_PARENT_RUN_ID", "MLFLOW_RUN_NOTE", "MLFLOW_USER"}
     assert not names & (public(mlflow) | public(mlflow.entities))
+
+
+def test_saving_a_model_compares_its_requirements_with_what_is_installed(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(mlflow.utils.environment, "warn_dependency_requirement_mismatches", compared.append)
+
+    def save(folder):
+        mlflow.pyfunc.save_model(folder, loader_module="json", pip_requirements=["numpy==1.0"])
+
+    save(tmp_path / "compared")
+    assert [requirement for requirement in compared[0] if "numpy" in requirement] == ["numpy==1.0"]
+    with mlflow_patches.requirements_as_installed():
+        save(tmp_path / "as installed")
+    assert len(compared) == 1
+    requirements = [(tmp_path / name / "requirements.txt").read_text() for name in ("compared", "as installed")]
+    assert requirements[0] == requirements[1]
 
 
 def test_the_monitor_of_mlflow_ends_when_a_server_does_not_answer(monkeypatch):

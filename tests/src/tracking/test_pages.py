@@ -44,3 +44,10 @@ def test_every_task_has_a_view_that_ranks_by_its_leading_metric(task):
     assert state["orderByKey"].startswith("metrics.`test/")
     assert state["orderByAsc"] == (task in ("language_modeling", "forecasting", "image_generation", "pixel_generation"))
     assert task in state["searchFilter"]
+
+
+def test_a_view_that_names_an_old_metric_is_recognised():
+    (view,) = pages.ranking_view("image_generation", 0).values()
+    assert "metrics.`test/frechet_distance`" in view
+    assert not pages.ranks_by_old_name(view)
+    assert pages.ranks_by_old_name(view.replace("frechet_distance", "fid"))

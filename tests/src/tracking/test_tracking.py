@@ -304,19 +304,25 @@ def test_generated_images_are_scored_by_a_classifier_that_is_trained_once(store,
     )
     for seed in (0, 1):
         experiment.run(settings("model=gan", *few, f"seed={seed}", "model.conditional=true"))
-    digits_runs = store.search_runs([store.get_experiment_by_name("digits").experiment_id], order_by=["attributes.start_time"])
+    digits_runs = runs(store, "digits")[::-1]
     names = [each.info.run_name for each in digits_runs]
-    assert names[0] == "judge-cnn-digits"
+    assert names[0] == "reference-classifier-cnn-digits"
     assert [name[:4] + name[-5:] for name in names[1:]] == ["gan-seed0", "gan-seed1"]
-    judge, first, second = digits_runs
-    assert {each.data.tags["judge"] for each in (first, second)} == {judge.info.run_id}
-    assert first.data.metrics["judge/accuracy"] == judge.data.metrics["test/accuracy"]
-    measured = {"fid", "kid", "precision", "recall", "diversity", "confident", "classes", "class_distance", "training_distance"}
+    classifier, first, second = digits_runs
+    assert {each.data.tags["reference_classifier"] for each in (first, second)} == {classifier.info.run_id}
+    assert first.data.metrics["reference_classifier/accuracy"] == classifier.data.metrics["test/accuracy"]
+    measured = {
+        "frechet_distance", "kernel_distance", "precision", "recall", "diversity", "confident_fraction", "classes",
+        "class_distance", "training_distance",
+    }  # fmt: skip
     for rows in ("test", "test/baseline/training_images", "test/baseline/noise"):
         assert {f"{rows}/{name}" for name in measured} <= set(first.data.metrics)
-    assert {"epoch/val/fid", "milliseconds_per_sample", "epoch/train/discriminator_loss", "epoch/val/generator_loss"} <= set(
-        first.data.metrics
-    )
+    assert {
+        "epoch/val/frechet_distance",
+        "milliseconds_per_sample",
+        "epoch/train/discriminator_loss",
+        "epoch/val/generator_loss",
+    } <= set(first.data.metrics)
     previews = [name for name in artifacts(store, first.info.run_id) if name.startswith("images/epoch~samples+step+2+")]
     assert [name.rpartition(".")[2] for name in sorted(previews)] == ["webp", "png"]  # the small copy, and the image
     assert {
@@ -607,7 +613,9 @@ def test_results_table_marks_the_best_of_each_column():
 
 
 def test_results_table_says_whose_features_distances_have():
-    assert report.results_table("gan", {"fid": 1.0}, {}, {"noise": {"fid": 3.0}}, {}).splitlines() == [
+    assert report.results_table(
+        "gan", {"frechet_distance": 1.0}, {}, {"noise": {"frechet_distance": 3.0}}, {}
+    ).splitlines() == [
         "on the test set  Fréchet distance",
         "gan                        1.0000*",
         "noise                      3.0000",

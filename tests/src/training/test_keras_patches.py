@@ -48,6 +48,15 @@ def test_keras_has_no_public_list_of_all_layers_and_no_hooks():
     assert not [name for name in public if "hook" in name or "flatten" in name]
 
 
+def test_optimizers_have_no_public_hooks_between_gradients_and_weights():
+    """The reason for overriding private methods in `src.training.optimizers`; `apply` does everything at once."""
+    public = {name for name in dir(keras.optimizers.Optimizer) if not name.startswith("_")}
+    assert {name for name in public if "gradient" in name or "clip" in name} == {"apply_gradients"}
+    assert not [name for name in public if "average" in name or "ema" in name.split("_")]
+    assert hasattr(keras.optimizers.Optimizer, "_backend_apply_gradients")
+    assert hasattr(keras.optimizers.Optimizer, "_update_model_variables_moving_average")
+
+
 def test_layer_calls_are_restored_after_observation():
     call = keras.layers.Layer.__call__
     assert (

@@ -103,6 +103,28 @@ def test_gradient_norm_is_that_of_the_unscaled_loss(trained):
         assert history[0][name] == pytest.approx(expected[0][name], rel=0.05)
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("decay_biases", [False, True])
+def test_only_matrices_decay(settings, load, decay_biases, accumulation):
+    """One update with gradients of zero, by which Adam moves nothing."""
+    run_settings = settings(
+        "model=cnn", "model.filters=[4]", "optimizer=adamw", "optimizer.weight_decay=0.1", "optimizer.learning_rate=0.5",
+        "optimizer.warmup=0", "optimizer.schedule=constant", f"optimizer.decay_biases={decay_biases}", "dataset.limit=64",
+        f"training.gradient_accumulation={accumulation}",
+    )  # fmt: skip
+    task = factory.create(run_settings.task, load("digits"), run_settings.dataset.limit)
+    model = loop.build(run_settings, task, tf.distribute.get_strategy())
+    for weight in model.trainable_weights:
+        weight.assign(np.ones(weight.shape))
+    for _ in range(accumulation):
+        model.optimizer.apply([tf.zeros(weight.shape) for weight in model.trainable_weights])
+    kept = {"bias", "beta", "gamma"}  # the names that Keras gives to biases and to the parameters of normalization
+    assert kept < {weight.name for weight in model.trainable_weights}
+    for weight in model.trainable_weights:
+        expected = 1.0 if weight.name in kept and not decay_biases else 1 - 0.5 * 0.1
+        np.testing.assert_allclose(weight, np.full(weight.shape, expected), rtol=1e-6)
+
+
 def test_accumulated_gradients_are_those_of_the_large_batch(trained):
     common = ("model.normalization=false", "model.augmentation=0", "model.dropout=0", "optimizer=sgd", "optimizer.momentum=0")
     common = (
@@ -399,7 +421,7 @@ class AddMetric(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch in self.values:
-            logs["val_fid"] = self.values[epoch]
+            logs["val_frechet_distance"] = self.values[epoch]
             self.weights[epoch] = self.model.get_weights()
 
 
@@ -407,8 +429,8 @@ def test_metrics_of_some_epochs_can_be_monitored():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
     adder, reported = AddMetric({1: 3.0, 3: 2.0, 5: 4.0}), []
-    best = callbacks.BestWeights(monitor="val_fid", mode="min", patience=9, restore_best_weights=True)
-    reporter = callbacks.MetricReporter("val_fid", lambda value, epoch: reported.append((epoch, value)))
+    best = callbacks.BestWeights(monitor="val_frechet_distance", mode="min", patience=9, restore_best_weights=True)
+    reporter = callbacks.MetricReporter("val_frechet_distance", lambda value, epoch: reported.append((epoch, value)))
     model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=6, callbacks=[adder, best, reporter], verbose=0)
     assert best.best == 2.0
     np.testing.assert_array_equal(model.get_weights()[0], adder.weights[3][0])
@@ -417,13 +439,13 @@ def test_metrics_of_some_epochs_can_be_monitored():
 
 def test_preview_metrics_cannot_be_monitored_without_previews(settings):
     class Generative:
-        preview_metrics = ("fid",)
+        preview_metrics = ("frechet_distance",)
 
         def training_metrics(self, model):
             return []
 
-    run_settings = settings("model=gan", "training.monitor=val_fid", "training.previews=0").training
+    run_settings = settings("model=gan", "training.monitor=val_frechet_distance", "training.previews=0").training
     with pytest.raises(UserError, match=r"type training\.previews=1 or more"):
         loop._check_monitor(run_settings, Generative(), None)
-    with pytest.raises(UserError, match="available: val_loss, val_fid, loss"):
-        loop._check_monitor(settings("model=gan", "training.monitor=val_kid").training, Generative(), None)
+    with pytest.raises(UserError, match="available: val_loss, val_frechet_distance, loss"):
+        loop._check_monitor(settings("model=gan", "training.monitor=val_accuracy").training, Generative(), None)
