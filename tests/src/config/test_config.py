@@ -70,6 +70,7 @@ MISTAKES = [
     ("model=gpt task.vocabulary_size=100", "task.vocabulary_size=100 has no room for 4 special tokens and 256 bytes"),
     ("model=gpt task.name=poetry", "task.name must be"),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
+    ("model=lstm compression.onnx=true", "compression.onnx works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
     ("model=rnn dataset=docstrings task.vocabulary_size=3", "task.vocabulary_size must be greater than or equal to 5, not 3."),
     ("training.glances=3", "The setting 'training.glances' is now training.previews; type training.previews=3."),

@@ -110,11 +110,11 @@ def test_a_prompt_that_cannot_be_continued_is_an_error(create):
         generator.generate("abc", 1, 5, seed=0)
 
 
-@pytest.mark.parametrize("recipe", [gpt, lstm])
-def test_the_served_model_continues_texts_as_the_generator_does(create, tmp_path, recipe):
+@pytest.mark.parametrize(("recipe", "size"), [(gpt, {"dimension": 16, "blocks": 1}), (lstm, {"units": 8})])
+def test_the_served_model_continues_texts_as_the_generator_does(create, tmp_path, recipe, size):
     task = create()
     keras.utils.set_random_seed(0)
-    model = task.build_model(recipe.build, {})
+    model = task.build_model(recipe.build, size)
     model(task.test.inputs)  # creates the weights
     served, generator = save_and_load(task, model, tmp_path / "saved"), TextGenerator(model, task.tokenizer, 4)
     for options in ({}, {"temperature": 0.5, "top_p": 0.8}, {"temperature": 0.0}, {"top_k": 2}):
@@ -129,7 +129,7 @@ def test_the_served_model_continues_texts_as_the_generator_does(create, tmp_path
 
 def test_the_served_model_gives_the_probabilities_of_the_next_token(create, tmp_path):
     task = create()
-    model = task.build_model(gpt.build, {"positions": "rotary"})
+    model = task.build_model(gpt.build, {"positions": "rotary", "dimension": 16, "blocks": 1})
     model(task.test.inputs)  # creates the weights
     served = save_and_load(task, model, tmp_path / "saved")
     answers = served.predict(["a", "ba"], {"length": 1, "probabilities": True})

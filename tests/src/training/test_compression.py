@@ -191,9 +191,9 @@ def test_distillation_agrees_across_strategies_and_does_not_change_the_teacher(r
             np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("override", ["compression=litert", "compression.teacher=a-run"])
+@pytest.mark.parametrize("override", ["compression=litert", "compression.onnx=true", "compression.teacher=a-run"])
 def test_models_trained_by_reinforce_cannot_be_compressed(run, override):
-    with pytest.raises(UserError, match=r"compression\.(teacher|export) does not work for a recipe that learns by reward"):
+    with pytest.raises(UserError, match=r"compression\.(teacher|export|onnx) does not work for a recipe that learns by reward"):
         run(override, recipe=("model=attention", "model.kind=hard", "model.glimpse_size=4"))
 
 
