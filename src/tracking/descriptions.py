@@ -115,7 +115,7 @@ def _how_to_load(settings: Settings) -> str:
         "```",
         "",
         "```bash",
-        f"mlflow models serve -m {uri}  # POST serving_input_example.json to /invocations",
+        f"mlflow models serve -m {uri} --env-manager local  # POST serving_input_example.json to /invocations",
         "```",
     ]
     return "\n".join(lines)
