@@ -21,7 +21,9 @@ response over all positions (Kim 2014), since one telling phrase is enough. Padd
 
 References:
     LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE 86(11), 1998.
-        LeNet-5 reaches 99.05 % on the MNIST test set, and 99.2 % with distorted copies of the training images.
+        LeNet-5 reaches 99.05 % on the MNIST test set, and 99.2 % with distorted copies of the training images. Unlike it,
+        cnn_mnist has 3.4 times the weights, batch normalization, dropout, an average of the weights over training, and
+        images that are rotated, shifted and scaled at random; and it trains on 54,000 images instead of 60,000.
     Kim: Convolutional neural networks for sentence classification. EMNLP 2014.
     Ioffe, Szegedy: Batch normalization. ICML 2015.          Ba, Kiros, Hinton: Layer normalization. arXiv:1607.06450, 2016.
     Lin, Chen, Yan: Network in network. ICLR 2014.

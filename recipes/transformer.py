@@ -36,10 +36,11 @@ References:
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021.
     Xiong et al.: On layer normalization in the transformer architecture. ICML 2020.
     Zhou et al.: Informer. AAAI 2021. ETTh1, 24 hours ahead, oil temperature alone: standardized squared error 0.092 at best,
-        0.114 of an LSTM with attention.
+        0.114 of an LSTM with attention. Those networks are also given the calendar, and their windows were chosen for each
+        horizon; here a window is a week, and its last value is subtracted from it.
 
 Results of model=transformer seed=0,1,2 on dates, on two CPU cores: exact match 99.86 ± 0.05 %, 238,592 parameters, 67 s a run;
-dataset=digits: accuracy 98.42 ± 0.43 %, 101,834 parameters.
+dataset=digits: accuracy 98.42 ± 0.43 %, 101,834 parameters. BLEU on multi30k is of lower-cased texts (sacrebleu's case:lc).
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     transformer_chnsenticorp   accuracy 84.77 ± 0.82 % (nb svm 87.64 %), 326,018 parameters, 137 s

@@ -113,15 +113,15 @@ def run(
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
         run_logger.log_metrics(report.named_results(test))
-        interval = ""  # a sentence
+        interval_sentence = ""
         with run_logger.survive("predictions"):
             examples = task.example_results(task.test, predictions)
             run_logger.log_table(PREDICTIONS_FILE, examples)
             metric = TASKS[settings.task.name].leading_metric
-            bounds = uncertainty.confidence_interval(metric, examples)
-            if bounds:
-                run_logger.log_metrics({f"{CI_LOW}{metric}": bounds[0], f"{CI_HIGH}{metric}": bounds[1]})
-                interval = report.interval_sentence(metric, bounds, task.units)
+            interval = uncertainty.confidence_interval(metric, examples)
+            if interval:
+                run_logger.log_metrics({f"{CI_LOW}{metric}": interval.low, f"{CI_HIGH}{metric}": interval.high})
+                interval_sentence = report.interval_sentence(metric, interval, task.units)
         computed = store.NONE
         ablations: dict[str, Metrics] = {}
         with run_logger.survive("baselines"):
@@ -160,9 +160,9 @@ def run(
         run_logger.log_metrics({"seconds": cost["seconds"]})
         rows = (settings.model.name, test, ablations, computed.metrics, task.units)
         with run_logger.survive("description"):
-            table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval]))
+            table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval_sentence]))
             run_logger.log_results(settings, data, table, results, cost, task.units)
-        log.info("\n%s\n", "\n".join(filter(None, [report.results_table(*rows), interval])))
+        log.info("\n%s\n", "\n".join(filter(None, [report.results_table(*rows), interval_sentence])))
         log.info("%.0f s.", cost["seconds"])
     return RunResult(objective, report.named_results(test) | cost, run_logger.run_id)
 

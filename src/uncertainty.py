@@ -15,6 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 CONFIDENCE = 0.95
 INTERVAL_DRAWS, TEST_DRAWS = 2_000, 10_000  # resamples of the test set; a p-value is at least 1 / (TEST_DRAWS + 1)
 CHUNK = 4_000_000  # numbers of a chunk of resamples, to bound the memory
+FEW_BLOCKS = 20  # with fewer, their own variance is badly estimated, and intervals are too narrow
 EXACT_BELOW = 25  # disagreements, where the χ² approximation of McNemar's test becomes inexact
 # Columns that say which examples these are; all others say what a model made of them.
 EXAMPLE_COLUMNS = ("label", "window", "step", "feature", "target", "source", "reference", "tokens", "characters")
@@ -37,6 +38,19 @@ class Statistics(NamedTuple):
     block: int = 1
 
 
+class Interval(NamedTuple):
+    """A 95 % confidence interval.
+
+    Attributes:
+        low, high: its bounds.
+        basis: what was resampled, where that makes it rough: few blocks; else empty.
+    """
+
+    low: float
+    high: float
+    basis: str
+
+
 class PairedTest(NamedTuple):
     """The difference between two results on the same examples.
 
@@ -49,13 +63,13 @@ class PairedTest(NamedTuple):
     """
 
     difference: float
-    interval: tuple[float, float]
+    interval: Interval
     p_value: float
     name: str
     units: int
 
 
-def confidence_interval(metric: str, table: Table, seed: int = 0) -> tuple[float, float] | None:
+def confidence_interval(metric: str, table: Table, seed: int = 0) -> Interval | None:
     """The 95 % confidence interval of a metric for other test sets of the same size: the percentile bootstrap (Efron 1979).
 
     Args:
@@ -64,13 +78,13 @@ def confidence_interval(metric: str, table: Table, seed: int = 0) -> tuple[float
         seed: of the resamples.
 
     Returns:
-        Its bounds; None if the metric is no function of sums over these examples.
+        None if the metric is no function of sums over these examples.
     """
     statistics = statistics_of(metric, table)
     if statistics is None:
         return None
     resamples = _resampled_sums([statistics], INTERVAL_DRAWS, seed)
-    return _percentiles(np.concatenate([statistics.value(sums) for (sums,) in resamples]))
+    return _percentiles(np.concatenate([statistics.value(sums) for (sums,) in resamples]), statistics)
 
 
 def paired_test(metric: str, ones: Sequence[Table], others: Sequence[Table], seed: int = 0) -> PairedTest | None:
@@ -111,7 +125,7 @@ def paired_test(metric: str, ones: Sequence[Table], others: Sequence[Table], see
         # Under the hypothesis of no difference the resamples vary around 0 as they now do around the observed difference.
         extreme = np.count_nonzero(np.abs(draws - observed) >= abs(observed))
         p_value, name = (extreme + 1) / (len(draws) + 1), "paired bootstrap"
-    return PairedTest(observed, _percentiles(draws), p_value, name, len(statistics[0].rows))
+    return PairedTest(observed, _percentiles(draws, statistics[0]), p_value, name, len(statistics[0].rows))
 
 
 def same_examples(one: Table, other: Table) -> bool:
@@ -134,9 +148,11 @@ def _mcnemar(one_correct: np.ndarray, other_correct: np.ndarray) -> tuple[float,
     return float(result.pvalue), f"{'exact ' if exact else ''}McNemar's test"
 
 
-def _percentiles(draws: np.ndarray) -> tuple[float, float]:
+def _percentiles(draws: np.ndarray, statistics: Statistics) -> Interval:
     low, high = np.nanpercentile(draws, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    blocks = -(-len(statistics.rows) // statistics.block)
+    basis = f"over only {blocks} blocks of overlapping windows, so it is rough" if blocks < FEW_BLOCKS else ""
+    return Interval(float(low), float(high), basis)
 
 
 def _resampled_sums(statistics: Sequence[Statistics], draws: int, seed: int) -> Iterator[list[np.ndarray]]:
@@ -169,7 +185,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, block: int = 1) -> St
 
 
 def _divide(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
+    with np.errstate(invalid="ignore"):  # a resample may hold missing targets only
+        return sums[..., 0] / sums[..., 1]
 
 
 def _accuracy(table: Table) -> Statistics:
@@ -233,7 +250,8 @@ def _mae(table: Table) -> Statistics:
     sums, counts = np.nansum(np.abs(windows.error), axis=1), np.sum(~np.isnan(windows.error), axis=1)  # (windows, features)
 
     def mean_of_features(sums: np.ndarray) -> np.ndarray:
-        return np.asarray((sums[..., :features] / sums[..., features:]).mean(axis=-1))
+        with np.errstate(invalid="ignore"):
+            return np.asarray((sums[..., :features] / sums[..., features:]).mean(axis=-1))
 
     return Statistics(np.concatenate([sums, counts], axis=1), mean_of_features, windows.block)
 

@@ -1,8 +1,11 @@
 """Fixtures: the folder of prepared data, settings, MLflow stores, commands, a finished run."""
 
+import contextlib
 import functools
 import gc
 import os
+import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +121,17 @@ def finished_run(settings, database_template, tmp_path_factory) -> SimpleNamespa
         mlflow.set_tracking_uri(None)
         outcome = experiment.run(run_settings, log_file="run.log")
     return SimpleNamespace(folder=folder, settings=run_settings, objective=outcome.objective, run_id=outcome.run_id)
+
+
+@pytest.fixture
+def finished_copy(finished_run, here) -> SimpleNamespace:
+    """The finished run in a working directory of its own, for tests that change it."""
+    shutil.copytree(finished_run.folder, here, dirs_exist_ok=True)
+    paths = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
+    with contextlib.closing(sqlite3.connect(here / "mlflow.db")) as database, database:
+        for table, column in paths.items():  # which are absolute
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(finished_run.folder), str(here)))
+    return SimpleNamespace(**{**vars(finished_run), "folder": here})
 
 
 @pytest.fixture

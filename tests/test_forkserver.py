@@ -12,12 +12,11 @@ from tests import commands, faults, forkserver
 pytestmark = pytest.mark.skipif(not forkserver.AVAILABLE, reason="commands are forked on Linux only")
 
 
+LONGER = [("cnn", "mirrored"), ("lstm", "mirrored"), ("gan", "single")]
+
+
 @pytest.mark.parametrize(
-    ("recipe", "strategy"),
-    [
-        ("lstm", "mirrored"),
-        *(pytest.param(*more, marks=pytest.mark.slow) for more in (("cnn", "mirrored"), ("lstm", "single"), ("gan", "single"))),
-    ],
+    ("recipe", "strategy"), [("lstm", "single"), *(pytest.param(*more, marks=pytest.mark.slow) for more in LONGER)]
 )
 def test_forked_run_equals_a_fresh_process_bit_for_bit(recipe, strategy):
     words = [*faults.overrides(recipe, strategy), "model.dropout=0.1"] if recipe != "gan" else faults.overrides(recipe)

@@ -52,6 +52,7 @@ def title(board: Leaderboard) -> str:
     """The data set, the task and the metric of a leaderboard."""
     better = "lower" if metrics.lower_is_better(board.metric) else "higher"
     measured = ", ".join(filter(None, [metrics.describe(board.metric), board.conditions]))
+    measured += f" ({board.difference})" if board.difference else ""
     return f"{board.dataset}, {board.task}: {measured}, {better} is better"
 
 

@@ -1,5 +1,6 @@
 """Groups runs that differ by their seed alone, and ranks the groups."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from src.config.differences import NUISANCE_SETTINGS, differing
 from src.config.tasks import TASKS
 from src.errors import UserError
 from src.tracking.run_summaries import RunSummary
+
+DIGEST = "digest of the test set"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Group:
         settings = {name: self.settings.get(name, "None") for name in sorted(names)}
         measurement = {"measurement": self.runs[0].measurement} if self.runs[0].measurement else {}
         digest = self.runs[0].test_digest or test_split
-        return {"task": self.task_title, "digest of the test set": digest, **settings, **measurement}
+        return {"task": self.task_title, DIGEST: digest, **settings, **measurement}
 
     @property
     def recipe(self) -> str:
@@ -89,6 +92,7 @@ class Leaderboard:
         task: title of the task.
         metric: by which the groups are ranked.
         groups: the best first.
+        difference: what tells it from the other leaderboards of the data set and the task; empty if there is none.
         p_values: {title of a group: p-value of its difference from the best one, corrected}; empty: not tested.
     """
 
@@ -96,6 +100,7 @@ class Leaderboard:
     task: str
     metric: str
     groups: Sequence[Group]
+    difference: str = ""
     p_values: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -150,10 +155,24 @@ def leaderboards(runs: Iterable[RunSummary], metric: str | None = None) -> list[
         raise UserError(
             f"No run has a metric that its task is compared by; type metric=<one of {', '.join(sorted(available))}>."
         )
-    return [
+    boards = [
         Leaderboard(dataset, task, ranked_by, _ranked(_with_differences(groups), ranked_by))
         for (dataset, task, ranked_by, _), groups in sorted(comparable.items(), key=lambda item: item[0][:3])
     ]
+    return [dataclasses.replace(board, difference=_difference(board, boards)) for board in boards]
+
+
+def _difference(board: Leaderboard, boards: Iterable[Leaderboard]) -> str:
+    """What tells a leaderboard from others of its data set, task and metric: "test set train[:10%], dataset.limit=100"."""
+    alike = [each for each in boards if (each.dataset, each.task, each.metric) == (board.dataset, board.task, board.metric)]
+    own, names = board.groups[0].evaluation, differing(each.groups[0].evaluation for each in alike)
+    splits = {each.groups[0].settings.get("dataset.splits.test", "test") for each in alike}
+    said = [DIGEST, *(["task.samples", "task.reference_classifier"] if board.conditions else [])]
+    parts = [f"{name}={own[name]}" for name in names if name in own and name not in said]
+    if DIGEST in names:
+        split = board.groups[0].settings.get("dataset.splits.test", "test")
+        parts.insert(0, f"test set {split if len(splits) == len(alike) else own[DIGEST][:8]}")
+    return ", ".join(parts)
 
 
 def check_comparable(one: Group, other: Group) -> None:

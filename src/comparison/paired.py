@@ -22,12 +22,14 @@ def describe_paired_test(metric: str, one: Group, other: Group) -> str:
     result = _test(metric, _tables(one), _tables(other))
     if isinstance(result, str):
         return f"Of the uncertainty that the test set brings nothing is known: {result}."
-    low, high = (signed(bound, metric) for bound in result.interval)
+    low, high = (signed(bound, metric) for bound in (result.interval.low, result.interval.high))
+    method = " ".join(filter(None, ["bootstrap", result.interval.basis]))
     better = "a" if (result.difference < 0) == metrics.lower_is_better(metric) else "b"
     verdict = f"{better} is better" if result.p_value < 1 - CONFIDENCE else "the difference is not significant"
-    seeds = "" if len(one.runs) == len(other.runs) == 1 else ", of the means over the seeds"
+    single = len(one.runs) == len(other.runs) == 1
+    seeds = ", of these two runs" if single else ", of the means over the seeds"
     return (
-        f"On the same {result.units:,} test examples (paired{seeds}): 95 % confidence interval {low} to {high} (bootstrap), "
+        f"On the same {result.units:,} test examples (paired{seeds}): 95 % confidence interval {low} to {high} ({method}), "
         f"p = {result.p_value:.2g} ({result.name}): {verdict}."
     )
 

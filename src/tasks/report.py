@@ -18,6 +18,7 @@ from src.metrics import (
     strongest_baseline,
 )
 from src.tasks.base import Metrics
+from src.uncertainty import Interval
 
 if TYPE_CHECKING:
     from src.tasks.baselines.store import BaselineResults
@@ -84,17 +85,18 @@ def _baseline_cells(computed: "BaselineResults", units: Mapping[str, str]) -> li
     return [[*heading, "seconds", "fitted with"], *([*row, *end] for row, end in zip(rows, ends))]
 
 
-def interval_sentence(metric: str, bounds: tuple[float, float], units: Mapping[str, str]) -> str:
+def interval_sentence(metric: str, interval: Interval, units: Mapping[str, str]) -> str:
     """The confidence interval of a metric: "95 % confidence interval of accuracy on another test set …: 99.48 % to 99.73 %".
 
     Args:
         metric: without a prefix.
-        bounds: of the interval.
+        interval: of the metric.
         units: {metric: unit} of the metrics that have one.
     """
-    low, high = (format_value(bound, metric) for bound in bounds)
+    low, high = (format_value(bound, metric) for bound in (interval.low, interval.high))
+    method = " ".join(filter(None, ["bootstrap", interval.basis]))
     values = " ".join(filter(None, [f"{low} to {high}", units.get(metric)]))
-    return f"95 % confidence interval of {metric.replace('_', ' ')} for test sets like this one: {values} (bootstrap)."
+    return f"95 % confidence interval of {metric.replace('_', ' ')} for test sets like this one: {values} ({method})."
 
 
 def results_table(

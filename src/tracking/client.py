@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import mlflow
@@ -24,6 +24,11 @@ PREDICTIONS_FILE = "test_predictions.parquet"  # artifact with the results for e
 WEIGHTS_FILE = "model.weights.h5"  # artifact
 # Requests that will never succeed. BAD_REQUEST is not one of them: MLflow returns it if two processes write a row at once.
 PERMANENT_ERRORS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"}
+
+
+def current_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a stored run, as this version names them."""
+    return {RENAMED_TAGS.get(name, name): value for name, value in tags.items()}
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from src.config.tasks import LanguageModelingSettings
 from src.errors import UserError
 from src.metrics import current_name
 from src.tracking import migration
-from src.tracking.client import RENAMED_TAGS, WEIGHTS_FILE, create_client, require_mlflow
+from src.tracking.client import WEIGHTS_FILE, create_client, current_tags, require_mlflow
 from src.tracking.provenance import PROVENANCE_TAGS
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ class FinishedRun:
 
     def tag(self, name: str) -> str | None:
         """The value of a tag."""
-        return {RENAMED_TAGS.get(key, key): value for key, value in self.client.get_run(self.run_id).data.tags.items()}.get(
-            name
-        )
+        return current_tags(self.client.get_run(self.run_id).data.tags).get(name)
 
     def metric_history(self) -> dict[str, list[tuple[int, float]]]:
         """All metrics, as this version names them: {metric: [(step, value), …]}."""

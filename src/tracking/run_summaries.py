@@ -11,7 +11,14 @@ from mlflow.entities import Run
 from src.config import renamed
 from src.metrics import current_name, stored_names
 from src.tracking import pages
-from src.tracking.client import MEASUREMENT_TAG, PREDICTIONS_FILE, create_client, require_mlflow
+from src.tracking.client import (
+    MEASUREMENT_TAG,
+    PREDICTIONS_FILE,
+    REFERENCE_CLASSIFIER_TAG,
+    create_client,
+    current_tags,
+    require_mlflow,
+)
 from src.tracking.mlflow_patches import MLFLOW_DATASET_CONTEXT
 
 PAGE_SIZE = 1000  # runs of one request
@@ -72,11 +79,11 @@ def _summarize(run: Run) -> RunSummary:
         for tag in entry.tags
         if tag.key == MLFLOW_DATASET_CONTEXT
     }
-    settings = renamed.migrate_params(run.data.params)
+    settings, tags = renamed.migrate_params(run.data.params), current_tags(run.data.tags)
     values = {current_name(name): value for name, value in run.data.metrics.items()}
     return RunSummary(
         run.info.run_id, run.info.start_time, settings, values, digests.get("test", ""), run.info.experiment_id,
-        run.data.tags.get(MEASUREMENT_TAG, run.data.tags.get("judge", "")),
+        tags.get(MEASUREMENT_TAG, tags.get(REFERENCE_CLASSIFIER_TAG, "")),  # earlier versions name the classifier alone
     )  # fmt: skip
 
 

@@ -96,7 +96,10 @@ def test_a_perfect_predictor_leads_back_to_the_image(prediction, steps, eta):
     np.testing.assert_allclose(2 * made - 1, np.tile(image, (3, 1, 1, 1)), atol=2e-3)
 
 
-@pytest.mark.parametrize(("steps", "eta"), [(1000, 1.0), pytest.param(1000, 0.0, marks=pytest.mark.slow), (200, 0.0)])
+PATHS = [(200, 0.0), (200, 1.0), *(pytest.param(1000, eta, marks=pytest.mark.slow) for eta in (0.0, 1.0))]
+
+
+@pytest.mark.parametrize(("steps", "eta"), PATHS)
 def test_samplers_reach_a_gaussian_with_its_optimal_predictor(steps, eta):
     """Of pixels N(m, s²), E[ε | x_t] is linear in x_t; what is drawn has that mean and deviation, along every path."""
     model = build(timesteps=1000, prediction="noise", shape=(4, 4, 1))

@@ -25,7 +25,13 @@ def tokens(rows=3, length=12, vocabulary=50):
 
 @pytest.mark.parametrize(
     ("size", "parameters"),
-    [("small", 124_439_808), ("medium", 354_823_168), ("large", 774_030_080), ("xl", 1_557_611_200)],
+    [
+        ("small", 124_439_808),
+        *(
+            pytest.param(*larger, marks=pytest.mark.slow)
+            for larger in (("medium", 354_823_168), ("large", 774_030_080), ("xl", 1_557_611_200))
+        ),
+    ],
 )
 def test_the_sizes_are_those_of_gpt_2(settings, size, parameters):
     """As the released weights have them. A block is counted once, since all are alike."""

@@ -1,30 +1,13 @@
 """`src.evaluate` and `src.reproduce`: evaluating or repeating a finished run gives the metrics that it logged."""
 
 import re
-from pathlib import Path
 
-import mlflow
 import pytest
 import yaml
 
 from src import evaluate, experiment
 from tests import commands, faults
 from tests.stored import client, runs
-
-SHORT = ("training.epochs=1", "dataset.limit=256", *commands.WEIGHTS_ONLY)
-
-
-@pytest.fixture
-def finish_run(here, command):
-    """finish_run("model=cnn", …): runs the command, and returns the id of the finished run."""
-
-    def run(*overrides):
-        done = command(*overrides)
-        assert done.returncode == 0, done.stderr
-        return re.search(r"/runs/(\w{32})\?", done.stdout)[1]
-
-    return run
-
 
 QUICK = ("gpt", "lstm")  # one that is scored on tokens, one on numbers; cnn is evaluated below
 
@@ -62,23 +45,19 @@ def test_an_evaluation_is_a_run_linked_to_the_model_and_the_data(store, settings
     assert len(runs(store, "co2")) == before
 
 
-def test_metrics_that_differ_from_the_logged_ones_are_named(store, settings):
-    done = experiment.run(settings("model=cnn", *SHORT))
-    store.log_metric(done.run_id, "test/nll", 1000.0)
-    assert re.search(r"\nDifferent from what was logged: nll by \S+\.$", evaluate.evaluate(done.run_id))
+def test_metrics_that_differ_from_the_logged_ones_are_named(finished_copy, store):
+    store.log_metric(finished_copy.run_id, "test/nll", 1000.0)
+    assert re.search(r"\nDifferent from what was logged: nll by \S+\.$", evaluate.evaluate(finished_copy.run_id))
 
 
-def test_a_run_of_an_earlier_version_is_scored_with_its_settings_migrated(store, settings):
-    done = experiment.run(settings("model=cnn", *SHORT))
-    file = Path(
-        mlflow.artifacts.download_artifacts(f"runs:/{done.run_id}/config.yaml")
-    )  # the artifact itself: it is on this disk
+def test_a_run_of_an_earlier_version_is_scored_with_its_settings_migrated(finished_copy, store):
+    file = next(finished_copy.folder.rglob(f"{finished_copy.run_id}/artifacts/config.yaml"))
     recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
     recorded["dataset"]["passes"] = recorded["dataset"].pop("epochs")
     recorded["training"]["glances"] = recorded["training"].pop("previews")
     recorded["training"]["keep"] = "best" if recorded["training"].pop("restore_best_weights") else "last"
     file.write_text(yaml.safe_dump(recorded), encoding="utf-8")
-    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id))
+    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(finished_copy.run_id))
 
 
 def test_another_data_set_has_to_be_compatible(finished_run):
@@ -94,8 +73,7 @@ def test_another_data_set_has_to_be_compatible(finished_run):
     assert "cnn on digits" in done.stdout
 
 
-def test_a_run_is_reproduced(finish_run, here, command):
-    finish_run("model=cnn", *SHORT)
+def test_a_run_is_reproduced(finished_copy, here, command):
     done = command("run=last", module="src.reproduce")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing has changed since then" in done.stdout
@@ -103,9 +81,8 @@ def test_a_run_is_reproduced(finish_run, here, command):
     assert len(runs(here, "digits")) == 2
 
 
-def test_differences_from_the_recorded_run_are_printed(finish_run, here, command):
-    run_id = finish_run("model=cnn", *SHORT)
-    store = client(here)
+def test_differences_from_the_recorded_run_are_printed(finished_copy, here, command):
+    run_id, store = finished_copy.run_id, client(here)
     store.set_tag(run_id, "version.keras", "3.0.0")
     store.log_metric(run_id, "epoch/val/loss", 12.5, step=1, timestamp=2**41)
     done = command(f"run={run_id}", module="src.reproduce")
@@ -125,16 +102,17 @@ def test_differences_from_the_recorded_run_are_printed(finish_run, here, command
     ],
 )
 def test_invalid_arguments_are_reported_in_one_sentence_before_tensorflow_loads(command, module, arguments, message):
-    done = command(*arguments, module=f"src.{module}", fresh=True, PYTHONPROFILEIMPORTTIME="1")
+    fresh = not arguments  # for one mistake, what is imported; the others are answered at the same place
+    done = command(*arguments, module=f"src.{module}", fresh=fresh, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
 
 
-def test_run_with_a_recipe_outside_conf_is_rejected(finish_run, here, command):
-    run_id = finish_run("model=cnn", *SHORT)
-    config = here / "mlruns/1" / run_id / "artifacts/config.yaml"
+def test_run_with_a_recipe_outside_conf_is_rejected(finished_copy, here, command):
+    run_id = finished_copy.run_id
+    config = next(here.rglob(f"{run_id}/artifacts/config.yaml"))
     recorded = yaml.safe_load(config.read_text())
     recorded["model"] = {"name": "evil", "_target_": "os.system", "command": f"touch {here / 'owned'}", "pretrained": None}
     config.write_text(yaml.safe_dump(recorded))

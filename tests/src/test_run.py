@@ -49,13 +49,14 @@ def test_output_of_a_run_has_no_library_messages(command):
 
 
 def test_a_sweep_runs_every_job(command, here):
-    done = command("-m", "model=cnn,lstm", "strategy=single,mirrored", *SMALL, *WEIGHTS_ONLY)
+    sweep = ("model=rnn,lstm", "dataset=co2", "model.units=4", "strategy=single,mirrored")
+    done = command("-m", *sweep, *SMALL, *WEIGHTS_ONLY)
     assert done.returncode == 0, done.stderr
     strategies = re.findall(r", strategy (.*), float32$", done.stdout, re.MULTILINE)
     assert strategies == ["single", "mirrored (2 replicas)"] * 2
     jobs = [run for run in runs(here) if "mlflow.parentRunId" in run.data.tags]
     statuses = {(run.data.tags["model"], run.data.tags["strategy"], run.info.status) for run in jobs}
-    assert statuses == {(model, strategy, "FINISHED") for model in ("cnn", "lstm") for strategy in ("single", "mirrored")}
+    assert statuses == {(model, strategy, "FINISHED") for model in ("rnn", "lstm") for strategy in ("single", "mirrored")}
 
 
 @pytest.mark.parametrize("debug", ["one_batch", "overfit", "profile"])

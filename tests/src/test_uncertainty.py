@@ -39,18 +39,20 @@ def value(metric, table):
 
 def test_interval_of_accuracy_is_that_of_the_binomial_distribution():
     correct = np.random.default_rng(1).random(872) < 0.81
-    low, high = uncertainty.confidence_interval("accuracy", classified(correct))
+    interval = uncertainty.confidence_interval("accuracy", classified(correct))
+    low, high, basis = interval
+    assert not basis
     expected = stats.binom(872, correct.mean()).ppf([0.025, 0.975]) / 872
     assert (low, high) == pytest.approx(tuple(expected), abs=2.5 / 872)  # quantiles of 2,000 draws vary by an example or two
     assert (high - low) / 2 == pytest.approx(0.026, abs=0.003)
-    assert (low, high) == uncertainty.confidence_interval("accuracy", classified(correct))  # seeded
+    assert interval == uncertainty.confidence_interval("accuracy", classified(correct))  # seeded
 
 
 def test_interval_of_a_mean_is_that_of_the_t_distribution():
     nats = np.random.default_rng(2).exponential(size=500)
     interval = uncertainty.confidence_interval("nll", {"nats": nats})
     expected = stats.t(499, nats.mean(), stats.sem(nats)).interval(0.95)
-    assert interval == pytest.approx(expected, abs=0.015)
+    assert interval[:2] == pytest.approx(expected, abs=0.015)
 
 
 def test_interval_of_a_series_is_wider_since_windows_overlap():
@@ -60,11 +62,13 @@ def test_interval_of_a_series_is_wider_since_windows_overlap():
     for seed in range(12):
         shocks = np.random.default_rng(seed).normal(size=size + horizon - 1) ** 2
         errors = np.lib.stride_tricks.sliding_window_view(shocks, horizon)[..., None]
-        intervals.append(uncertainty.confidence_interval("mae", forecast(errors)))
+        intervals.append(uncertainty.confidence_interval("mae", forecast(errors))[:2])
     covered = np.mean([low <= 1 <= high for low, high in intervals])  # the mean of a squared normal deviate is 1
     half_width = np.mean([high - low for low, high in intervals]) / 2
     assert half_width == pytest.approx(1.96 * np.sqrt(2 / size), rel=0.15)  # its variance 2; the 1,211 shocks are independent
     assert covered >= 0.85
+    basis = uncertainty.confidence_interval("mae", forecast(errors[:100])).basis
+    assert basis == "over only 5 blocks of overlapping windows, so it is rough"
 
 
 @pytest.mark.parametrize("same", [0.05, 0.5])
@@ -83,7 +87,7 @@ def test_paired_test_of_accuracy_is_mcnemars(same):
     assert result.difference == pytest.approx(one.mean() - other.mean())
     # The difference of paired proportions (Agresti 2002, section 10.1).
     error = 1.96 * np.sqrt(b + c - (b - c) ** 2 / 400) / 400
-    assert result.interval == pytest.approx((result.difference - error, result.difference + error), abs=0.004)
+    assert result.interval[:2] == pytest.approx((result.difference - error, result.difference + error), abs=0.004)
 
 
 def test_paired_bootstrap_agrees_with_the_paired_t_test():
@@ -93,7 +97,7 @@ def test_paired_bootstrap_agrees_with_the_paired_t_test():
     result = uncertainty.paired_test("nll", [{"nats": one}], [{"nats": other}])
     expected = stats.ttest_rel(one, other)
     assert result.p_value == pytest.approx(expected.pvalue, abs=0.02)
-    assert result.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), abs=0.004)
+    assert result.interval[:2] == pytest.approx(tuple(expected.confidence_interval(0.95)), abs=0.004)
     # Of several runs of one model the mean: two equal ones change nothing.
     assert uncertainty.paired_test("nll", [{"nats": one}] * 2, [{"nats": other}]).p_value == result.p_value
 
@@ -186,7 +190,7 @@ def test_metrics_of_per_example_results_are_those_of_the_task(tasks, name, metri
     expected, table = task.metrics(task.test, predictions), task.example_results(task.test, predictions)
     assert {metric: value(metric, table) for metric in metrics} == pytest.approx({m: expected[m] for m in metrics}, rel=1e-6)
     assert len({len(column) for column in table.values()}) == 1
-    low, high = uncertainty.confidence_interval(metrics[0], table)
+    low, high, _ = uncertainty.confidence_interval(metrics[0], table)
     assert low <= expected[metrics[0]] <= high
 
 

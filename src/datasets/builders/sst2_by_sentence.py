@@ -28,7 +28,7 @@ class Sst2BySentence(tfds.core.GeneratorBasedBuilder):
             supervised_keys=("sentence", "label"),
             homepage=URL,
             citation="Socher et al.: Recursive deep models for semantic compositionality over a sentiment treebank. 2013.",
-            disable_shuffling=True,  # so that the test set has the digest of GLUE's
+            disable_shuffling=True,  # the order is that of GLUE's builder, and the digest of the test set, too
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
@@ -45,9 +45,9 @@ class Sst2BySentence(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, examples: Sequence[Mapping], splits: Sequence[str | None], split: str
     ) -> Iterator[tuple[int, dict]]:
-        for example, own in zip(examples, splits):
+        for index, (example, own) in enumerate(zip(examples, splits)):
             if own == split:
-                yield int(example["idx"]), {"sentence": example["sentence"], "label": int(example["label"])}
+                yield index, {"sentence": example["sentence"], "label": int(example["label"])}
 
 
 def split_by_sentence(texts: Sequence[str]) -> list[str | None]:

@@ -129,9 +129,22 @@ def test_distances_are_ranked_at_equal_counts_of_the_same_extractor_which_are_na
     titles = {board.groups[0].recipe: formats.title(board) for board in boards}
     assert titles["diffusion"] == (
         "digits, image generation: test/frechet_distance (features of this project's classifier), 2,000 images each, "
-        "classifier cnn, lower is better"
+        "classifier cnn (measurement=a), lower is better"
     )
-    assert "1,000 images each" in titles["gpt"]
+    assert "1,000 images each, classifier cnn (measurement=a)" in titles["gpt"]
+
+
+def test_leaderboards_of_one_data_set_say_what_tells_them_apart():
+    splits = {"dataset__splits__test": "test"}, {"dataset__splits__test": "validation+test"}
+    runs = [finished(test_digest=digest, **split) for digest, split in zip("ab", splits)]
+    assert [board.difference for board in groups.leaderboards(runs)] == ["test set test", "test set validation+test"]
+    runs = [finished(test_digest=digest, **splits[0]) for digest in ("a" * 32, "b" * 32)]
+    assert [board.difference for board in groups.leaderboards(runs)] == ["test set aaaaaaaa", "test set bbbbbbbb"]
+    limited = finished(dataset__limit="100", **splits[0])
+    assert sorted(board.difference for board in groups.leaderboards([finished(**splits[0]), limited])) == [
+        "dataset.limit=100", "dataset.limit=None",
+    ]  # fmt: skip
+    assert [board.difference for board in groups.leaderboards(runs[:1])] == [""]
 
 
 def test_groups_on_different_data_sets_are_not_compared(monkeypatch):
@@ -202,8 +215,10 @@ def test_runs_that_an_earlier_version_logged_have_the_names_of_this_one(store):
         store.log_param(new.info.run_id, name, value)
     for name, value, step in (("test/accuracy", 0.9, 0), ("baseline/copy/accuracy", 0.5, 0), ("val/accuracy", 0.8, 1)):
         store.log_metric(new.info.run_id, name, value, step=step)
+    store.set_tag(new.info.run_id, "judge", "a1b2")
     store.set_terminated(new.info.run_id)
     (summary,) = (run for run in load_summaries() if run.run_id == new.info.run_id)
+    assert summary.measurement == "a1b2"  # the reference classifier
     (group,) = groups.group_runs([summary])
     assert group.baseline("test/accuracy") == ("copy", 0.5)
     assert metric_histories([summary], "epoch/val/accuracy") == {summary.run_id: [(1, 0.8)]}

@@ -209,7 +209,7 @@ def test_a_run_that_a_full_disk_ended_is_resumed_once_there_is_space(here, comma
     assert steps(client(here), run) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_concurrent_runs_on_one_database(here, number):
     tiny = ("training.epochs=3", "training.steps_per_epoch=5")
     processes = [start(here, *LSTM, *tiny, f"seed={seed}") for seed in range(number)]
