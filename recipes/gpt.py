@@ -51,7 +51,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of 
     gpt_shakespeare            NLL 1.619 ± 0.017 (kneser ney 1.585), 802,176 parameters, 700 s
     gpt_sst2                   accuracy 81.42 ± 0.23 % (nb svm 82.11 %), 615,298 parameters, 227 s
     gpt_trec                   accuracy 84.13 ± 2.93 % (bag of words 91.20 %), 614,022 parameters, 37 s
-    nanogpt_small_shakespeare  NLL 1.894 ± 0.004 (bigram 2.486), 810,368 parameters, 532 s
+    nanogpt_small_shakespeare  NLL 1.894 ± 0.004 (kneser ney 1.523), 810,368 parameters, 532 s
 """
 
 from typing import Any, Literal, Self

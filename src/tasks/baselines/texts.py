@@ -20,6 +20,7 @@ from src.tasks.tokenizers import Kind
 
 MAX_CHARACTERS = 100_000_000  # of training texts: all of IMDb's
 PENALTIES = (0.01, 0.1, 1.0)  # C of the NB-SVM
+ITERATIONS = 200  # of the NB-SVM: with a large C it would take minutes to converge, and gains nothing
 INTERPOLATIONS = (0.25, 0.5, 1.0)  # β of the NB-SVM, between the mean magnitude of its weights and the weights
 
 
@@ -104,7 +105,7 @@ def _fit(x: sparse.csr_matrix, y: np.ndarray, ratios: np.ndarray, penalty: float
     two = len(ratios) == 2  # where each is against the other, with the same weights
     weights, biases = np.zeros(ratios.shape), np.full(len(ratios), -1e3)  # of a class that the training set lacks
     for each in [1] if two else np.unique(y):
-        model = LinearSVC(C=penalty, dual="auto")
+        model = LinearSVC(C=penalty, dual="auto", max_iter=ITERATIONS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the validation set rejects what has not come far enough
             model.fit(x.multiply(ratios[each]).tocsr(), y == each)
