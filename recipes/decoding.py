@@ -110,9 +110,12 @@ def beam_search(model: StepwiseDecoder, source: KerasTensor, length: int, beams:
 
 def sample(
     model: keras.Model, prompt: KerasTensor, length: int, *, seed: keras.random.SeedGenerator | int,
-    temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0, allowed: tuple[int, int | None] = (END, None),
+    temperature: float | KerasTensor = 1.0, top_k: int | KerasTensor | None = None, top_p: float | KerasTensor = 1.0,
+    allowed: tuple[int, int | None] = (END, None), stop: KerasTensor | None = None,
 ) -> KerasTensor:  # fmt: skip
     """Continue a prompt, sampling each token from the predicted distribution.
+
+    The options are numbers, or scalar tensors where one graph has to serve all their values.
 
     Args:
         model: a language model: a `StepwiseDecoder`, or any from tokens (batch, T) to the logits of the next tokens.
@@ -124,6 +127,7 @@ def sample(
         top_p: sample among the fewest likeliest tokens that together have this probability (Holtzman et al.).
         allowed: the first token id that may be sampled, and the first id after those that may (None: the last may). The default
             excludes padding, unknown words and a second start.
+        stop: number of tokens, at most `length`, after which no more are sampled; None: `length`.
 
     Returns:
         int32 (batch, length): the prompt, its continuation, `END` if it was sampled, and padding.
@@ -134,7 +138,7 @@ def sample(
     prompt = ops.cast(prompt, "int32")
 
     def cond(index: KerasTensor, finished: KerasTensor, tokens: KerasTensor, cache: Any) -> KerasTensor:
-        return ops.logical_and(index < length - 1, ops.logical_not(ops.all(finished)))
+        return ops.logical_and(index < (length if stop is None else stop) - 1, ops.logical_not(ops.all(finished)))
 
     def body(index: KerasTensor, finished: KerasTensor, tokens: KerasTensor, cache: Any) -> tuple[KerasTensor, ...]:
         logits, cache = decoder.decode_step(ops.take(tokens, index, axis=1), index, cache)  # (batch, vocabulary)
@@ -173,25 +177,34 @@ class UncachedDecoder(StepwiseDecoder):
 def sample_token(
     logits: KerasTensor,
     seed: keras.random.SeedGenerator | int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
+    temperature: float | KerasTensor = 1.0,
+    top_k: int | KerasTensor | None = None,
+    top_p: float | KerasTensor = 1.0,
 ) -> KerasTensor:
     """Sample tokens int32 (batch,) from logits (batch, vocabulary); arguments as in `sample`."""
-    if temperature == 0:
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
-    logits = logits / temperature
-    if top_k is not None and top_k < logits.shape[-1]:
-        smallest = ops.top_k(logits, top_k)[0][:, -1:]  # (batch, 1), the smallest logit that is kept
+    likeliest = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    if _is_number(temperature, 0):
+        return likeliest
+    logits = logits / (ops.where(temperature == 0, 1.0, temperature) if ops.is_tensor(temperature) else temperature)
+    if top_k is not None and (ops.is_tensor(top_k) or top_k < logits.shape[-1]):
+        descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+        smallest = ops.take(descending, ops.minimum(top_k, logits.shape[-1]) - 1, axis=-1)[:, None]  # that is kept, (batch, 1)
         logits = ops.where(logits < smallest, MINUS_INFINITY, logits)
-    if top_p < 1:
+    if not _is_number(top_p, 1):
         descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
         p = ops.softmax(descending, axis=-1)
         before = ops.cumsum(p, axis=-1) - p  # probability of all likelier tokens
         count = ops.sum(ops.cast(before < top_p, "int32"), axis=-1, keepdims=True)  # (batch, 1), at least 1
         smallest = ops.take_along_axis(descending, count - 1, axis=-1)  # (batch, 1)
-        logits = ops.where(logits < smallest, MINUS_INFINITY, logits)
-    return ops.cast(keras.random.categorical(logits, 1, seed=seed)[:, 0], "int32")
+        # A tensor may be 1: nothing is left out then, though the sum of all probabilities is rounded.
+        logits = ops.where(ops.logical_and(top_p < 1, logits < smallest), MINUS_INFINITY, logits)
+    token = ops.cast(keras.random.categorical(logits, 1, seed=seed)[:, 0], "int32")
+    return ops.where(temperature == 0, likeliest, token) if ops.is_tensor(temperature) else token
+
+
+def _is_number(option: float | KerasTensor, value: float) -> bool:
+    """Whether an option is a number with this value; of a tensor that is not known before the graph runs."""
+    return not ops.is_tensor(option) and option == value
 
 
 def _filter_logits(logits: KerasTensor, first: int = END, end: int | None = None) -> KerasTensor:

@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import config, terminal
@@ -55,7 +56,7 @@ def run(
     with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
         terminal.load_tensorflow()
         from src import datasets, uncertainty
-        from src.export import litert
+        from src.export import litert, onnx
         from src.figures import style
         from src.tasks import report
         from src.tasks.baselines import store
@@ -152,9 +153,18 @@ def run(
                 for kind, values in litert_metrics.items():
                     run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
                 log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
+        if settings.compression.onnx:
+            with run_logger.survive("onnx"), terminal.phase("Exporting to ONNX"):
+                onnx_metrics = onnx.export(model, task, Path(scratch) / "model.onnx")
+                run_logger.log_files(f"{scratch}/model.onnx", "onnx")
+                run_logger.log_metrics({f"onnx/{name}": value for name, value in onnx_metrics.items()})
+                log.info(
+                    "ONNX file: accuracy %.4f, %s bytes; its logits differ by at most %.2g.",
+                    onnx_metrics["accuracy"], f"{onnx_metrics['bytes']:,}", onnx_metrics["difference"],
+                )  # fmt: skip
         if settings.tracking.log_model:
             with run_logger.survive("serving"), terminal.phase("Exporting the served model"):
-                run_logger.log_model(task, model, settings, task.test.take(2).raw)
+                run_logger.log_model(task, model, settings)
 
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})

@@ -1,6 +1,7 @@
 """Validation of a composed configuration: types and ranges, and settings that exclude each other."""
 
 import contextlib
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,11 +130,13 @@ def _check_strategy(settings: Settings) -> None:
 
 def _check_compression(settings: Settings) -> None:
     compression = settings.compression
-    requested = [name for name in ("teacher", "export") if getattr(compression, name)]
+    requested = [name for name in ("teacher", "export", "onnx") if getattr(compression, name)]
     if requested and settings.task.name != "image_classification":
         raise UserError(
             f"compression.{requested[0]} works for image classification, not for {settings.task.name}; type compression=none."
         )
+    if compression.onnx and not all(map(importlib.util.find_spec, ("tf2onnx", "onnxruntime"))):
+        raise UserError("compression.onnx=true needs more packages; type pip install -r requirements-onnx.txt.")
 
 
 def check_even_split(batch_size: int, replicas: int) -> None:

@@ -131,6 +131,7 @@ class Compression(Section):
     temperature: Positive
     teacher_weight: Fraction
     export: bool
+    onnx: bool = False  # runs of earlier versions have none
     calibration: Count
     per_channel: bool
     threads: Count

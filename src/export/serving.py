@@ -1,104 +1,83 @@
-"""The served model of a run: a TensorFlow SavedModel that maps raw inputs to named outputs.
+"""The served model of a run: a TensorFlow SavedModel, and what `served_model.py` has to know of it.
 
-It consists of a graph and weights: loading it runs no stored Python, and needs no recipe. `tf.saved_model.load` loads it
-anywhere; MLflow loads it through `_load_pyfunc`.
+A copy of that file travels with each model, so that MLflow loads it anywhere. `tf.saved_model.load` loads the SavedModel, graph
+and weights, without any code of this project.
 """
 
+import hashlib
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
+from src.export import served_model
+from src.export.served_model import INPUT_TOKENIZER_FILE, OUTPUT_TOKENIZER_FILE, SETTINGS_FILE
+from src.tasks.serving import Serving
 from src.tasks.tokenizers import Tokenizer
 
-if TYPE_CHECKING:  # at run time a served model needs `SERVING_PACKAGES` of training_logger.py only
-    from src.tasks.base import ServingFunction
 
-BATCH_SIZE = 256
-# In the folder of a SavedModel that takes token ids but is called with texts, and of one that returns token ids of texts.
-INPUT_TOKENIZER_FILE, OUTPUT_TOKENIZER_FILE = "vocabulary.json", "output_vocabulary.json"
-
-
-def save(
-    function: "ServingFunction", owners: list[Any], example: np.ndarray, folder: str,
-    input_tokenizer: Tokenizer | None = None, output_tokenizer: Tokenizer | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Write a SavedModel, and return its outputs for the example.
+def save(serving: Serving, folder: str) -> None:
+    """Write the SavedModel of a trained model.
 
     Args:
-        function: a batch of inputs to named outputs.
-        owners: the models whose variables `function` uses.
-        example: raw inputs (n, …); later inputs have the same type and the same shape except for n.
-        folder: the SavedModel's.
-        input_tokenizer: turns texts into the inputs of `function`; None: it takes raw inputs.
-        output_tokenizer: turns the output `token_ids` of `function` into `text`; None: it has no such output.
+        serving: what is served.
+        folder: is created.
     """
-    inputs = example if input_tokenizer is None else input_tokenizer.encode(example)
-    signature = tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype, name="inputs")
-    traced = tf.function(function, input_signature=[signature])
     module = tf.Module()
     # A SavedModel contains what is reachable from its root; the states of Keras's random seed generators are not.
-    module.owners = owners
-    module.all_variables = [variable.value for owner in owners for variable in owner.variables]
+    module.owners = list(serving.owners)
+    module.all_variables = [variable.value for owner in serving.owners for variable in owner.variables]
     inference_only = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, folder, signatures=traced.get_concrete_function(), options=inference_only)
-    for tokenizer, name in ((input_tokenizer, INPUT_TOKENIZER_FILE), (output_tokenizer, OUTPUT_TOKENIZER_FILE)):
+    traced = {
+        name: tf.function(function, autograph=False).get_concrete_function(**_named(signature))
+        for name, (function, signature) in serving.functions.items()
+    }
+    tf.saved_model.save(module, folder, signatures=traced, options=inference_only)
+    tokenizers = {INPUT_TOKENIZER_FILE: serving.input_tokenizer, OUTPUT_TOKENIZER_FILE: serving.output_tokenizer}
+    for name, tokenizer in tokenizers.items():
         if tokenizer is not None:
             (Path(folder) / name).write_text(tokenizer.to_json(), encoding="utf-8")
-    return ServedModel(folder).predict(example)
+    settings = {"kind": serving.kind, "params": dict(serving.params), **serving.settings}
+    (Path(folder) / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
 
 
-class ServedModel:
-    """A SavedModel with NumPy arrays as inputs and outputs.
+def _named(signature: dict[str, tf.TensorSpec]) -> dict[str, tf.TensorSpec]:
+    """A signature whose specs are named as its arguments."""
+    return {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in signature.items()}
 
-    Args:
-        folder: the SavedModel's, see `save`.
+
+def write_code(folder: Path) -> str:
+    """Copy the code that travels with a model to a folder, and return the name of the module.
+
+    The name contains a digest, so that one process can load models that were logged by different versions of it.
     """
+    code = Path(served_model.__file__).read_bytes()
+    name = f"served_model_{hashlib.blake2b(code, digest_size=4).hexdigest()}"
+    (folder / f"{name}.py").write_bytes(code)
+    return name
 
-    def __init__(self, folder: str):
-        logging.set_verbosity(logging.ERROR)  # without this it warns for each function that it has no gradients
-        self.model = tf.saved_model.load(folder)
-        self.function = self.model.signatures["serving_default"]
-        self.inputs = self.function.structured_input_signature[1]["inputs"]
-        self.input_tokenizer = _read_tokenizer(Path(folder) / INPUT_TOKENIZER_FILE)
-        self.output_tokenizer = _read_tokenizer(Path(folder) / OUTPUT_TOKENIZER_FILE)
-        if self.input_tokenizer is not None and self.input_tokenizer.length is None:  # logged by an earlier version
-            self.input_tokenizer = self.input_tokenizer.configure(length=self.inputs.shape[1], start=True)
 
-    def predict(self, inputs: Any, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """Named outputs for raw inputs: {name: (n, …)}.
+# --- models that earlier versions have logged -----------------------------------------------------------------------
 
-        Args:
-            inputs: an array (n, …), or n texts in a list or in the first column of a DataFrame.
-            params: unused; MLflow's interface has it.
 
-        Raises:
-            ValueError: the inputs do not have the shape that the model was trained on.
-        """
-        rows = inputs.iloc[:, 0].to_numpy() if hasattr(inputs, "iloc") else np.asarray(inputs)
-        rows = rows.astype(object) if rows.dtype.kind in "SU" else rows
-        expected = self.inputs.shape if self.input_tokenizer is None else tf.TensorShape([None])
-        if not expected.is_compatible_with(rows.shape):
-            raise ValueError(f"The model takes inputs of shape {expected}, not {rows.shape}; None stands for any number.")
-        rows = rows if self.input_tokenizer is None else self.input_tokenizer.encode(rows)
-        if not len(rows):  # some TensorFlow kernels return a wrong shape for an empty batch
-            blank = tf.zeros((1, *self.inputs.shape[1:]), self.inputs.dtype).numpy()
-            return {name: values[:0] for name, values in self._predict_batch(blank).items()}
-        batches = [self._predict_batch(rows[start : start + BATCH_SIZE]) for start in range(0, len(rows), BATCH_SIZE)]
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+class EarlierModel(served_model.ArrayModel):
+    """A model that an earlier version has logged: without settings, and some with texts in the graph."""
 
-    def _predict_batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = self.function(inputs=tf.constant(rows, self.inputs.dtype))
-        arrays = {name: _decode_bytes(tensor.numpy()) for name, tensor in outputs.items()}
+    def encode(self, inputs: Any) -> np.ndarray:
+        if self.inputs.dtype == tf.string:
+            return np.array(served_model.as_texts(inputs), dtype=object)
+        if self.input_tokenizer is None or self.input_tokenizer.padding:
+            return super().encode(inputs)
+        tokenizer = Tokenizer(self.input_tokenizer).configure(length=self.inputs.shape[1], start=True)
+        return tokenizer.encode(served_model.as_texts(inputs))
+
+    def answer(self, rows: np.ndarray) -> dict[str, Any]:
+        arrays = {name: _decode_bytes(values) for name, values in self.compute(rows).items()}
         if self.output_tokenizer is not None:
-            arrays["text"] = np.array(self.output_tokenizer.decode(arrays.pop("token_ids")), dtype=object)
+            arrays["text"] = served_model.decode_texts(self.output_tokenizer, arrays.pop("token_ids"))
         return arrays
-
-
-def _read_tokenizer(path: Path) -> Tokenizer | None:
-    return Tokenizer.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _decode_bytes(values: np.ndarray) -> np.ndarray:
@@ -106,6 +85,6 @@ def _decode_bytes(values: np.ndarray) -> np.ndarray:
     return np.char.decode(values.astype(bytes), "utf-8").astype(object) if values.dtype == object else values
 
 
-def _load_pyfunc(folder: str) -> ServedModel:
-    """Load a logged model; MLflow calls this."""
-    return ServedModel(folder)
+def _load_pyfunc(folder: str) -> EarlierModel:
+    """Load a model that an earlier version has logged; MLflow calls this."""
+    return EarlierModel(Path(folder), {})

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from recipes.specs import Ablatable
@@ -15,15 +14,14 @@ from src import terminal
 from src.config.schema import Settings
 from src.datasets import Split, pipeline
 from src.tasks.baselines.interface import Baselines
-from src.tasks.tokenizers import Tokenizer
+from src.tasks.serving import Serving
 
 Metrics = dict[str, float]
 Figures = dict[str, Figure | str]  # {file name: figure, or text of an HTML page}
-ServingFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]  # a batch of raw inputs to named outputs
 
 
 class Task(ABC):
-    """What a model learns: encoding of examples, loss, metrics, baselines, figures, and the function that is served.
+    """What a model learns: encoding of examples, loss, metrics, baselines, figures, and what is served.
 
     A task puts its own layers around the recipe's network, so that the model takes raw inputs (pixels 0..255, a series in
     its own unit) and can be used without any statistics of the training data.
@@ -35,8 +33,6 @@ class Task(ABC):
         train, validation, test: the encoded splits.
         units: {metric: unit} of the metrics that have one.
         classes: class names; empty if the targets are no classes.
-        input_tokenizer: turns raw texts into the token ids that `serving_fn` takes; None if it takes raw inputs.
-        output_tokenizer: turns the `token_ids` that `serving_fn` returns into texts; None if it returns none.
         measurement: what the test metrics were measured with, where their names do not say it; only equals are compared.
         baseline_settings: names of the settings that baselines and their metrics depend on; None: all.
         preview_metrics: names of the metrics of `preview` that can be monitored; lower is better.
@@ -49,8 +45,6 @@ class Task(ABC):
     test: Split
     units: dict[str, str]
     classes: tuple[str, ...] = ()
-    input_tokenizer: Tokenizer | None = None
-    output_tokenizer: Tokenizer | None = None
     measurement: str = ""
     baseline_settings: tuple[str, ...] | None = None
     preview_metrics: tuple[str, ...] = ()
@@ -125,8 +119,8 @@ class Task(ABC):
         return results
 
     @abstractmethod
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """The function that is served, from raw inputs or token ids to named outputs; and the models that it uses."""
+    def serving(self, model: keras.Model) -> Serving:
+        """What is served of a trained model."""
 
     @abstractmethod
     def figures(

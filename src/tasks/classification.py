@@ -15,9 +15,10 @@ from sklearn.metrics import confusion_matrix
 from recipes.specs import AttentionLayer, Classes
 from src.datasets import Data, Split, conversion
 from src.figures import style
-from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import classes as methods
 from src.tasks.baselines.interface import Baselines, Prediction
+from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
 MAX_CLASSES_WITH_COUNTS = 20  # a larger confusion matrix has no room for numbers
@@ -78,15 +79,26 @@ class Classification(Task):
     def learned_baselines(self) -> Baselines:
         """Simple classifiers, fitted on two classes or more."""
 
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """Raw inputs to `probability` (batch, classes) and `class` (batch,), the index of the most probable class."""
+    def serving(self, model: keras.Model) -> Serving:
+        """Inputs to `probability` (batch, classes) and `class` (batch,), the index of the most probable; and both by name."""
 
-        def serve(inputs: KerasTensor) -> dict:
+        def classify(inputs: KerasTensor) -> dict:
             logits = model(self.serving_inputs(model, inputs), training=False)
             probability = ops.softmax(ops.cast(logits, "float32"))
             return {"probability": probability, "class": ops.argmax(probability, axis=-1)}
 
-        return serve, [model]
+        return Serving(
+            "Classifier", {DEFAULT_FUNCTION: (classify, {"inputs": batch_spec(self.train.array)})}, [model],
+            example=self.serving_example(), settings={"classes": list(self.classes)},
+            outputs={
+                "class": ("int32", ()), "class_name": ("object", ()),
+                "probability": ("float32", (self.outputs.count,)), "probability_by_name": ("object", ()),
+            },
+        )  # fmt: skip
+
+    def serving_example(self) -> np.ndarray | list[str]:
+        """The first test example, as a user types it."""
+        return self.test.raw[:1]
 
     def serving_inputs(self, model: keras.Model, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
         """Encode a batch of raw inputs as the model's inputs."""

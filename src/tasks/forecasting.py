@@ -5,10 +5,11 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
@@ -19,11 +20,12 @@ from src.config.tasks import ForecastingSettings
 from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
 from src.figures import style
-from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import forecasting as methods
 from src.tasks.baselines.interface import Baselines, Prediction, SkippedError, join_notes, sample_note, spaced_rows
 from src.tasks.gaps import carry_forward, fill_gaps, interpolate
 from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
+from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -268,9 +270,17 @@ class Forecasting(Task):
             raise ValueError("There is no hyperparameter to choose from.")
         return best[1:]
 
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
+    def serving(self, model: keras.Model) -> Serving:
         """Windows (batch, window, features) to `forecast` (batch, horizon, features), both in the series' own unit."""
-        return lambda series: {"forecast": model(series, training=False)}, [model]
+
+        def forecast(inputs: tf.Tensor) -> dict:
+            return {"forecast": model(inputs, training=False)}
+
+        return Serving(
+            "ArrayModel", {DEFAULT_FUNCTION: (forecast, {"inputs": batch_spec(self.train.array)})}, [model],
+            example=self.test.raw[:1], settings={"unit": self.settings.unit, "time_unit": self.settings.time_unit},
+            outputs={"forecast": (model.output.dtype, (self.outputs.horizon, self.outputs.features))},
+        )  # fmt: skip
 
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})

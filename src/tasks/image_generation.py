@@ -22,10 +22,11 @@ from src.config.schema import Settings
 from src.config.tasks import GenerationSettings
 from src.datasets import Data, Split, conversion, validation
 from src.figures import style
-from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Generative, Metrics, Task
 from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
+from src.tasks.serving import DEFAULT_FUNCTION, STATE, RandomState, Serving, Signature
 
 log = logging.getLogger(__name__)
 
@@ -306,15 +307,27 @@ class GenerativeTask(Task, Generative):
         rows = np.random.default_rng(0).choice(len(self.train), min(number, len(self.train)), replace=False)
         return self.train.raw_targets[np.sort(rows)]
 
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """Class indices (batch,), -1 for any class, to `image` uint8 (batch, H, W, C); each call samples anew."""
-        sampler, seed_layer = self.sampler(model), keras.layers.Layer(name="draws")
-        seed_layer.seed = keras.random.SeedGenerator(0)  # a layer keeps its state among its variables
+    def serving(self, model: keras.Model) -> Serving:
+        """Names of classes to `image` uint8 (batch, H, W, C); options of sampling that are no tensors have their defaults."""
+        sampler, random_state = self.sampler(model), RandomState()
 
-        def serve(labels: KerasTensor) -> dict:
-            return {"image": sampler.sample_batch(labels, seed_layer.seed)}
+        def sample(inputs: tf.Tensor, state: tf.Tensor, **options: tf.Tensor) -> dict:
+            random_state.set(state)
+            image = sampler.sample_batch(inputs, random_state.seed, **sampler.defaults | options)
+            return {"image": image, "state": random_state.get()}
 
-        return serve, [model, seed_layer]
+        params, signature = self.serving_options()
+        return Serving(
+            "ImageGenerator",
+            {DEFAULT_FUNCTION: (sample, {"inputs": tf.TensorSpec((None,), tf.int32), "state": STATE, **signature})},
+            [model, random_state], example=[self.classes[0] if sampler.conditional else ""],
+            outputs={"image": ("uint8", self.shape)}, settings={"classes": list(self.classes) if sampler.conditional else []},
+            params={"seed": 0, "number": 1, **params},
+        )  # fmt: skip
+
+    def serving_options(self) -> tuple[dict[str, Any], Signature]:
+        """{option: default} and {option: type} of sampling that a user of the served model may set."""
+        return {}, {}
 
     def artifacts(self) -> dict[str, str]:
         return {IMAGES_FILE: json.dumps({"shape": list(self.shape), "classes": list(self.classes)})}

@@ -18,15 +18,17 @@ from src.config.schema import Settings
 from src.config.tasks import LanguageModelingSettings
 from src.datasets import Data, Split, pipeline
 from src.errors import UserError
-from src.tasks.base import Figures, Generative, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Generative, Metrics, Task
 from src.tasks.baselines import language as methods
 from src.tasks.baselines.interface import Baselines, Prediction, join_notes, sample_note
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
+from src.tasks.serving import DEFAULT_FUNCTION, SAMPLING_PARAMS, SAMPLING_SIGNATURE, STATE, RandomState, Serving, batch_spec
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer
 
 VOCABULARY_FILE = "vocabulary.json"
 SAMPLES, SAMPLE_TOKENS = 4, 300  # texts in a figure, and tokens of each
+SERVED_TOKENS, EXAMPLE_TOKENS = 300, 20  # that a served model generates, and those of its example
 SEPARATOR = f"\n{'-' * 40}\n"  # between sampled texts
 
 
@@ -127,15 +129,40 @@ class LanguageModeling(Task, Generative):
         predictions[self.test.targets != PADDING] = np.log(probabilities)
         return predictions
 
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """Token ids (batch, context) to `probability` (batch, vocabulary) of the token after the last one."""
+    def serving(self, model: keras.Model) -> Serving:
+        """Texts to `text`, their continuations; and the probabilities of the token after them."""
+        random_state, context = RandomState(), self.settings.context
 
-        def serve(tokens: tf.Tensor) -> dict:
-            last = ops.maximum(ops.sum(ops.cast(ops.not_equal(tokens, PADDING), "int32"), axis=1) - 1, 0)
-            logits = ops.take_along_axis(model(tokens, training=False), last[:, None, None], axis=1)[:, 0]
+        def generate(inputs: tf.Tensor, state: tf.Tensor, stop: tf.Tensor, **options: tf.Tensor) -> dict:
+            random_state.set(state)
+            token_ids = decoding.sample(model, inputs, context, seed=random_state.seed, stop=stop, **options)
+            return {"token_ids": token_ids, "state": random_state.get()}
+
+        def next_token(inputs: tf.Tensor) -> dict:
+            """Token ids (batch, context) to `probability` (batch, vocabulary) of the token after the last one."""
+            last = ops.maximum(ops.sum(ops.cast(ops.not_equal(inputs, PADDING), "int32"), axis=1) - 1, 0)
+            logits = ops.take_along_axis(model(inputs, training=False), last[:, None, None], axis=1)[:, 0]
             return {"probability": ops.softmax(ops.cast(logits, "float32"))}
 
-        return serve, [model]
+        signature = {"inputs": tf.TensorSpec((None, None), tf.int32), "state": STATE, "stop": tf.TensorSpec((), tf.int32)}
+        return Serving(
+            "TextGenerator",
+            {
+                DEFAULT_FUNCTION: (generate, signature | SAMPLING_SIGNATURE),
+                "next_token": (next_token, {"inputs": batch_spec(self.train.array)}),
+            },
+            [model, random_state], example=[self._prompt()], outputs={"text": ("object", ())}, settings={"context": context},
+            params={"length": SERVED_TOKENS, "seed": 0, **SAMPLING_PARAMS, "number": 1, "probabilities": False},
+            example_params={"length": EXAMPLE_TOKENS}, input_tokenizer=self.tokenizer,
+        )  # fmt: skip
+
+    def _prompt(self) -> str:
+        """The beginning of the first training text, of at most half a context: the vocabulary has all its characters."""
+        length = self.settings.context // 2
+        text = self.tokenizer.decode(self.train.array[:1, :length])[0].rstrip("\ufffd")  # half a character
+        while len(self.tokenizer.encode_prompt(text)) > length and text:
+            text = text[:-1]
+        return text
 
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})

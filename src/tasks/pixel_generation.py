@@ -18,6 +18,7 @@ from src.datasets import Data, Split
 from src.tasks.image_generation import IMAGES_FILE, GenerativeTask, ImageSampler
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.reference_classifier import ReferenceClassifier
+from src.tasks.serving import SAMPLING_PARAMS, SAMPLING_SIGNATURE, Signature
 
 FIRST_LEVEL = END + 1  # token id of level 0
 
@@ -51,6 +52,9 @@ class PixelGeneration(GenerativeTask):
 
     def sampler(self, model: keras.Model) -> ImageSampler:
         return PixelSampler(model, self.tokenizer)
+
+    def serving_options(self) -> tuple[dict[str, Any], Signature]:
+        return SAMPLING_PARAMS, SAMPLING_SIGNATURE
 
     def artifacts(self) -> dict[str, str]:
         metadata = {"shape": list(self.shape), "classes": list(self.classes), "levels": self.tokenizer.levels}

@@ -1,5 +1,6 @@
 """Text classification."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from src.tasks.base import Figures
 from src.tasks.baselines import texts as methods
 from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.classification import Classification, attention_weights, mistakes_title
+from src.tasks.serving import Serving
 from src.tasks.tokenizers import Kind, Tokenizer, normalize
 
 MAX_SHOWN, MAX_CHARACTERS = 16, 1000  # texts on a page, and how much of each
@@ -56,6 +58,12 @@ class TextClassification(Classification):
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
+
+    def serving(self, model: keras.Model) -> Serving:
+        return dataclasses.replace(super().serving(model), input_tokenizer=self.input_tokenizer)
+
+    def serving_example(self) -> list[str]:
+        return [self.test.raw[0].decode()]
 
     def learned_baselines(self) -> Baselines:
         """They see whole texts, where a recipe sees the first `task.length` tokens."""

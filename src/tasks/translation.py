@@ -4,7 +4,6 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,10 +17,11 @@ from src import terminal
 from src.config.tasks import TranslationSettings
 from src.datasets import Data, Split, pipeline
 from src.figures import html
-from src.tasks.base import Figures, Metrics, ServingFunction, Task
+from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import translation as methods
 from src.tasks.baselines.interface import Baselines, Prediction, sample_note
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
+from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 from src.tasks.text_classification import check_texts
 from src.tasks.tokenizers import Tokenizer, normalize
 from src.uncertainty import BLEU_COUNTS
@@ -159,10 +159,19 @@ class Translation(Task):
         values = methods.word_by_word(words(self.test.raw), translations)
         return Prediction(np.array(values, dtype=object), sample_note(used, len(sources), "texts"))
 
-    def serving_fn(self, model: keras.Model) -> tuple[ServingFunction, list[Any]]:
-        """Source token ids (batch, source_length) to `token_ids` (batch, target_length), their translations."""
+    def serving(self, model: keras.Model) -> Serving:
+        """Texts to `text`, their translations."""
         translate = self._translate_fn(model)
-        return lambda source: {"token_ids": translate(source)}, [model]
+
+        def translate_tokens(inputs: tf.Tensor) -> dict:
+            return {"token_ids": translate(inputs)}
+
+        signature = {"inputs": batch_spec(self.train.inputs["source"])}
+        return Serving(
+            "Translator", {DEFAULT_FUNCTION: (translate_tokens, signature)}, [model],
+            example=[self.test.raw[0].decode()], outputs={"text": ("object", ())},
+            input_tokenizer=self.input_tokenizer, output_tokenizer=self.output_tokenizer,
+        )  # fmt: skip
 
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})

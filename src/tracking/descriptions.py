@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from src.tasks.baselines.store import BaselineResults
 
 LEARNING_CURVES = "learning_curves.png"  # artifact
+KERAS_FILE = "model.keras"  # in the logged model
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,30 @@ def how_to_use(settings: Settings) -> str:
     if TASKS[settings.task.name].generates:
         lines.insert(0, f"python -m src.generate run={RUN_ID}")
     code = "\n".join(["```bash", *lines, "```"])
-    if settings.tracking.log_model:
-        loading = f'mlflow.pyfunc.load_model("runs:/{RUN_ID}/{model_name(settings)}")'
-        code = "\n".join(["```python", "import mlflow", "", f"model = {loading}", "```", "", code])
-    return code
+    return "\n\n".join([*([_how_to_load(settings)] if settings.tracking.log_model else []), code])
+
+
+def _how_to_load(settings: Settings) -> str:
+    uri, recipe = f"runs:/{RUN_ID}/{model_name(settings)}", settings.model.target.rpartition(".")[0]
+    lines = [
+        "```python",
+        "import mlflow",
+        "",
+        f'model = mlflow.pyfunc.load_model("{uri}")  # anywhere, with the packages of its requirements.txt',
+        "```",
+        "",
+        "```python",
+        "import keras",
+        f"import {recipe}  # with the folder recipes/ of this project",
+        "",
+        f'model = keras.saving.load_model(mlflow.artifacts.download_artifacts("{uri}/{KERAS_FILE}"))',
+        "```",
+        "",
+        "```bash",
+        f"mlflow models serve -m {uri}  # POST serving_input_example.json to /invocations",
+        "```",
+    ]
+    return "\n".join(lines)
 
 
 def of_baselines(title: str, data: "Data", headline: str, table: str, computed: "BaselineResults") -> str:

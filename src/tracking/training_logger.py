@@ -1,7 +1,6 @@
 """What a training logs in addition to what every run does: data set, checkpoints, weights, and the model that MLflow serves."""
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -9,16 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import keras
-import mlflow
-import numpy as np
 import yaml
 from matplotlib.figure import Figure
-from mlflow.models import ModelSignature, infer_signature
-from mlflow.types import ColSpec, Schema
 
 from src.config.schema import Settings
 from src.datasets import Data
-from src.export import serving
 from src.figures import style
 from src.metrics import ABLATION, BASELINE
 from src.redaction import redact
@@ -27,15 +21,13 @@ from src.tasks.baselines.store import BaselineResults
 from src.tasks.learning_curves import best_epoch, learning_curves
 from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.report import headline, named_results
-from src.tracking import baseline_runs, descriptions, mlflow_patches, provenance
+from src.tracking import baseline_runs, descriptions, logged_model, provenance
 from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, REFERENCE_CLASSIFIER_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
 from src.training import strategies
 from src.training.checkpoint import CheckpointManager, TrainingState
 
-# Requirements of a logged model; without this list MLflow infers them by loading the model, which takes seconds.
-SERVING_PACKAGES = ("tensorflow", "numpy", "pandas", "tokenizers", "annotated-types")
 SPLITS = ("train", "validation", "test")
 
 
@@ -172,33 +164,16 @@ class TrainingLogger(RunLogger):
         self.set_tags(**{REFERENCE_CLASSIFIER_TAG: classifier.run_id})
         self.log_metrics({"reference_classifier/accuracy": classifier.accuracy})
 
-    def log_model(self, task: Task, model: keras.Model, settings: Settings, example: np.ndarray) -> None:
+    def log_model(self, task: Task, model: keras.Model, settings: Settings) -> None:
         """Log a model for `mlflow.pyfunc.load_model("runs:/<run id>/<model name>")` and `mlflow models serve`.
 
         Args:
             task: of the model.
             model: trained.
             settings: of the run, which name the model (`descriptions.model_name`).
-            example: raw inputs (n, …), from which MLflow infers the signature.
         """
         with self.outbox.add_event("model", name=descriptions.model_name(settings)) as folder:
-            function, owners = task.serving_fn(model)
-            outputs = serving.save(
-                function, owners, example, str(folder / "saved_model"), task.input_tokenizer, task.output_tokenizer
-            )
-            takes_texts = example.dtype == object
-            inputs = Schema([ColSpec("string")]) if takes_texts else infer_signature(example).inputs
-            with mlflow_patches.requirements_as_installed():  # as they are: the versions of this process
-                mlflow.pyfunc.save_model(
-                    str(folder / "files"),
-                    loader_module=serving.__name__,
-                    data_path=str(folder / "saved_model"),
-                    signature=ModelSignature(inputs=inputs, outputs=infer_signature(example, outputs).outputs),
-                    input_example=example.tolist() if takes_texts else example,
-                    pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in SERVING_PACKAGES],
-                    metadata={"classes": list(task.classes)} if task.classes else None,
-                )
-            shutil.rmtree(folder / "saved_model")
+            logged_model.save(task.serving(model), model, folder / "files")
 
     def log_weights(self, model: keras.Model) -> None:
         """Log the weights; with config.yaml they restore the model (`finished_runs`)."""

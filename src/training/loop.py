@@ -160,7 +160,7 @@ def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
 
 def _check_compression(model: keras.Model, compression: schema.Compression) -> None:
     """Raise a UserError if distillation or export is requested for a recipe that does not support it."""
-    requested = [name for name in ("teacher", "export") if getattr(compression, name)]
+    requested = [name for name in ("teacher", "export", "onnx") if getattr(compression, name)]
     if requested and isinstance(model.input, dict):
         raise UserError(f"compression.{requested[0]} does not work for a recipe that learns by reward; type compression=none.")
 

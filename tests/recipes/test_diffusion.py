@@ -96,7 +96,7 @@ def test_a_perfect_predictor_leads_back_to_the_image(prediction, steps, eta):
     np.testing.assert_allclose(2 * made - 1, np.tile(image, (3, 1, 1, 1)), atol=2e-3)
 
 
-PATHS = [(200, 0.0), (200, 1.0), *(pytest.param(1000, eta, marks=pytest.mark.slow) for eta in (0.0, 1.0))]
+PATHS = [(200, 0.0), (500, 1.0), *(pytest.param(1000, eta, marks=pytest.mark.slow) for eta in (0.0, 1.0))]
 
 
 @pytest.mark.parametrize(("steps", "eta"), PATHS)

@@ -134,6 +134,9 @@ def test_samples_have_the_requested_frequencies():
     np.testing.assert_allclose(frequencies(top_p=0.7), [2 / 3, 1 / 3, 0, 0], atol=5e-3)
     np.testing.assert_allclose(frequencies(top_p=0.76), share / [0.9, 0.9, 0.9, np.inf], atol=5e-3)
     np.testing.assert_array_equal(frequencies(temperature=0), [1, 0, 0, 0])
+    for options in ({"temperature": 0.5, "top_k": 3, "top_p": 1.0}, {"temperature": 0.0, "top_k": 9, "top_p": 0.76}):
+        tensors = {name: keras.ops.convert_to_tensor(value) for name, value in options.items()}  # in a graph that serves all
+        np.testing.assert_array_equal(frequencies(**tensors), frequencies(**options))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

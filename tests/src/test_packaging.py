@@ -59,7 +59,7 @@ def imported_modules():
 
 
 def test_all_that_is_imported_is_listed_and_all_that_is_listed_is_imported():
-    files = ("requirements.txt", "requirements-ray.txt", "requirements-slurm.txt")
+    files = ("requirements.txt", "requirements-ray.txt", "requirements-slurm.txt", "requirements-onnx.txt")
     listed = {file: {canonicalize_name(one.name) for one in requirements(file)} for file in files}
     packages = importlib.metadata.packages_distributions()
     providers = {name: {canonicalize_name(package) for package in packages.get(name, [])} for name in imported_modules()}

@@ -82,13 +82,13 @@ def look_at_mlflow(folder):
 
 
 def shortened(words):
-    """A command line with what makes it short, or with --cfg job where its data set is not here."""
-    if words[2] != "src.run" or "--cfg" in words:
+    """A command line with what makes it short; where its data set is not here, the one that only shows its settings."""
+    if words[2] not in ("src.run", "src.baselines") or "--cfg" in words:
         return words
     if not set(DOWNLOADED).isdisjoint(words):
         data = os.environ.get(CATALOGUE_DATA)
         if not data:
-            return [*words, "--cfg", "job"]
+            return [*words[:2], "src.run", *words[3:], "--cfg", "job"]
         words = [*words, f"dataset.data_dir={data}"]
     return [*words, *next((more for which, more in SHORTER if set(which) <= set(words)), ())]
 

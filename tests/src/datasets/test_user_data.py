@@ -351,7 +351,8 @@ def test_a_large_offset_costs_no_digit(make):
     assert logged["epoch/val/mae"] == pytest.approx(
         task.metrics(task.validation, task.predict(model, task.validation, 64))["mae"], rel=1e-4
     )
-    served = task.serving_fn(model)[0](tf.constant(task.test.raw[:3]))["forecast"].numpy()
+    (forecast, _) = task.serving(model).functions["serving_default"]
+    served = forecast(tf.constant(task.test.raw[:3]))["forecast"].numpy()
     np.testing.assert_allclose(served - 1e9, predictions[:3] - 1e9, rtol=1e-4)
 
 

@@ -121,7 +121,7 @@ def test_predictions_are_in_the_unit_of_the_series(create, center):
         center
     ]
     expected = keras.ops.convert_to_numpy(network((x - middle) / task.scale)) * task.scale + middle
-    np.testing.assert_allclose(task.serving_fn(model)[0](task.test.inputs)["forecast"], expected, rtol=1e-4)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(task.test.inputs)), expected, rtol=1e-4)
 
 
 def test_half_precision_keeps_the_accuracy_of_the_series(create, settings, load):

@@ -13,12 +13,12 @@ from recipes import attention, cnn, transformer
 from recipes.specs import Classes, Image
 from src.datasets import Split, pipeline
 from src.errors import UserError
-from src.export import serving
 from src.tasks import factory
 from src.tasks.baselines import images, store
 from src.tasks.classification import attention_weights, calibration_error, mistakes_title
 from src.training import loop, optimizers
 from tests.figures import overflowing
+from tests.served import save_and_load
 
 
 @pytest.fixture
@@ -93,23 +93,33 @@ def test_the_served_model_takes_pixels_and_names_its_outputs(task, tmp_path):
     network = cnn.build(Image(8, 8, 1), Classes(10))
     network.set_weights(model.get_weights())
     images = task.test.inputs[:5]
-    outputs = serving.save(*task.serving_fn(model), images, str(tmp_path / "saved"))
+    served = save_and_load(task, model, tmp_path / "saved")
+    outputs = served.predict(images)
     expected = softmax(keras.ops.convert_to_numpy(network(images.astype(np.float32) / 255, training=False)), axis=1)
     np.testing.assert_allclose(outputs["probability"], expected, rtol=1e-4)
     np.testing.assert_array_equal(outputs["class"], expected.argmax(axis=1))
 
 
-def test_serving_rejects_images_of_another_shape(task, tmp_path):
-    serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
-    served = serving.ServedModel(str(tmp_path / "saved"))
-    with pytest.raises(ValueError, match=r"takes inputs of shape \(None, 8, 8, 1\), not \(2, 8, 8, 3\)"):
-        served.predict(np.zeros((2, 8, 8, 3), np.uint8))
-
-
-def test_serving_no_images_gives_empty_outputs(task, tmp_path):
-    serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], str(tmp_path / "saved"))
-    outputs = serving.ServedModel(str(tmp_path / "saved")).predict(task.test.raw[:0])
-    assert {name: values.shape for name, values in outputs.items()} == {"probability": (0, 10), "class": (0,)}
+def test_the_served_model_takes_numbers_of_any_type_in_the_range_of_the_pixels(task, tmp_path):
+    served = save_and_load(task, task.build_model(cnn.build, {"filters": [4]}), tmp_path / "saved")
+    images = task.test.raw[:2]
+    expected = served.predict(images)
+    assert expected["class_name"].tolist() == [task.classes[index] for index in expected["class"]]
+    np.testing.assert_array_equal(list(expected["probability_by_name"][1].values()), expected["probability"][1])
+    for typed in (images.astype(int), np.clip(images + 0.3, 0, 255), images.astype(object), images.tolist()):
+        np.testing.assert_array_equal(served.predict(typed)["probability"], expected["probability"])
+    empty = served.predict(images[:0])
+    assert {name: values.shape for name, values in empty.items()} == {
+        "probability": (0, 10), "class": (0,), "class_name": (0,), "probability_by_name": (0,),
+    }  # fmt: skip
+    for typed, message in (
+        (np.zeros((2, 8, 8, 3), np.uint8), r"takes inputs of shape \(None, 8, 8, 1\), not \(2, 8, 8, 3\)"),
+        (images.astype(int) - 300, "takes values of 0 to 255, not of -300 to"),
+        (images / 255, "lie between 0 and 1, and the model takes values of 0 to 255: multiply by 255"),
+        (np.full(images.shape, np.nan), "missing or infinite values"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            served.predict(typed)
 
 
 def test_figures_are_drawn(task, tmp_path):
@@ -175,7 +185,7 @@ def test_glimpses_are_drawn_and_labels_are_inputs_only_in_training(settings, tas
     run_settings = settings("model=attention", "dataset=digits")
     model.compile(optimizers.create(run_settings.optimizer, run_settings.training, steps=10), task.loss())
     assert set(task.ablations(model, 64)) == {"random", "center"}
-    outputs = serving.save(*task.serving_fn(model), task.test.raw[:5], str(tmp_path / "saved"))
+    outputs = save_and_load(task, model, tmp_path / "saved").predict(task.test.raw[:5])
     np.testing.assert_array_equal(outputs["class"], logits[:5].argmax(axis=1))
 
 

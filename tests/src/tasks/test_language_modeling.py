@@ -8,10 +8,10 @@ from recipes import gpt, lstm
 from recipes.specs import PADDING, NextTokenLogits, Tokens
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.export import serving
 from src.tasks import factory
 from src.tasks.baselines import language, store
 from src.tasks.language_modeling import TextGenerator, unroll, windows
+from tests.served import save_and_load
 
 TEXTS = {"train": ["abab", "abc", "aab"] * 5, "validation": ["abc", "ab"], "test": ["cab", "aab", "bé"]}
 
@@ -110,14 +110,50 @@ def test_a_prompt_that_cannot_be_continued_is_an_error(create):
         generator.generate("abc", 1, 5, seed=0)
 
 
-def test_the_served_model_predicts_the_token_after_the_last_one(create, tmp_path):
+@pytest.mark.parametrize("recipe", [gpt, lstm])
+def test_the_served_model_continues_texts_as_the_generator_does(create, tmp_path, recipe):
+    task = create()
+    keras.utils.set_random_seed(0)
+    model = task.build_model(recipe.build, {})
+    model(task.test.inputs)  # creates the weights
+    served, generator = save_and_load(task, model, tmp_path / "saved"), TextGenerator(model, task.tokenizer, 4)
+    for options in ({}, {"temperature": 0.5, "top_p": 0.8}, {"temperature": 0.0}, {"top_k": 2}):
+        expected = generator.generate("ab", 3, 9, seed=7, **options)
+        assert served.predict(["ab"] * 3, {"length": 9, "seed": 7, **options})["text"].tolist() == expected
+    assert served.predict(["ab"], {"length": 9, "seed": 7, "number": 3, "top_k": 2})["text"].tolist() == expected
+    prompts = ["a", "", "ab", "a"]  # of several lengths
+    texts = served.predict(prompts, {"length": 5})["text"].tolist()
+    assert all(text.startswith(prompt) for text, prompt in zip(texts, prompts))
+    assert served.predict([])["text"].tolist() == []
+
+
+def test_the_served_model_gives_the_probabilities_of_the_next_token(create, tmp_path):
     task = create()
     model = task.build_model(gpt.build, {"positions": "rotary"})
-    tokens = np.array([[5, 4, 6, 0], [4, 4, 5, 6]], np.int32)
-    outputs = serving.save(*task.serving_fn(model), tokens, str(tmp_path / "saved"))["probability"]
-    short = keras.ops.softmax(model(tokens[:1, :3], training=False)[0, -1])
-    np.testing.assert_allclose(outputs[0], keras.ops.convert_to_numpy(short), atol=1e-5)
-    assert outputs.shape == (2, len(task.tokenizer))
+    model(task.test.inputs)  # creates the weights
+    served = save_and_load(task, model, tmp_path / "saved")
+    answers = served.predict(["a", "ba"], {"length": 1, "probabilities": True})
+    assert answers.keys() == {"text", "next_token_probability"}
+    for prompt, probability in zip(("a", "ba"), answers["next_token_probability"]):
+        tokens = np.array([task.tokenizer.encode_prompt(prompt)])
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax(model(tokens, training=False)[0, -1]))
+        assert list(probability) == task.tokenizer.tokens
+        np.testing.assert_allclose(list(probability.values()), expected, atol=1e-5)
+
+
+def test_the_served_model_says_what_it_does_not_take(create, tmp_path):
+    task = create()
+    served = save_and_load(task, task.build_model(lstm.build, {"units": 4}), tmp_path / "saved")
+    for prompt, params, message in (
+        ("axé", {}, "does not have 'x' 'é'"),
+        ("abc", {}, r"The prompt has 3 tokens; the model takes a prompt of at most 2"),
+        (3, {}, "takes texts, not int"),
+        ("a", {"top_p": 1.5}, r"top_p=1\.5 must be at least 1e-06 and at most 1"),
+        ("a", {"temperature": -1.0}, r"temperature=-1\.0 must be at least 0\."),
+        ("a", {"heat": 1}, "There is no parameter 'heat'; available: length, seed, temperature"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            served.predict([prompt], params)
 
 
 def test_a_bidirectional_network_is_no_language_model():

@@ -46,6 +46,7 @@ from recipes.specs import Forecast, Image
 from src.datasets import Split
 from src.tasks.base import Task
 from src.tasks.baselines.interface import Prediction
+from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 
 class Brightness(Task):
@@ -79,8 +80,10 @@ class Brightness(Task):
     def baselines(self):
         return {"mean": lambda: Prediction(np.full_like(self.test.targets, self.train.targets.mean()))}
 
-    def serving_fn(self, model):
-        return lambda pixels: {"brightness": model(pixels, training=False)[:, 0, 0]}, [model]
+    def serving(self, model):
+        function = lambda inputs: {"brightness": model(inputs, training=False)[:, 0, 0]}
+        functions = {DEFAULT_FUNCTION: (function, {"inputs": batch_spec(self.train.raw)})}
+        return Serving("ArrayModel", functions, [model], self.test.raw[:1], {"brightness": ("float32", ())})
 
     def figures(self, model, predictions):
         return {}

@@ -7,11 +7,11 @@ import pytest
 from recipes import attention, cnn, lstm, rnn, transformer
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.export import serving
 from src.tasks import factory
 from src.tasks.baselines import store
 from src.tasks.classification import attention_weights
 from src.tasks.text_classification import without_markup
+from tests.served import save_and_load
 
 GOOD, BAD = (
     ["a fine film", "I like it, fine", "like a fine day", "好看 film", "fine fine"],
@@ -56,11 +56,14 @@ def test_the_served_model_takes_plain_strings(create, tmp_path, recipe):
     task = create(data())
     model = task.build_model(recipe.build, {})
     logits = task.predict(model, task.test, 4)
-    outputs = serving.save(*task.serving_fn(model), task.test.raw, str(tmp_path / "saved"), task.input_tokenizer)
+    served = save_and_load(task, model, tmp_path / "saved")
+    outputs = served.predict([text.decode() for text in task.test.raw])
     expected = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     np.testing.assert_allclose(outputs["probability"], expected, rtol=1e-4)
     np.testing.assert_array_equal(outputs["class"], logits.argmax(axis=1))
-    served = serving.ServedModel(str(tmp_path / "saved"))
+    assert outputs["class_name"].tolist() == [task.classes[index] for index in logits.argmax(axis=1)]
+    assert list(outputs["probability_by_name"][0]) == list(task.classes)
+    np.testing.assert_array_equal(list(outputs["probability_by_name"][0].values()), outputs["probability"][0])
     np.testing.assert_array_equal(served.predict(["好看 film", "never seen"])["class"].shape, (2,))
     assert np.isfinite(served.predict(["", "   ", "?"])["probability"]).all()  # a user may send nothing
 
@@ -124,6 +127,5 @@ def test_chinese_text_is_split_into_tokens(create):
 
 def test_serving_no_texts_gives_empty_outputs(create, tmp_path):
     task = create(data())
-    saved = str(tmp_path / "saved")
-    serving.save(*task.serving_fn(task.build_model(cnn.build, {})), task.test.raw[:2], saved, task.input_tokenizer)
-    assert serving.ServedModel(saved).predict([])["probability"].shape == (0, 2)
+    served = save_and_load(task, task.build_model(cnn.build, {}), tmp_path / "saved")
+    assert served.predict([])["probability"].shape == (0, 2)

@@ -4,16 +4,14 @@ import keras
 import numpy as np
 import pytest
 import sacrebleu
-import tensorflow as tf
 
 from recipes import attention, transformer
 from recipes.specs import END, PADDING, START
 from src.datasets import Data, Split
-from src.export import serving
 from src.tasks import factory
 from src.tasks.baselines import store
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
-from src.tasks.tokenizers import Tokenizer
+from tests.served import save_and_load
 
 PAIRS = [("one two", "eins zwei"), ("two", "zwei"), ("Three, one", "drei, eins"), ("一", "eins")]
 
@@ -102,10 +100,9 @@ def test_translation_model_overfits_decodes_and_serves(create, tmp_path, recipe,
     assert predictions.tolist() == expected
     figures = task.figures(model, predictions)
     assert expected[2] in figures["alignments.html"]
-    saved = str(tmp_path / "saved")
-    outputs = serving.save(*task.serving_fn(model), task.test.raw, saved, task.input_tokenizer, task.output_tokenizer)
-    assert outputs["text"].tolist() == expected
-    assert serving.ServedModel(saved).predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
+    served = save_and_load(task, model, tmp_path / "saved")
+    assert served.predict([text.decode() for text in task.test.raw])["text"].tolist() == expected
+    assert served.predict(["two", "一"])["text"].tolist() == ["zwei", "eins"]
 
 
 @pytest.mark.parametrize("tokenizer", ["words", "bpe"])
@@ -123,15 +120,3 @@ def test_baselines_copy_the_source_or_translate_it_word_by_word(create):
     result = store.compute(create(pairs=[("same", "same"), ("One", "Eins")])).metrics
     assert result["copy"]["exact_match"] == 0.5
     assert result["word_by_word"]["exact_match"] == 1
-
-
-def test_a_model_that_an_earlier_version_logged_is_served(tmp_path):
-    """It took and returned texts, or it took token ids, and the form of its inputs was not stored with its vocabulary."""
-    serving.save(lambda texts: {"text": tf.strings.upper(texts)}, [], np.array(["a"], object), str(tmp_path / "texts"))
-    assert serving.ServedModel(str(tmp_path / "texts")).predict(["one", "two"])["text"].tolist() == ["ONE", "TWO"]
-    tokenizer = Tokenizer.train(["one two"], "bpe", 270)
-    current = tokenizer.configure(length=5, start=True)
-    expected = current.encode(["one", "two"])
-    serving.save(lambda ids: {"ids": tf.identity(ids)}, [], np.array(["one"], object), str(tmp_path / "ids"), current)
-    (tmp_path / "ids" / "vocabulary.json").write_text(tokenizer.to_json())
-    np.testing.assert_array_equal(serving.ServedModel(str(tmp_path / "ids")).predict(["one", "two"])["ids"], expected)

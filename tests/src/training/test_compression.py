@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from recipes import cnn
 from src.config.schema import Single
 from src.errors import UserError
-from src.export import litert
+from src.export import litert, onnx
 from src.tasks import factory
 from src.training import distillation, loop, pruning, strategies
 
@@ -111,6 +111,20 @@ def test_litert_files_are_measured(run, tmp_path):
         assert values["bytes_compressed"] == len(gzip.compress(file, mtime=0))
         assert 0 < values["latency_p50"] <= values["latency_p95"]
     assert result["float"]["bytes"] > 2 * result["int8"]["bytes"]
+
+
+def test_the_onnx_file_computes_what_the_model_computes(run, tmp_path):
+    for package in ("tf2onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    _, task, model = run("compression.onnx=true", "training.epochs=1", "model.augmentation=0.1")
+    result = onnx.export(model, task, tmp_path / "model.onnx")
+    kept = task.metrics(task.test, task.predict(model, task.test, 64))
+    assert result["accuracy"] == kept["accuracy"]
+    assert result["nll"] == pytest.approx(kept["nll"], rel=1e-4)
+    assert 0 < result["difference"] < 1e-3
+    assert result["bytes"] == len((tmp_path / "model.onnx").read_bytes())
+    two = onnx.predict(tmp_path / "model.onnx", task.test.raw[:2])  # a batch of another size
+    np.testing.assert_allclose(two, task.predict(model, task.test.take(2), 2), atol=1e-3)
 
 
 def test_the_int8_file_holds_8_bit_weights_and_activations(run, tmp_path):
