@@ -30,7 +30,7 @@ References:
     Saxe, McClelland, Ganguli: Exact solutions to the nonlinear dynamics of learning in deep linear networks. ICLR 2014.
     Le, Jaitly, Hinton: A simple way to initialize recurrent networks of rectified linear units. arXiv:1504.00941, 2015.
 
-Results of model=rnn seed=0,1,2 on digits, row by row, on two CPU cores: accuracy 97.40 ± 0.16 % (logistic regression 97.5 %),
+Results of model=rnn seed=0,1,2 on digits, row by row, on two CPU cores: accuracy 97.40 ± 0.16 % (nearest neighbor 98.89 %),
 18,826 parameters, 8 s a run.
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
