@@ -37,7 +37,8 @@ References:
     Hendrycks, Gimpel: Gaussian error linear units. arXiv:1606.08415, 2016.
 
 Results of model=gpt on docstrings, on two CPU cores, one seed: 1.99 bits per character, 3.547 nats per token, one of 1,024
-(Kneser–Ney n-grams, which find passages that recur word for word: 1.08 and 1.920), 174 s. These, and those below but for nanogpt_small_shakespeare, were measured with
+(Kneser–Ney n-grams, which find passages that recur word for word: 1.08 and 1.920), 174 s. These,
+and those below but for nanogpt_small_shakespeare, were measured with
 model.layer_norm_epsilon=1e-3 optimizer.epsilon=1e-5 optimizer.decay_biases=true, which the files of the experiments set. The
 defaults of model=gpt are 1e-5, as in GPT-2, and 1e-8 and false, as in nanoGPT.
 
