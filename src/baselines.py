@@ -38,7 +38,9 @@ def compute(settings: "Settings") -> None:
     from src.tasks.baselines import store
     from src.tracking import baseline_runs
     from src.tracking.training_logger import dataset_inputs
+    from src.training import strategies
 
+    strategies.create(settings.strategy)  # before TensorFlow uses a device: a reference classifier may be trained
     data = datasets.load(settings.dataset)
     classifier = experiment.load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
     with terminal.phase(f"Encoding the examples of {data.name}"):

@@ -42,7 +42,8 @@ def test_output_of_a_run_has_no_library_messages(command):
     assert done.stdout.startswith(where)
     expected = (
         "lightweight on digits", "epoch 1/1 ", "LiteRT file", "float", "int8", "(latency",
-        "on the test set", "lightweight", "majority class", "logistic regression",
+        "on the test set", "lightweight", "majority class", "logistic regression", "nearest neighbors", "gradient boosting",
+        "95 % confidence interval",
     )  # fmt: skip
     assert [line[: len(start)] for line, start in zip(lines, expected)] == list(expected)
     assert [line.startswith("http://127.0.0.1:5000/#/") for line in lines[len(expected) :]] == [False, False, False, True]
