@@ -24,9 +24,8 @@ USAGE = cli.Usage(
     "Compare finished runs: a leaderboard for each data set and task, runs that differ by their seed alone in one row; or the "
     "difference between two groups of runs, and whether it is significant.",
     [
-        "python -m src.compare dataset=digits model=cnn,resnet",
+        "python -m src.compare dataset=digits model=cnn,resnet significance=true",
         "python -m src.compare dataset=digits a=model=cnn b=model=resnet",
-        "python -m src.compare dataset=digits significance=true",
     ],
     {
         "<setting>": "only runs with this value, or one of these values: model=cnn,lstm optimizer.learning_rate=1e-3",

@@ -108,8 +108,7 @@ def paired_test(metric: str, ones: Sequence[Table], others: Sequence[Table], see
     tables = [*ones, *others]
     if not all(same_examples(tables[0], table) for table in tables[1:]):
         return None
-    found = [statistics_of(metric, table) for table in tables]
-    statistics = [each for each in found if each is not None]
+    statistics = [each for table in tables if (each := statistics_of(metric, table)) is not None]
     if len(statistics) < len(tables):
         return None
 
@@ -176,8 +175,8 @@ def _resampled_sums(statistics: Sequence[Statistics], draws: int, seed: int) -> 
 
 def statistics_of(metric: str, table: Table) -> Statistics | None:
     """What a metric is computed from; None if it is no function of sums over the examples of this table."""
-    found = METRICS.get(metric)
-    return found[1](table) if found and all(column in table for column in found[0]) else None
+    columns, statistics = METRICS.get(metric, ((), None))
+    return statistics(table) if statistics and all(column in table for column in columns) else None
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, block: int = 1) -> Statistics:

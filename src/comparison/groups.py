@@ -167,8 +167,8 @@ def _difference(board: Leaderboard, boards: Iterable[Leaderboard]) -> str:
     alike = [each for each in boards if (each.dataset, each.task, each.metric) == (board.dataset, board.task, board.metric)]
     own, names = board.groups[0].evaluation, differing(each.groups[0].evaluation for each in alike)
     splits = {each.groups[0].settings.get("dataset.splits.test", "test") for each in alike}
-    said = [DIGEST, *(["task.samples", "task.reference_classifier"] if board.conditions else [])]
-    parts = [f"{name}={own[name]}" for name in names if name in own and name not in said]
+    in_title = [DIGEST, *(["task.samples", "task.reference_classifier"] if board.conditions else [])]
+    parts = [f"{name}={own[name]}" for name in names if name in own and name not in in_title]
     if DIGEST in names:
         split = board.groups[0].settings.get("dataset.splits.test", "test")
         parts.insert(0, f"test set {split if len(splits) == len(alike) else own[DIGEST][:8]}")

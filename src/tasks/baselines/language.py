@@ -70,9 +70,9 @@ class NGrams:
             number = np.minimum(np.searchsorted(self.codes[n], codes), len(self.codes[n]) - 1)
             number = np.where((context >= 0) & (self.codes[n][number] == codes), number, -1)
             own = np.where(number >= 0, (counts - discounts)[number], 0.0)
-            known = (context >= 0) & (totals[context] > 0)
-            mixed = (own + masses[context] * probability) / np.where(known, totals[context], 1)
-            probability = np.where(known, mixed, probability)
+            followed = (context >= 0) & (totals[context] > 0)
+            mixed = (own + masses[context] * probability) / np.where(followed, totals[context], 1)
+            probability = np.where(followed, mixed, probability)
             context = np.concatenate([[-1], number[:-1]])
         return probability
 
