@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew, from the settings as they are")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a test that waits for a server or a browser leaves its core to another."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Load TensorFlow, except in the process that only distributes tests."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":

@@ -13,7 +13,7 @@ from tests.src.sweeps.sweeps import TINY, StoredSweep, start
 # --- what each launcher makes of the same jobs -----------------------------------------------------------------------
 
 LAUNCHERS = [  # how many jobs, on how many processes
-    ("joblib", 3, "hydra.launcher.n_jobs=2"),
+    ("joblib", 2, "hydra.launcher.n_jobs=2"),
     pytest.param("joblib", 8, "hydra.launcher.n_jobs=4", marks=pytest.mark.slow),
     ("ray", 2, "hydra.launcher.remote.num_cpus=1"),
     ("submitit_local", 2, "hydra.launcher.timeout_min=5"),

@@ -77,7 +77,11 @@ def test_metrics_are_those_of_sacrebleu(create):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "hyperparameters"), [(transformer, {"blocks": 1}), (attention, {})], ids=["transformer", "attention"]
+    ("recipe", "hyperparameters"),
+    [
+        pytest.param(transformer, {"blocks": 1}, id="transformer"),
+        pytest.param(attention, {}, id="attention", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     ("tokenizer", "beams"),

@@ -99,6 +99,7 @@ def test_a_person_gets_from_the_home_page_to_the_learning_curves_of_the_best_run
     save_screenshot(browser, "sweep")
 
 
+@pytest.mark.slow
 def test_the_printed_links_open_the_runs_and_their_charts_begin_with_the_curves(sweep_in_ui, browser):
     address, output, parent, jobs = sweep_in_ui
     printed = re.findall("^http://127.0.0.1:5000(/#/.*)$", output, re.MULTILINE)

@@ -121,12 +121,12 @@ def test_recipe_trains_saves_and_loads(prepared, tmp_path, recipe, task_name, st
     metrics = task.metrics(task.test, predictions)
     assert metrics.keys() == TASKS[task_name].metrics.keys()
     assert np.isfinite(list(metrics.values())).all()
-    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.take(8).inputs)
-    output = keras.ops.convert_to_numpy(model(inputs, training=False))
-    model.save(tmp_path / "model.keras")
-    restored = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(restored(inputs, training=False)), output)
-    if (strategy, precision) == ("single", "float32"):
+    if (strategy, precision) == ("single", "float32"):  # tests/recipes/test_contract.py loads the others
+        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.take(8).inputs)
+        output = keras.ops.convert_to_numpy(model(inputs, training=False))
+        model.save(tmp_path / "model.keras")
+        restored = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(restored(inputs, training=False)), output)
         check_served(task, model, tmp_path / "saved_model")
 
 
