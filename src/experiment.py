@@ -15,11 +15,13 @@ from src.metrics import CI_HIGH, CI_LOW
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
     from src.datasets import Data
     from src.tasks.base import Figures, Metrics, Task
     from src.tasks.reference_classifier import ReferenceClassifier
+    from src.tracking.training_logger import TrainingLogger
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +57,12 @@ def run(
     """
     with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
         terminal.load_tensorflow()
-        from src import datasets, uncertainty
-        from src.export import litert, onnx
+        from src import datasets
         from src.figures import style
         from src.tasks import report
         from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
-        from src.tracking.client import MEASUREMENT_TAG, PREDICTIONS_FILE
+        from src.tracking.client import MEASUREMENT_TAG
         from src.training import cost as costs
         from src.training import loop, pruning, strategies
 
@@ -114,17 +115,11 @@ def run(
             predictions = task.predict(model, task.test, settings.training.batch_size)
             test = task.metrics(task.test, predictions)
         run_logger.log_metrics(report.named_results(test))
-        interval_sentence = ""
-        with run_logger.survive("predictions"):
-            examples = task.example_results(task.test, predictions)
-            run_logger.log_table(PREDICTIONS_FILE, examples)
-            metric = TASKS[settings.task.name].leading_metric
-            interval = uncertainty.confidence_interval(metric, examples)
-            if interval:
-                run_logger.log_metrics({f"{CI_LOW}{metric}": interval.low, f"{CI_HIGH}{metric}": interval.high})
-                interval_sentence = report.interval_sentence(metric, interval, task.units)
+        interval = ""
         computed = store.NONE
         ablations: dict[str, Metrics] = {}
+        with run_logger.survive("predictions"):
+            interval = _log_predictions(settings, task, predictions, run_logger)
         with run_logger.survive("baselines"):
             digest = store.digest_of(task, settings.task, data, settings.dataset.limit)
             computed = store.load_or_compute(task, digest, data.folder)
@@ -146,35 +141,63 @@ def run(
         if profile_to:
             with run_logger.survive("profile"):
                 run_logger.log_files(profile_to, "profile")
-        if settings.compression.export:
-            with run_logger.survive("export"), terminal.phase("Exporting to LiteRT"):
-                litert_metrics = litert.export(model, task, settings.compression, f"{scratch}/litert")
-                run_logger.log_files(f"{scratch}/litert", "litert")
-                for kind, values in litert_metrics.items():
-                    run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-                log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
-        if settings.compression.onnx:
-            with run_logger.survive("onnx"), terminal.phase("Exporting to ONNX"):
-                onnx_metrics = onnx.export(model, task, Path(scratch) / "model.onnx")
-                run_logger.log_files(f"{scratch}/model.onnx", "onnx")
-                run_logger.log_metrics({f"onnx/{name}": value for name, value in onnx_metrics.items()})
-                log.info(
-                    "ONNX file: accuracy %.4f, %s bytes; its logits differ by at most %.2g.",
-                    onnx_metrics["accuracy"], f"{onnx_metrics['bytes']:,}", onnx_metrics["difference"],
-                )  # fmt: skip
-        if settings.tracking.log_model:
-            with run_logger.survive("serving"), terminal.phase("Exporting the served model"):
-                run_logger.log_model(task, model, settings)
+        _log_exports(settings, task, model, run_logger, Path(scratch))
 
         cost["seconds"] = time.perf_counter() - start + run_logger.previous_seconds
         run_logger.log_metrics({"seconds": cost["seconds"]})
         rows = (settings.model.name, test, ablations, computed.metrics, task.units)
         with run_logger.survive("description"):
-            table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval_sentence]))
+            table = "\n\n".join(filter(None, [report.results_markdown(*rows), interval]))
             run_logger.log_results(settings, data, table, results, cost, task.units)
-        log.info("\n%s\n", "\n".join(filter(None, [report.results_table(*rows), interval_sentence])))
+        log.info("\n%s\n", "\n".join(filter(None, [report.results_table(*rows), interval])))
         log.info("%.0f s.", cost["seconds"])
     return RunResult(objective, report.named_results(test) | cost, run_logger.run_id)
+
+
+def _log_predictions(settings: Settings, task: "Task", predictions: "np.ndarray", run_logger: "TrainingLogger") -> str:
+    """Log the result for each test example, and what follows from these: the confidence interval of the leading metric.
+
+    Returns:
+        A sentence with the interval; empty if the metric has none.
+    """
+    from src import uncertainty
+    from src.tasks import report
+    from src.tracking.client import PREDICTIONS_FILE
+
+    examples = task.example_results(task.test, predictions)
+    run_logger.log_table(PREDICTIONS_FILE, examples)
+    metric = TASKS[settings.task.name].leading_metric
+    with terminal.phase("Resampling the test set"):
+        interval = uncertainty.confidence_interval(metric, examples)
+    if interval is None:
+        return ""
+    run_logger.log_metrics({f"{CI_LOW}{metric}": interval.low, f"{CI_HIGH}{metric}": interval.high})
+    return report.interval_sentence(metric, interval, task.units)
+
+
+def _log_exports(settings: Settings, task: "Task", model: "keras.Model", run_logger: "TrainingLogger", scratch: Path) -> None:
+    """Log the model in the formats that the settings ask for: LiteRT, ONNX and MLflow's."""
+    from src.export import litert, onnx
+
+    if settings.compression.export:
+        with run_logger.survive("export"), terminal.phase("Exporting to LiteRT"):
+            litert_metrics = litert.export(model, task, settings.compression, str(scratch / "litert"))
+            run_logger.log_files(str(scratch / "litert"), "litert")
+            for kind, values in litert_metrics.items():
+                run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
+            log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
+    if settings.compression.onnx:
+        with run_logger.survive("onnx"), terminal.phase("Exporting to ONNX"):
+            onnx_metrics = onnx.export(model, task, scratch / "model.onnx")
+            run_logger.log_files(str(scratch / "model.onnx"), "onnx")
+            run_logger.log_metrics({f"onnx/{name}": value for name, value in onnx_metrics.items()})
+            log.info(
+                "ONNX file: accuracy %.4f, %s bytes; its logits differ by at most %.2g.",
+                onnx_metrics["accuracy"], f"{onnx_metrics['bytes']:,}", onnx_metrics["difference"],
+            )  # fmt: skip
+    if settings.tracking.log_model:
+        with run_logger.survive("serving"), terminal.phase("Exporting the served model"):
+            run_logger.log_model(task, model, settings)
 
 
 def build_model(

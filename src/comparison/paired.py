@@ -59,7 +59,7 @@ def _test(
         return f"{metric} is not computed from single examples"
     one, other = ([table for table in tables if table is not None] for tables in (ones, others))
     if (len(one), len(other)) != (len(ones), len(others)):
-        return "runs of earlier versions have not stored their predictions"
+        return "not all of these runs have stored their predictions, as those of earlier versions have not"
     result = uncertainty.paired_test(measured, one, other)
     return result or "the groups have cut the test set into other examples"
 

@@ -264,7 +264,7 @@ class Forecasting(Task):
             for hyperparameter, fit in fits.items():
                 forecaster = fit()
                 error = float(np.nanmean(np.abs(forecaster(self.validation.array) - self.validation.targets)))
-                if best is None or error < best[0]:
+                if best is None or error < best[0] or np.isnan(best[0]):  # an unstable one has no number as error
                     best = error, hyperparameter, forecaster
         if best is None:
             raise ValueError("There is no hyperparameter to choose from.")

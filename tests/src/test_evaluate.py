@@ -102,8 +102,7 @@ def test_differences_from_the_recorded_run_are_printed(finished_copy, here, comm
     ],
 )
 def test_invalid_arguments_are_reported_in_one_sentence_before_tensorflow_loads(command, module, arguments, message):
-    fresh = not arguments  # for one mistake, what is imported; the others are answered at the same place
-    done = command(*arguments, module=f"src.{module}", fresh=fresh, PYTHONPROFILEIMPORTTIME="1")
+    done = command(*arguments, module=f"src.{module}", fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

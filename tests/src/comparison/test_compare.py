@@ -314,7 +314,7 @@ def test_compare_selects_runs_and_metrics(some):
     text = compare.compare(["a=model=cnn optimizer.learning_rate=1e-4", "b=model=rnn"])
     assert "(5 and 5 seed(s))" in text
     assert "95 % confidence interval" in text
-    assert "runs of earlier versions have not stored their predictions" in text
+    assert "not all of these runs have stored their predictions" in text
     tested = compare.compare(["significance=true"])
     assert tested == shown  # there is nothing to test
 

@@ -121,12 +121,12 @@ def test_recipe_trains_saves_and_loads(prepared, tmp_path, recipe, task_name, st
     metrics = task.metrics(task.test, predictions)
     assert metrics.keys() == TASKS[task_name].metrics.keys()
     assert np.isfinite(list(metrics.values())).all()
-    if (strategy, precision) == ("single", "float32"):  # tests/recipes/test_contract.py loads the others
-        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.take(8).inputs)
-        output = keras.ops.convert_to_numpy(model(inputs, training=False))
-        model.save(tmp_path / "model.keras")
-        restored = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(restored(inputs, training=False)), output)
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, task.test.take(8).inputs)
+    output = keras.ops.convert_to_numpy(model(inputs, training=False))
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(restored(inputs, training=False)), output)
+    if (strategy, precision) == ("single", "float32"):
         check_served(task, model, tmp_path / "saved_model")
 
 
@@ -156,6 +156,8 @@ def check_served(task, model, folder):
         # Traced, as the saved one is: eagerly a generator takes half a minute, and 16-bit numbers are rounded otherwise.
         expected = tf.function(function, autograph=False)(**tensors)
         for output, values in loaded.model.signatures[name](**tensors).items():
+            if output == "token_ids" and "state" in expected and keras.config.dtype_policy().compute_dtype == "bfloat16":
+                continue  # sampled: one token drawn differently changes all that follow
             check_equal(output, values.numpy().astype(float), expected[output].numpy().astype(float))
     outputs = loaded.predict(serving.example, serving.example_params)
     assert {name: (values.dtype, values.shape[1:]) for name, values in outputs.items()} == serving.outputs
@@ -175,5 +177,5 @@ def check_equal(output, saved, expected):
         np.testing.assert_allclose(saved, expected, rtol=1e-5, atol=1e-6)
     elif output == "image":  # one pixel drawn differently changes all that follow, but not how bright the images are
         np.testing.assert_allclose(saved.mean(), expected.mean(), atol=10)
-    elif output in ("probability", "forecast"):  # 8 bits: a recurrent layer loses some at each step, and TensorFlow fuses steps
+    else:  # 8 bits: a recurrent layer loses some at each step, and TensorFlow fuses steps
         np.testing.assert_allclose(saved, expected, rtol=0, atol=0.05 * np.abs(expected).max())
