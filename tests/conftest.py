@@ -145,6 +145,14 @@ def command(here) -> Callable[..., subprocess.CompletedProcess]:
     return functools.partial(commands.run, here)
 
 
+@pytest.fixture(scope="session")
+def own_data(tmp_path_factory) -> Path:
+    """A folder with files of every kind that `dataset.path` can name, for tests that only read them."""
+    from tests import own_data
+
+    return own_data.make(tmp_path_factory.mktemp("own_data"))
+
+
 @pytest.fixture
 def catalogue_data() -> str:
     """A folder with data sets of the TFDS catalogue; without one the test is skipped."""

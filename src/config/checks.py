@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.config import renamed, signature
 from src.config.compose import CONF, compose_config, tasks_of_datasets, to_dict
+from src.config.files import check_path
 from src.config.messages import describe
 from src.config.schema import Model, Settings
 from src.config.tasks import TASKS, GenerationSettings
@@ -30,6 +31,7 @@ def validate(config: DictConfig) -> Settings:
     except OmegaConfBaseException as error:
         raise UserError(f"The configuration cannot be read: {str(error).splitlines()[0]}.") from None
     try:
+        check_path(raw["dataset"])
         accepted = signature.read(Model.model_validate(raw["model"]).target)
         raw["task"] = _task(raw, accepted)
         settings = Settings.model_validate(raw)

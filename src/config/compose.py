@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import hydra_patches, renamed, search_space
+from src.config.files import check_path, default_name
 from src.config.messages import did_you_mean, similar_names
 from src.config.schema import Dataset, flatten
 from src.config.tasks import TASKS
 from src.errors import UserError
 
 hydra_patches.apply()
+OmegaConf.register_new_resolver("name_of", default_name)  # ${name_of:${dataset.path}}
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -53,13 +55,19 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         parsed = parser.parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(
-            f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets or colons "
-            """in quotes, like 'dataset.splits.test="train[80%:]"'."""
+            f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets, colons "
+            """or letters outside of ASCII in quotes, like 'dataset.splits.test="train[80%:]"'."""
         ) from None
     for override in parsed:
         if override.is_sweep_override():
             search_space.validate(override)
     return parsed
+
+
+def quote(value: str) -> str:
+    """A text as a value in Hydra's grammar, in which some characters need quotes."""
+    escaped = value.replace("'", r"\'")
+    return f"'{escaped}'"
 
 
 def to_dict(config: Any, *, resolve: bool = True, throw_on_missing: bool = False) -> dict[str, Any]:
@@ -85,10 +93,12 @@ def dataset(name: str) -> Dataset:
     """The settings of a data set.
 
     Raises:
-        UserError: there is no such data set.
+        UserError: there is no such data set, or it has to be read from files.
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return Dataset.model_validate(to_dict(compose_config("config", [f"dataset={name}"]))["dataset"])
+        section = to_dict(compose_config("config", [f"dataset={name}"]))["dataset"]
+    check_path(section)
+    return Dataset.model_validate(section)
 
 
 def tasks_of_datasets() -> dict[str, list[str]]:

@@ -11,13 +11,15 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from src.config.checks import validate
-from src.config.compose import CONF, compose_config
+from src.config.compose import CONF, compose_config, quote
 from src.config.renamed import as_typed
 from src.config.schema import Settings
 from src.errors import UserError
 
 # Prefixes of the settings that do not change what is learned or how it is tested, and of the seed, which a name has anyway.
-NUISANCE_SETTINGS = ("seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "task.time_unit")
+NUISANCE_SETTINGS = (
+    "seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "dataset.path", "task.time_unit"
+)  # fmt: skip
 SELECTED = ("dataset", "strategy", "optimizer", "task")  # sections whose name selects the defaults of the others in it
 MAX_PARTS, MAX_VALUE = 4, 16  # differences in a name, characters of a value
 ABSENT = object()
@@ -45,11 +47,13 @@ def differences_from_default(settings: Settings) -> dict[str, Any]:
         if default.get(f"{section}.name") == name:
             continue
         selected[section] = name
-        override = f"task.name={name}" if section == "task" else f"{section}={name}"
+        added = [f"task.name={name}" if section == "task" else f"{section}={name}"]
+        if section == "dataset" and settings.dataset.path is not None:  # its name is that of the user's files
+            added = [f"dataset={settings.dataset.builder}", "dataset.path=" + quote(settings.dataset.path)]
         with contextlib.suppress(UserError):  # conf/ has no file of this name: all its settings are compared with the default
-            default = _defaults(*overrides, override)
-            overrides.append(override)
-    ignored = (*NUISANCE_SETTINGS, "experiment", *(f"{section}.name" for section in SELECTED))
+            default = _defaults(*overrides, *added)
+            overrides += added
+    ignored = (*NUISANCE_SETTINGS, "dataset.digest", "experiment", *(f"{section}.name" for section in SELECTED))
     others = {name: value for name, value in flat.items() if not name.startswith(ignored)}
     return selected | {name: value for name, value in others.items() if default.get(name, ABSENT) != value}
 

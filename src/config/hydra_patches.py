@@ -62,7 +62,7 @@ def is_abstract(option: str) -> bool:
 
 
 def tasks(dataset: str) -> list[str]:
-    """The tasks that a data set names, read from its file or the one that it inherits from, without composing a run."""
+    """The tasks that a data set names, read from its file or those that it inherits from, without composing a run."""
     repository: ConfigRepository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
     loaded = repository.load_config(f"dataset/{dataset}")
     if loaded is None:
@@ -73,7 +73,7 @@ def tasks(dataset: str) -> list[str]:
     parents = [
         default for default in loaded.defaults_list or [] if isinstance(default, ConfigDefault) and not default.is_self()
     ]
-    return tasks(str(parents[-1].path)) if parents else []
+    return next((inherited for parent in reversed(parents) if (inherited := tasks(str(parent.path)))), [])
 
 
 def _read_yaml_in_c() -> None:

@@ -40,9 +40,13 @@ class Dataset(Section):
     limit: Count | None
     data_dir: str | None
     # Not in runs of earlier versions. A series is never shuffled, and only texts have an encoding.
-    shuffle: Literal["random", "stratified"] | None = None
+    shuffle: Literal["auto", "random", "stratified"] | None = None
     encoding: str = "utf-8"
     allow_overlap: bool = False
+    path: str | None = None
+    digest: str | None = None
+    time: str | None = None
+    skip_broken: bool = False
 
     @pydantic.field_validator("encoding")
     @classmethod

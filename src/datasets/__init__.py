@@ -2,6 +2,6 @@
 
 from src.datasets.data import Data, Split
 from src.datasets.loading import load
-from src.datasets.preparation import prepare
+from src.datasets.preparation import prepare, with_digest
 
-__all__ = ["Data", "Split", "load", "prepare"]
+__all__ = ["Data", "Split", "load", "prepare", "with_digest"]

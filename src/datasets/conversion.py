@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import re
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -51,12 +53,18 @@ def to_class_indices(data: Data) -> Data:
     Warns of classes that a split lacks.
 
     Raises:
-        UserError: the targets are no labels, a label is missing, or it is not among those of the training set.
+        UserError: the targets are no labels, a label is missing, or it is not among those of the training set; or there is
+            only one class.
     """
     if data.classes:
         _check_complete(data)
     else:
         data = _index_labels(data)
+    if len(data.classes) == 1:
+        raise UserError(
+            f"dataset={data.name} has only one class, {data.classes[0]}; classification needs two or more, so choose another "
+            "dataset.targets."
+        )
     for name, split in data.splits.items():
         present = set(np.unique(split.targets))
         absent = [label for index, label in enumerate(data.classes) if index not in present]
@@ -94,6 +102,9 @@ def _index_labels(data: Data) -> Data:
             "choose another dataset.targets."
         )
     labels = np.unique(targets)
+    names = tuple(sorted(map(_name, labels), key=_order))
+    position = {name: index for index, name in enumerate(names)}
+    of_label = np.array([position[_name(label)] for label in labels])
 
     def index(name: str, split: Split) -> Split:
         indices = np.minimum(np.searchsorted(labels, split.targets), len(labels) - 1)
@@ -103,9 +114,14 @@ def _index_labels(data: Data) -> Data:
                 f"The {name} split of dataset={data.name} has labels that the training split has not ({_list(unknown)}); type "
                 "dataset.shuffle=stratified, or choose other dataset.splits."
             )
-        return Split(split.inputs, indices)
+        return Split(split.inputs, of_label[indices])
 
-    return dataclasses.replace(data.convert(index), classes=tuple(map(_name, labels)))
+    return dataclasses.replace(data.convert(index), classes=names)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Sorts the names of classes: numbers by their value, then texts."""
+    return (int(name), "") if re.fullmatch(r"[-+]?[0-9]+", name) else (sys.maxsize, name)
 
 
 def _name(label: bytes | np.generic) -> str:

@@ -15,6 +15,7 @@ from src.config import schema
 from src.datasets import conversion, validation
 from src.datasets.data import Data, Slice, Split
 from src.datasets.preparation import prepare
+from src.datasets.splits import resolve_splits
 from src.errors import UserError
 
 SHUFFLE_SEED = 0  # the same for every run, so that runs with other seeds have the same test set
@@ -29,6 +30,7 @@ def load(settings: schema.Dataset) -> Data:
             texts have another encoding; or a value is infinite.
     """
     builder = prepare(settings)
+    settings = resolve_splits(settings, builder)
     features = builder.info.features
     for key in (settings.inputs, settings.targets):
         if key not in features:
@@ -53,7 +55,8 @@ def load(settings: schema.Dataset) -> Data:
         folder=Path(os.fspath(builder.data_dir_root)),
         **splits,
     )
-    data = conversion.to_utf8(data, settings.encoding)
+    if settings.path is None:  # files are decoded when they are prepared
+        data = conversion.to_utf8(data, settings.encoding)
     validation.check_finite(data)
     if not settings.allow_overlap:
         validation.warn_of_duplicates(data)

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from src import terminal
 from src.config import schema
 from src.datasets import builders, tfds_patches
+from src.datasets.builders.files import base as files
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,22 @@ def prepare(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
     return _prepared(_builder(settings), settings)
 
 
+def with_digest(settings: schema.Dataset) -> schema.Dataset:
+    """The settings with the digest of the user's own files, by which a run is resumed only with the same data.
+
+    Raises:
+        UserError: the files are not there.
+    """
+    if settings.path is None or settings.digest is not None:
+        return settings
+    return settings.model_copy(update={"digest": files.digest_of(settings)})
+
+
 def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
+    if settings.path is not None:
+        builder = files.create(settings)
+        tfds_patches.keep_double_precision(builder)
+        return builder
     try:
         builder = tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -61,7 +77,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
     """
     if builder.data_path.exists():
         return builder if builder.info.splits else _builder(settings)
-    offline = builder.name in OFFLINE
+    offline = builder.name in OFFLINE or settings.path is not None
     root = Path(os.fspath(builder.data_dir_root))
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / f".{builder.name}.lock"):  # parallel first runs prepare it once
@@ -82,6 +98,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
             ):
                 builder.download_and_prepare()
         except Exception as error:
+            _remove_empty_folders(builder)
             if offline:
                 raise
             raise UserError(
@@ -89,6 +106,16 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
                 f"data sets that need no network: {', '.join(OFFLINE)}."
             ) from error
     return builder
+
+
+def _remove_empty_folders(builder: tfds.core.DatasetBuilder) -> None:
+    """Remove what TFDS leaves behind of data that it could not prepare: the empty folders of the builder and its config."""
+    root = Path(os.fspath(builder.data_dir_root))
+    for folder in Path(os.fspath(builder.data_path)).parents:
+        if folder == root:
+            break
+        with contextlib.suppress(OSError):  # others are prepared there, or it does not exist
+            folder.rmdir()
 
 
 def _reason(error: Exception) -> str:

@@ -147,7 +147,7 @@ def candidate_orders(season: int, window: int, steps: int) -> list[int]:
 
 
 def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: np.ndarray, horizon: int) -> np.ndarray:
-    """Forecasts of additive Holt–Winters exponential smoothing: (origins, horizon).
+    """Forecasts of additive Holt–Winters exponential smoothing, of Holt's if a season is one step: (origins, horizon).
 
     Args:
         series: (time,), without gaps.
@@ -156,19 +156,22 @@ def holt_winters(series: np.ndarray, training_steps: int, season: int, origins: 
         origins: index of the last step that each forecast sees.
         horizon: steps to forecast.
     """
-    options = {"trend": "add", "seasonal": "add", "seasonal_periods": season}
+    options = {"trend": "add"} | ({"seasonal": "add", "seasonal_periods": season} if season > 1 else {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer did not converge: the fit is good enough for a baseline
         fitted = ExponentialSmoothing(series[:training_steps], **options, initialization_method="estimated").fit().params
-    initial = {name: fitted[name] for name in ("initial_level", "initial_trend")} | {
-        "initial_seasonal": fitted["initial_seasons"]
-    }
-    constants = {name: fitted[name] for name in ("smoothing_level", "smoothing_trend", "smoothing_seasonal")}
+    initial = {name: fitted[name] for name in ("initial_level", "initial_trend")}
+    constants = {name: fitted[name] for name in ("smoothing_level", "smoothing_trend")}
+    if season > 1:
+        initial["initial_seasonal"] = fitted["initial_seasons"]
+        constants["smoothing_seasonal"] = fitted["smoothing_seasonal"]
     # With all constants given, this is one pass over the series, which yields the state after every step.
     state = ExponentialSmoothing(series, **options, initialization_method="known", **initial).fit(**constants, optimized=False)
     ahead = np.arange(1, horizon + 1)
-    seasonal = np.asarray(state.season)[origins[:, None] - season + 1 + (ahead - 1) % season]
-    return np.asarray(state.level)[origins, None] + ahead * np.asarray(state.trend)[origins, None] + seasonal
+    forecasts = np.asarray(state.level)[origins, None] + ahead * np.asarray(state.trend)[origins, None]
+    if season > 1:
+        forecasts += np.asarray(state.season)[origins[:, None] - season + 1 + (ahead - 1) % season]
+    return forecasts
 
 
 def theta(series: np.ndarray, training_steps: int, season: int, origins: np.ndarray, horizon: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from src import config
 from src.config import schema as settings
 from src.errors import UserError
 from tests.commands import environment
+from tests.own_data import PATHS
 
 MISTAKES = [
     ("epochs=3", "no setting 'epochs'; did you mean training.epochs?"),
@@ -29,7 +30,12 @@ MISTAKES = [
     ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
-    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, chnsenticorp,"),
+    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, arrays, chnsenticorp,"),
+    ("model=lstm dataset=texts", "dataset=texts needs your own data; type for example dataset.path=reviews.csv."),
+    ("dataset=images dataset.path=nowhere", "dataset.path=nowhere does not exist; dataset=images reads a folder with"),
+    ("model=gpt dataset=corpus dataset.path=nowhere/*.txt", "dataset.path=nowhere/*.txt matches no file; relative paths start"),
+    ("dataset.path=reviews.csv", "There is no setting 'dataset.path'"),
+    ("+dataset.path=reviews.csv", "dataset.path works with dataset=texts, pairs, series, arrays, corpus, images, not with"),
     ("strategy=multi", "available: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),
@@ -116,7 +122,9 @@ def test_incompatible_data_set_is_reported_with_compatible_ones(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
     config.parse(overrides)
-    with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, sunspots\."):
+    with pytest.raises(
+        UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, series, sunspots\."
+    ):
         config.parse([*overrides, "dataset=digits"])
 
 
@@ -149,9 +157,20 @@ DATASETS = {
 }
 
 
+@pytest.fixture
+def line_of(own_data):
+    """line_of(dataset): what selects a data set, with a path if it is read from files."""
+
+    def words(dataset):
+        path = [f"dataset.path={own_data / PATHS[dataset]}"] if dataset in PATHS else []
+        return [f"dataset={dataset}", *path]
+
+    return words
+
+
 @pytest.mark.parametrize(("recipe", "dataset"), list(itertools.product(GROUPS["model"], GROUPS["dataset"])))
-def test_every_recipe_composes_with_its_compatible_data_sets(recipe, dataset):
-    line = [f"model={recipe}", f"dataset={dataset}"]
+def test_every_recipe_composes_with_its_compatible_data_sets(recipe, dataset, line_of):
+    line = [f"model={recipe}", *line_of(dataset)]
     if dataset in DATASETS[recipe]:
         config.parse(line)
     else:
@@ -166,17 +185,19 @@ def test_every_recipe_composes_with_every_debug_mode(recipe, debug):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
-def test_every_option_is_valid(group, option):
-    words = ["-m"] if group == "sweep" else []
-    if group == "dataset":  # one that some recipe learns, which need not be the default one
-        words.append(f"model={next(recipe for recipe in DATASETS if option in DATASETS[recipe])}")
-    config.parse([*words, f"{group}={option}"])
+def test_every_option_is_valid(group, option, line_of):
+    if group == "dataset":  # with a recipe that learns it, which need not be the default one
+        words = [f"model={next(recipe for recipe in DATASETS if option in DATASETS[recipe])}", *line_of(option)]
+    else:
+        words = [*(["-m"] if group == "sweep" else []), f"{group}={option}"]
+    config.parse(words)
 
 
 def test_data_sets_inherit_only_from_abstract_ones():
     for name in GROUPS["dataset"]:
         own = OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml")
-        assert own.defaults in (["_image", "_self_"], ["_text", "_self_"], ["_series", "_self_"], ["_pair", "_self_"]), name
+        files = ["_files"] if name in PATHS else []
+        assert own.defaults in [[kind, *files, "_self_"] for kind in ("_image", "_text", "_series", "_pair")], name
 
 
 def test_abstract_data_sets_cannot_be_selected():
@@ -275,7 +296,7 @@ def undocumented(text):
 
 FIRST_NAMED = [  # files that name settings for the first time; others only override them
     "config.yaml", "training/default.yaml", "compression/none.yaml", "tracking/mlflow.yaml", "hydra/sweeper/optuna.yaml",
-    "hydra/launcher/ray.yaml", *(f"dataset/{name}.yaml" for name in ("_image", "_text", "_series", "_pair")),
+    "hydra/launcher/ray.yaml", *(f"dataset/{name}.yaml" for name in ("_image", "_text", "_series", "_pair", "_files")),
     *(f"optimizer/{name}.yaml" for name in ("adam", "adamw", "sgd", "rmsprop")),
     *(f"{group}/{name}.yaml" for group in ("model", "strategy") for name in GROUPS[group]),
 ]  # fmt: skip
@@ -288,6 +309,15 @@ def test_every_setting_has_a_comment_on_its_line(file):
     exempt = OF_HYDRA + OVERRIDDEN * file.startswith("model/")
     missing = undocumented((config.CONF / file).read_text(encoding="utf-8"))
     assert [key for key in missing if not key.startswith(exempt)] == []
+
+
+@pytest.mark.parametrize("dataset", PATHS)
+def test_settings_that_a_data_set_adds_have_a_comment(dataset):
+    missing = undocumented((config.CONF / "dataset" / f"{dataset}.yaml").read_text(encoding="utf-8"))
+    own = OmegaConf.load(config.CONF / "dataset" / f"{dataset}.yaml")
+    parents = [OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml") for name in own.defaults if name != "_self_"]
+    inherited = {key for parent in parents for key, _ in settings.flatten(OmegaConf.to_container(parent, resolve=False))}
+    assert set(missing) - inherited - {"defaults"} == set()
 
 
 def test_settings_without_a_comment_are_detected():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.tsa.ar_model import AutoReg
 from statsmodels.tsa.forecasting.theta import ThetaModel
-from statsmodels.tsa.holtwinters import ExponentialSmoothing
+from statsmodels.tsa.holtwinters import ExponentialSmoothing, Holt
 
 from src.tasks.baselines import forecasting
 
@@ -121,3 +121,18 @@ def test_holt_winters_forecasts_are_those_of_statsmodels():
         )  # fmt: skip
         constants = {name: fitted[name] for name in ("smoothing_level", "smoothing_trend", "smoothing_seasonal")}
         np.testing.assert_allclose(row, model.fit(**constants, optimized=False).forecast(6), rtol=1e-6)
+
+
+def test_without_a_season_holt_winters_is_the_method_of_holt():
+    result = forecasting.holt_winters(SERIES, training_steps=40, season=1, origins=ORIGINS, horizon=6)
+    fitted = Holt(SERIES[:40], initialization_method="estimated").fit().params
+    level, trend = fitted["initial_level"], fitted["initial_trend"]
+    levels, trends = [], []
+    for value in SERIES:
+        before = level
+        level = fitted["smoothing_level"] * value + (1 - fitted["smoothing_level"]) * (level + trend)
+        trend = fitted["smoothing_trend"] * (level - before) + (1 - fitted["smoothing_trend"]) * trend
+        levels.append(level)
+        trends.append(trend)
+    for row, origin in zip(result, ORIGINS):
+        np.testing.assert_allclose(row, levels[origin] + trends[origin] * np.arange(1, 7), rtol=1e-6)

@@ -1,0 +1,161 @@
+"""The files of the user's own data that `dataset.path` names, and the split that each belongs to."""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+PICTURES = (".jpg", ".jpeg", ".png")
+EXTENSIONS: Mapping[str, tuple[str, ...]] = {  # of each builder of files; empty: any
+    "texts": TABLES, "pairs": TABLES, "series": TABLES, "arrays": (".npz",), "corpus": (), "images": PICTURES,
+}  # fmt: skip
+EXAMPLES = {
+    "texts": "reviews.csv", "pairs": "sentences.tsv", "series": "load.csv", "arrays": "digits.npz", "corpus": "'books/*.txt'",
+    "images": "flowers",
+}  # fmt: skip
+SUPPORTED = (
+    "supported are images, texts and pairs of texts, time series, arrays of images, and text files (dataset=images, texts, "
+    "pairs, series, arrays, corpus)"
+)
+SPLITS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test",
+}  # fmt: skip
+ANNOTATIONS = {"annotations", "bboxes", "boxes", "labels", "masks"}  # names of folders that hold no class of pictures
+MAX_NAMED = 5  # folders in a message
+
+
+def check_path(section: Mapping[str, Any]) -> None:
+    """Check `dataset.path` of the section `dataset`, before it is validated.
+
+    Raises:
+        UserError: a data set of files has no path or one that names no usable files, or another data set has a path.
+    """
+    builder, path = str(section.get("builder")), section.get("path")
+    if builder in EXTENSIONS:
+        if not path:
+            raise UserError(f"dataset={builder} needs your own data; type for example dataset.path={EXAMPLES[builder]}.")
+        if section.get("digest") is None:
+            find_files(builder, str(path))
+    elif path is not None:
+        raise UserError(f"dataset.path works with dataset={', '.join(EXTENSIONS)}, not with the builder {builder}.")
+
+
+def find_files(builder: str, path: str) -> dict[str, list[Path]]:
+    """Find the files of a data set.
+
+    A folder has the splits that its files, or folders, are named after: train.csv, validation.csv and test.csv.
+
+    Args:
+        builder: the kind of data, a key of `EXTENSIONS`.
+        path: of a file or folder, or a glob.
+
+    Returns:
+        {split: files}, or, of images, {split: the folders of the classes}. "train" is always there.
+
+    Raises:
+        UserError: there is no such file, it is empty, or it has another extension or structure.
+    """
+    location = Path(path).expanduser()
+    if builder == "images":
+        return _class_folders(location)
+    if location.is_dir():
+        files = _in_folder(builder, location)
+    elif location.exists():
+        files = {"train": [location]}
+    else:
+        matches = sorted(Path(match) for match in glob.glob(str(location), recursive=True) if os.path.isfile(match))
+        if not matches:
+            reason = "matches no file" if glob.has_magic(path) else "does not exist"
+            raise UserError(f"dataset.path={path} {reason}; relative paths start in {Path.cwd()}.")
+        files = _by_split(matches) or {"train": matches}
+    for file in (file for of_split in files.values() for file in of_split):
+        _check_file(builder, file)
+    return files
+
+
+def default_name(path: str | None) -> str | None:
+    """The name of a data set that is read from a path: that of the file or folder; of a glob that of its folder."""
+    if not path:
+        return None
+    location = Path(path).expanduser()
+    while glob.has_magic(location.name) and not location.exists():
+        location = location.parent
+    location = location.resolve()
+    return location.stem if location.is_file() else location.name
+
+
+def _check_file(builder: str, file: Path) -> None:
+    extensions = EXTENSIONS[builder]
+    if extensions and file.suffix.lower() not in extensions:
+        raise UserError(f"{file} is no file for dataset={builder}, which reads {', '.join(extensions)}.")
+    if not file.stat().st_size:
+        raise UserError(f"{file} is empty; choose another dataset.path.")
+
+
+def _in_folder(builder: str, folder: Path) -> dict[str, list[Path]]:
+    extensions = EXTENSIONS[builder] or (".txt",)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in extensions)
+    by_split = _by_split([file for file in files if _split_of(file)])
+    if by_split:
+        return by_split
+    if builder == "corpus" and files:
+        return {"train": files}
+    names = ", ".join(f"{split}{extensions[0]}" for split in ("train", "validation", "test"))
+    raise UserError(
+        f"The folder {folder} has no train{extensions[0]}; name the files of its splits {names}, or type the path of one file."
+    )
+
+
+def _by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """{split: files} if all are named after splits, and some after train; else empty."""
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(file), []).append(file)
+    return {} if "" in by_split or "train" not in by_split else by_split
+
+
+def _split_of(file: Path) -> str:
+    """The split that a file is named after: train.csv, train-00001-of-00002.parquet; empty if there is none."""
+    match = re.match(r"([a-z]+)([-_]\d.*)?\.", file.name.lower())
+    return SPLITS.get(match[1], "") if match else ""
+
+
+# --- folders of pictures ----------------------------------------------------------------------------------------------
+
+
+def _class_folders(root: Path) -> dict[str, list[Path]]:
+    if not root.is_dir():
+        reason = "is a file" if root.exists() else "does not exist"
+        raise UserError(f"dataset.path={root} {reason}; dataset=images reads a folder with a folder for each class.")
+    folders = _folders(root)
+    named = {split: folder for folder in folders if (split := SPLITS.get(folder.name.lower()))}
+    splits = {split: _folders(folder) for split, folder in named.items()} if "train" in named else {"train": folders}
+    names = {split: {folder.name for folder in of_split} for split, of_split in splits.items()}
+    train = named.get("train", root) if "train" in named else root
+    if not names["train"]:
+        raise UserError(
+            f"{train} has no folders; put the pictures of each class into a folder of its own, such as {train / 'roses'}."
+        )
+    if annotations := sorted(name for name in names["train"] if name.lower() in ANNOTATIONS):
+        raise UserError(
+            f"{train / annotations[0]} looks like annotations, but detection and segmentation are not supported; {SUPPORTED}."
+        )
+    if len(names["train"]) == 1:
+        raise UserError(f"{train} has only one class, {names['train'].pop()}; classification needs at least two folders.")
+    for split, of_split in names.items():
+        if more := sorted(of_split - names["train"]):
+            listed = ", ".join(more[:MAX_NAMED]) + (f" and {len(more) - MAX_NAMED} more" if len(more) > MAX_NAMED else "")
+            raise UserError(f"{named[split]} has classes that {train} has not ({listed}); add them there, or remove them.")
+        if not of_split:
+            raise UserError(f"{named[split]} has no folders; put the pictures of each class into a folder of its own.")
+    return splits
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))

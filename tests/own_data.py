@@ -1,0 +1,81 @@
+"""Small files of every kind, with the names that conf/README.md has in its examples."""
+
+import csv
+import datetime
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+PATHS = {  # dataset: path
+    "texts": "reviews.csv", "pairs": "sentences.tsv", "series": "load.csv", "arrays": "digits.npz", "corpus": "books/*.txt",
+    "images": "flowers",
+}  # fmt: skip
+STARS = (1, 2, 10)
+NUMBERS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five"}
+
+
+def reviews(count: int = 60) -> list[dict[str, object]]:
+    """Rows of reviews.csv: the texts are all different."""
+    words = {1: "poor and dull", 2: "neither here nor there", 10: "good and lovely"}
+    return [{"review": f"film {n} was {words[STARS[n % 3]]}", "stars": STARS[n % 3]} for n in range(count)]
+
+
+def write_csv(path: Path, rows: list[dict], delimiter: str = ",", encoding: str = "utf-8") -> None:
+    with open(path, "w", encoding=encoding, newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def pairs(count: int = 60) -> list[dict[str, str]]:
+    """Rows of sentences.tsv."""
+    german = list(NUMBERS)
+    chosen = [[german[(n // 5**place) % 5] for place in range(3)] for n in range(count)]
+    return [{"source": " ".join(words), "target": " ".join(map(NUMBERS.get, words))} for words in chosen]
+
+
+def series(count: int = 400) -> list[dict[str, object]]:
+    """Rows of load.csv: hours from July 2016."""
+    start = datetime.datetime(2016, 7, 1)
+    load = [round(20 + 5 * math.sin(2 * math.pi * n / 24) + n % 7 / 10, 2) for n in range(count)]
+    return [{"date": start + datetime.timedelta(hours=n), "load": value} for n, value in enumerate(load)]
+
+
+def digits() -> dict[str, np.ndarray]:
+    """The arrays of digits.npz."""
+    data = load_digits()
+    images, labels = np.rint(data.images * (255 / 16)).astype(np.uint8), data.target
+    return {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:250], "y_test": labels[200:250]}
+
+
+def pictures(folder: Path, classes: tuple[str, ...] = ("lilies", "roses"), count: int = 12) -> None:
+    """Pictures of `count` different sizes, every third as JPEG, in a folder for each class."""
+    random = np.random.default_rng(0)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for n in range(count):
+            pixels = random.integers(60, size=(16 + n, 20, 3), dtype=np.uint8)
+            pixels[..., index % 3] += 150
+            Image.fromarray(pixels).save(folder / name / f"{n:02}.{'png' if n % 3 else 'jpg'}")
+
+
+def books(folder: Path) -> None:
+    """Three text files."""
+    folder.mkdir()
+    for n in range(3):
+        lines = [f"book {n} has a line {line} that says {'so ' * (line % 5)}much" for line in range(60)]
+        (folder / f"book{n}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def make(folder: Path) -> Path:
+    """Make all of `PATHS` in a folder."""
+    write_csv(folder / PATHS["texts"], reviews())
+    write_csv(folder / PATHS["pairs"], pairs(), "\t")
+    write_csv(folder / PATHS["series"], series())
+    np.savez(folder / PATHS["arrays"], **digits())
+    books(folder / "books")
+    pictures(folder / PATHS["images"])
+    return folder
