@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from src import terminal
 from src.config import schema
-from src.datasets import builders, tfds_patches
+from src.datasets import array_records, builders, tfds_patches
 from src.datasets.builders.files import base as files
 from src.errors import UserError
 
@@ -96,7 +96,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
                 open(os.devnull, "w") as devnull,
                 contextlib.redirect_stdout(devnull),
             ):
-                builder.download_and_prepare()
+                builder.download_and_prepare(file_format=array_records.FORMAT if settings.storage == "disk" else None)
         except Exception as error:
             _remove_empty_folders(builder)
             if offline:

@@ -30,7 +30,7 @@ MISTAKES = [
     ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
-    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, arrays, chnsenticorp,"),
+    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, arrays, cats_vs_dogs,"),
     ("model=lstm dataset=texts", "dataset=texts needs your own data; type for example dataset.path=reviews.csv."),
     ("dataset=images dataset.path=nowhere", "dataset.path=nowhere does not exist; dataset=images reads a folder with"),
     ("model=gpt dataset=corpus dataset.path=nowhere/*.txt", "dataset.path=nowhere/*.txt matches no file; relative paths start"),
