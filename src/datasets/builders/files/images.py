@@ -22,18 +22,25 @@ log = logging.getLogger(__name__)
 
 
 class Picture(NamedTuple):
-    """A file with a picture, its split and its class."""
+    """A file with a picture.
+
+    Attributes:
+        split: that it is in.
+        label: its class.
+        file: its path.
+        shape: (height, width, channels), with one channel if it is grayscale and else three.
+    """
 
     split: str
     label: str
     file: Path
-    grayscale: bool
+    shape: tuple[int, int, int]
 
 
 class Images(FilesBuilder):
     """JPEG and PNG pictures of any size, stored as they are; the class of a picture is the name of its folder.
 
-    They have one channel if all are grayscale, and three otherwise.
+    They have one channel if all are grayscale, and three otherwise; opacity is left out.
     """
 
     DESCRIPTION = "Pictures of the user's own"
@@ -43,9 +50,10 @@ class Images(FilesBuilder):
         return "stratified"
 
     def describe_features(self) -> tfds.features.FeaturesDict:
-        grayscale = all(picture.grayscale for picture in self.pictures)
+        heights, widths, channels = (set(values) for values in zip(*(picture.shape for picture in self.pictures)))
+        height, width = (sizes.pop() if len(sizes) == 1 else None for sizes in (heights, widths))
         classes = [folder.name for folder in self.files["train"]]
-        image = tfds.features.Image(shape=(None, None, 1 if grayscale else 3))
+        image = tfds.features.Image(shape=(height, width, max(channels)))
         return tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(names=classes)})
 
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
@@ -68,7 +76,7 @@ class Images(FilesBuilder):
             for split, label, file in terminal.track(files, len(files)):
                 if file.name.lower() not in NO_PICTURES:
                     try:
-                        pictures.append(Picture(split, label, file, _is_grayscale(file)))
+                        pictures.append(Picture(split, label, file, _shape_of(file)))
                     except ValueError as error:
                         problems.append(f"{file} ({error})")
         if problems:
@@ -87,8 +95,8 @@ class Images(FilesBuilder):
         log.warning("%s; they are left out.", message)
 
 
-def _is_grayscale(file: Path) -> bool:
-    """Read a picture, and say whether it is grayscale.
+def _shape_of(file: Path) -> tuple[int, int, int]:
+    """Read a picture, and return its shape.
 
     Raises:
         ValueError: it cannot be read; the text says why.
@@ -100,7 +108,7 @@ def _is_grayscale(file: Path) -> bool:
             if picture.format not in FORMATS:
                 raise ValueError(f"its format is {picture.format}, not JPEG or PNG")
             picture.load()
-            return picture.mode in GRAYSCALE
+            return picture.height, picture.width, 1 if picture.mode in GRAYSCALE else 3
     except UnidentifiedImageError:
         raise ValueError("it is no picture") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
