@@ -69,7 +69,7 @@ def run(
     start = time.perf_counter()
     strategy = strategies.create(settings.strategy)
     log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
-    settings = settings.model_copy(update={"dataset": datasets.with_digest(settings.dataset)})
+    settings = config.with_digest(settings)
     data = datasets.load(settings.dataset)
     loading_seconds = time.perf_counter() - start
     reference_classifier = load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None

@@ -22,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command. All its settings are checked before the first job starts."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets exceptions through instead of printing them and exiting
     parsed = config.parse(arguments)
+    if parsed.config_dir:
+        os.environ[config.CONFIG_DIR] = str(parsed.config_dir)  # for what is composed later, and in other processes
     with _sweep(parsed) if parsed.multirun else contextlib.nullcontext():
         sys.argv[1:] = parsed.arguments
         run_job()

@@ -1,4 +1,4 @@
-"""Small files of every kind, with the names that conf/README.md has in its examples."""
+"""Small files of every kind, with the names that conf/README.md has in its examples: enough for a batch of 64."""
 
 import csv
 import datetime
@@ -17,7 +17,7 @@ STARS = (1, 2, 10)
 NUMBERS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five"}
 
 
-def reviews(count: int = 60) -> list[dict[str, object]]:
+def reviews(count: int = 90) -> list[dict[str, object]]:
     """Rows of reviews.csv: the texts are all different."""
     words = {1: "poor and dull", 2: "neither here nor there", 10: "good and lovely"}
     return [{"review": f"film {n} was {words[STARS[n % 3]]}", "stars": STARS[n % 3]} for n in range(count)]
@@ -30,7 +30,7 @@ def write_csv(path: Path, rows: list[dict], delimiter: str = ",", encoding: str 
         writer.writerows(rows)
 
 
-def pairs(count: int = 60) -> list[dict[str, str]]:
+def pairs(count: int = 90) -> list[dict[str, str]]:
     """Rows of sentences.tsv."""
     german = list(NUMBERS)
     chosen = [[german[(n // 5**place) % 5] for place in range(3)] for n in range(count)]
@@ -51,7 +51,7 @@ def digits() -> dict[str, np.ndarray]:
     return {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:250], "y_test": labels[200:250]}
 
 
-def pictures(folder: Path, classes: tuple[str, ...] = ("lilies", "roses"), count: int = 12) -> None:
+def pictures(folder: Path, classes: tuple[str, ...] = ("lilies", "roses"), count: int = 45) -> None:
     """Pictures of `count` different sizes, every third as JPEG, in a folder for each class."""
     random = np.random.default_rng(0)
     for index, name in enumerate(classes):
@@ -71,7 +71,8 @@ def books(folder: Path) -> None:
 
 
 def make(folder: Path) -> Path:
-    """Make all of `PATHS` in a folder."""
+    """Make all of `PATHS` in a folder, and return it."""
+    folder.mkdir(exist_ok=True)
     write_csv(folder / PATHS["texts"], reviews())
     write_csv(folder / PATHS["pairs"], pairs(), "\t")
     write_csv(folder / PATHS["series"], series())

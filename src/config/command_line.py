@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from src.config import hydra_patches, search_space
 from src.config.checks import validate
-from src.config.compose import CONF, compose_config, parse_overrides, to_dict
+from src.config.compose import CONF, compose_config, config_dir, parse_overrides, search_path, to_dict
 from src.config.messages import describe
 from src.config.schema import COSTS, Search, Settings
 from src.errors import UserError
@@ -41,6 +41,7 @@ class ParsedCommand(NamedTuple):
             not known in advance: these are the extremes of its ranges, one range at a time.
         search: settings of the search; None for a sweep over all combinations.
         launcher: the option of hydra/launcher; None if it is no sweep.
+        config_dir: the folder of another project that adds options to those of conf/; None if there is none.
     """
 
     multirun: bool
@@ -49,6 +50,7 @@ class ParsedCommand(NamedTuple):
     jobs: Sequence[Settings]
     search: Search | None = None
     launcher: str | None = None
+    config_dir: Path | None = None
 
 
 def parse(arguments: Sequence[str]) -> ParsedCommand:
@@ -58,12 +60,14 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
         UserError: a setting of a job is invalid.
     """
     parsed = hydra_patches.parse_arguments(arguments)
+    added = parsed.config_dir and Path(parsed.config_dir).resolve()
+    if not added and (added := config_dir()):
+        arguments = ["--config-dir", str(added), *arguments]
     if parsed.help or parsed.hydra_help or parsed.shell_completion or parsed.info:
         return ParsedCommand(False, parsed.overrides, arguments, [])
     directory = Path(parsed.config_path).resolve() if parsed.config_path else CONF
     overrides = list(parsed.overrides)
-    if parsed.config_dir:
-        overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
+    overrides += search_path(added)
     multirun, name = parsed.multirun, parsed.config_name or "config"
     if multirun and parsed.cfg:
         raise UserError("--cfg shows the settings of one run; leave out -m and what is varied.")
@@ -89,7 +93,7 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
         if search.sampler == "grid":
             points = math.prod(len(search_space.values(override)) for override in swept)
             search = search.model_copy(update={"n_trials": min(search.n_trials, points)})
-    return ParsedCommand(multirun, parsed.overrides, arguments, jobs, search, launcher)
+    return ParsedCommand(multirun, parsed.overrides, arguments, jobs, search, launcher, added)
 
 
 def _overrides(overrides: list[str], multirun: bool) -> tuple[list[Override], list[str]]:

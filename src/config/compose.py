@@ -1,5 +1,6 @@
 """Composition of the configuration from conf/ and overrides, by Hydra."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ hydra_patches.apply()
 OmegaConf.register_new_resolver("name_of", default_name)  # ${name_of:${dataset.path}}
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+CONFIG_DIR = "EXPERIMENTS_CONFIG_DIR"  # environment variable: the folder of another project that adds options to those of conf/
+SEARCH_PATH = "hydra.searchpath"
 
 
 def compose_config(name: str, overrides: list[str], **how: bool) -> DictConfig:
-    """Compose a configuration.
+    """Compose a configuration from conf/ and the folder that `CONFIG_DIR` names.
 
     Raises:
         UserError: a group, an option or a setting is unknown.
@@ -35,7 +38,8 @@ def compose_config(name: str, overrides: list[str], **how: bool) -> DictConfig:
         if hydra_patches.is_abstract(option) and (available := GlobalHydra.instance().config_loader().get_group_options(group)):
             raise UserError(f"There is no {group}={option}; available: {', '.join(available)}.")
     try:
-        return compose(name, overrides, **how)
+        added = [] if any(override.startswith(SEARCH_PATH) for override in overrides) else search_path(config_dir())
+        return compose(name, [*overrides, *added], **how)
     except MissingConfigException as error:
         raise UserError(_unknown_option(error)) from None
     except ConfigCompositionException as error:
@@ -78,15 +82,46 @@ def to_dict(config: Any, *, resolve: bool = True, throw_on_missing: bool = False
     return {str(key): value for key, value in container.items()}
 
 
+def config_dir() -> Path | None:
+    """The folder that `CONFIG_DIR` names, if any.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = os.environ.get(CONFIG_DIR)
+    if not folder:
+        return None
+    if not Path(folder).is_dir():
+        raise UserError(f"{CONFIG_DIR}={folder} names no folder; correct it, or unset it.")
+    return Path(folder).resolve()
+
+
+def search_path(folder: Path | None) -> list[str]:
+    """The override by which Hydra finds the options of a folder, too; empty if there is none."""
+    return [f"{SEARCH_PATH}=[{quote(f'file://{folder}')}]"] if folder else []
+
+
 def option_names(group: str) -> list[str]:
     """The options of a group, sorted: the files of conf/<group>, without the abstract ones (`_image`, …)."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not hydra_patches.is_abstract(path.stem))
 
 
 def recipe_targets() -> set[str]:
-    """The `_target_`s of conf/model."""
-    files = [yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")) for name in option_names("model")]
-    return {file["model"]["_target_"] for file in files if file and "_target_" in file.get("model", {})}
+    """The `_target_`s of conf/model, and those of the folder that `CONFIG_DIR` names."""
+    return _values("model", "_target_")
+
+
+def builders() -> set[str]:
+    """The builders of conf/dataset, and those of the folder that `CONFIG_DIR` names."""
+    return _values("dataset", "builder")
+
+
+def _values(group: str, key: str) -> set[str]:
+    """The values of a setting in the files of a group."""
+    folders = [folder for folder in (CONF, config_dir()) if folder]
+    paths = (path for folder in folders for path in (folder / group).glob("*.yaml"))
+    sections = [(yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(group, {}) for path in paths]
+    return {section[key] for section in sections if key in section}
 
 
 def dataset(name: str) -> Dataset:

@@ -1,12 +1,15 @@
 """The files of the user's own data that `dataset.path` names, and the split that each belongs to."""
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from src import terminal
+from src.config.schema import Dataset, Settings
 from src.errors import UserError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -27,6 +30,7 @@ SPLITS = {
     "dev": "validation", "test": "test",
 }  # fmt: skip
 ANNOTATIONS = {"annotations", "bboxes", "boxes", "labels", "masks"}  # names of folders that hold no class of pictures
+READING = ("builder", "inputs", "targets", "time", "encoding", "skip_broken")  # settings that the examples depend on
 MAX_NAMED = 5  # folders in a message
 
 
@@ -88,6 +92,42 @@ def default_name(path: str | None) -> str | None:
         location = location.parent
     location = location.resolve()
     return location.stem if location.is_file() else location.name
+
+
+def with_digest(settings: Settings) -> Settings:
+    """The settings with the digest of the user's own files, so that a run is resumed only with the data it began with.
+
+    Raises:
+        UserError: the files are not there.
+    """
+    dataset = settings.dataset
+    if dataset.path is None or dataset.digest is not None:
+        return settings
+    return settings.model_copy(update={"dataset": dataset.model_copy(update={"digest": digest_of(dataset)})})
+
+
+def digest_of(settings: Dataset) -> str:
+    """A digest of the files that `dataset.path` names and of how they are read: 16 hexadecimal digits.
+
+    Raises:
+        UserError: the files are not there.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr([getattr(settings, name) for name in READING]).encode())
+    with terminal.phase(f"Looking for changes of {settings.path}"):
+        for split, paths in find_files(settings.builder, str(settings.path)).items():
+            for path in paths:
+                for file in files_in(path) if path.is_dir() else [path]:
+                    with open(file, "rb") as content:
+                        checksum = hashlib.file_digest(content, "blake2b").hexdigest()
+                    digest.update(repr([split, str(file.relative_to(path.parent)), checksum]).encode())
+    return digest.hexdigest()
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files in a folder and in those within it, sorted, without hidden ones."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
 def _check_file(builder: str, file: Path) -> None:

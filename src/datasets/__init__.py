@@ -2,6 +2,6 @@
 
 from src.datasets.data import Array, Data, Split
 from src.datasets.loading import load
-from src.datasets.preparation import prepare, with_digest
+from src.datasets.preparation import prepare
 
-__all__ = ["Array", "Data", "Split", "load", "prepare", "with_digest"]
+__all__ = ["Array", "Data", "Split", "load", "prepare"]

@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
+import importlib
 import logging
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import filelock
 import tensorflow_datasets as tfds
@@ -38,24 +40,14 @@ def prepare(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
     return _prepared(_builder(settings), settings)
 
 
-def with_digest(settings: schema.Dataset) -> schema.Dataset:
-    """The settings with the digest of the user's own files, by which a run is resumed only with the same data.
-
-    Raises:
-        UserError: the files are not there.
-    """
-    if settings.path is None or settings.digest is not None:
-        return settings
-    return settings.model_copy(update={"digest": files.digest_of(settings)})
-
-
 def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
     if settings.path is not None:
         builder = files.create(settings)
         tfds_patches.keep_double_precision(builder)
         return builder
+    find = _imported if "." in settings.builder else tfds.builder
     try:
-        builder = tfds.builder(settings.builder, config=settings.config, data_dir=settings.data_dir)
+        builder = find(settings.builder, config=settings.config, data_dir=settings.data_dir)
     except tfds.core.DatasetNotFoundError:
         matches = difflib.get_close_matches(settings.builder, tfds.list_builders(), n=2)
         hint = f"did you mean {' or '.join(matches)}? " if matches else ""
@@ -67,6 +59,20 @@ def _builder(settings: schema.Dataset) -> tfds.core.DatasetBuilder:
         raise UserError(f"dataset.config={settings.config}: {str(error).splitlines()[0]}") from None
     tfds_patches.keep_double_precision(builder)
     return builder
+
+
+def _imported(name: str, **options: Any) -> tfds.core.DatasetBuilder:
+    """The builder of a class of another project, which is named like `my_project.kites.Kites`.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    module, _, class_name = name.rpartition(".")
+    try:
+        builder_class = getattr(importlib.import_module(module), class_name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"dataset.builder={name} names no class that can be imported ({error}); correct it.") from None
+    return builder_class(**options)
 
 
 def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tfds.core.DatasetBuilder:

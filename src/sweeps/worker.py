@@ -40,6 +40,7 @@ def run_sweep_job(settings: Settings, log_file: str, hydra_config: HydraConf) ->
     Returns:
         The monitored metric; nan if the job was pruned.
     """
+    settings = config.with_digest(settings)
     store, fingerprint = JobStore.require_current(), settings.fingerprint()
     overrides = dict(override.partition("=")[::2] for override in hydra_config.overrides.task)
     job = f"Job {hydra_config.job.num + 1} of {store.number}"

@@ -57,8 +57,8 @@ class FinishedRun:
         config: its config.yaml, with the names that settings have in this version.
 
     Raises:
-        UserError: there is no such run, it has no weights, or its recipe is not one of this project's. The last is a security
-            check: a run is data, and its recipe names code that would be called.
+        UserError: there is no such run, it has no weights, or its recipe or builder is not one of conf/. The last is a
+            security check: a run is data, and these name code that would be called.
     """
 
     def __init__(self, run_id: str, setting: str):
@@ -74,7 +74,16 @@ class FinishedRun:
             ) from None
         target = self.config["model"]["_target_"]
         if target not in config.recipe_targets():
-            raise UserError(f"{self.argument} was made by {target}, which is no recipe in conf/model; choose another run.")
+            raise UserError(
+                f"{self.argument} was made by {target}, which is no recipe in conf/model; choose another run, or set "
+                f"{config.CONFIG_DIR} to the folder of the project that has it."
+            )
+        builder = self.config["dataset"]["builder"]
+        if "." in builder and builder not in config.builders():
+            raise UserError(
+                f"{self.argument} has the data of {builder}, which is no builder in conf/dataset; choose another run, or set "
+                f"{config.CONFIG_DIR} to the folder of the project that has it."
+            )
         self.config = renamed.migrate(self.config, signature.read(target).hyperparameters.model_fields)
 
     @property

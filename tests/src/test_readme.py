@@ -34,8 +34,19 @@ FILES = dict(re.findall(r"`((?:conf|recipes)/\S+\.\w+)`:\n\n```\w+\n(.*?)^```", 
 
 
 @pytest.mark.parametrize("arguments", [shlex.split(line) for line in COMMANDS], ids=" ".join)
-def test_every_command_is_accepted(arguments):
+def test_every_command_is_accepted(arguments, own_data, monkeypatch):
+    monkeypatch.chdir(own_data)  # where the files are that some of them name
     config.parse(arguments)
+
+
+def test_the_python_example_runs_what_is_typed_and_returns_the_result(store, capsys):
+    code = next(text for kind, text in blocks(README) if kind == "python" and "config.parse" in text)
+    shorter = '"training.epochs=1", "dataset.limit=64", "tracking.log_model=false", "tracking.log_figures=false"'
+    names = {}
+    exec(code.replace('"training.epochs=2"', shorter), names)
+    result = names["result"]
+    assert store.get_run(result.run_id).data.metrics["test/accuracy"] == result.metrics["test/accuracy"]
+    assert capsys.readouterr().out.splitlines()[-1] == f"{result.metrics['test/accuracy']} {result.run_id}"
 
 
 def test_there_are_commands_and_files():

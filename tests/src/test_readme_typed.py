@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import commands
+from tests import commands, own_data
 from tests.conftest import CATALOGUE_DATA
 from tests.src.test_readme import CHINESE, README, blocks
 
@@ -29,6 +29,8 @@ EPOCH, STEPS, FEW = "training.epochs=1", "training.steps_per_epoch=20", "dataset
 # What is appended to a line that trains, so that it takes seconds: the first whose words are all in the line. Runs of one
 # recipe on one data set get the same, so that they are compared as the page says.
 SHORTER = [
+    (("dataset.path=flowers",), (EPOCH,)),
+    (("dataset.path=reviews.csv",), (EPOCH,)),
     (("model=lstm", "training.epochs=20"), ("training.epochs=2",)),
     (("sweep=lstm",), (EPOCH, "hydra.sweeper.n_trials=2")),
     (("experiment=cnn_mnist",), (EPOCH, FEW)),
@@ -102,6 +104,7 @@ def test_both_pages_have_the_same_lines():
 def test_all_lines_of_the_readme_work_in_one_folder(here, capsys):
     """Each line is printed with the seconds that it took."""
     run_id = None
+    own_data.make(here)
     for line in [*lines(README), "python -m src.evaluate run=last"]:
         if line.startswith(tuple(INSTALLS)):
             continue

@@ -56,7 +56,7 @@ def flowers(change, classes=("lilies", "roses")):
     """Makes folders of pictures, and changes something in them."""
 
     def write(folder):
-        files.pictures(folder / "flowers", classes)
+        files.pictures(folder / "flowers", classes, count=12)
         change(folder / "flowers")
         return "flowers"
 
@@ -375,7 +375,7 @@ def test_every_kind_of_files_is_broken_in_some_way():
 
 
 def test_broken_pictures_are_left_out_on_request(settings, tmp_path, caplog):
-    files.pictures(tmp_path / "flowers")
+    files.pictures(tmp_path / "flowers", count=12)
     truncate(tmp_path / "flowers" / "roses" / "04.png")
     composed = settings("dataset=images", f"dataset.path={tmp_path / 'flowers'}", "dataset.skip_broken=true")
     dataset = composed.dataset.model_copy(update={"data_dir": str(tmp_path / "prepared")})

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from src import datasets
+from src import config, datasets
 from src.datasets.builders.files import corpus, texts
 from src.errors import UserError
 from src.tasks import factory
@@ -90,7 +90,7 @@ def test_integers_as_labels_are_sorted_by_their_value(read, own_data):
 def test_a_column_may_be_both_input_and_target(read, own_data):
     data = read("texts", own_data / "reviews.csv", "dataset.inputs=review", "dataset.targets=review", "model=gpt")
     assert all(text == target for text, target in rows_of(data))
-    assert len(set(rows_of(data))) == 60
+    assert len(set(rows_of(data))) == 90
 
 
 def test_a_column_named_split_says_the_split_of_each_row(read, tmp_path):
@@ -130,7 +130,7 @@ def test_slices_can_be_typed(read, own_data):
         'dataset.splits.test="train[50%:60%]"',
         'dataset.splits.validation="train[60%:]"',
     )
-    assert [len(split) for split in read("texts", own_data / "reviews.csv", *REVIEWS, *splits).splits.values()] == [30, 24, 6]
+    assert [len(split) for split in read("texts", own_data / "reviews.csv", *REVIEWS, *splits).splits.values()] == [45, 36, 9]
 
 
 def test_texts_in_another_encoding_and_with_a_byte_order_mark_are_read(read, tmp_path):
@@ -145,7 +145,7 @@ def test_texts_in_another_encoding_and_with_a_byte_order_mark_are_read(read, tmp
 def test_pairs_are_read_from_two_columns(read, own_data):
     data = read("pairs", own_data / "sentences.tsv")
     assert sorted(rows_of(data)) == sorted(expected(files.pairs(), "source", "target"))
-    assert [len(split) for split in data.splits.values()] == [48, 6, 6]
+    assert [len(split) for split in data.splits.values()] == [72, 9, 9]
 
 
 # --- series
@@ -307,26 +307,29 @@ def test_files_are_prepared_once_and_changed_files_again(read, tmp_path, monkeyp
     datasets.load.cache_clear()
     assert read("texts", path, *REVIEWS).source == first.source
     assert prepared == ["train"]
-    files.write_csv(path, files.reviews(70))
+    files.write_csv(path, files.reviews(100))
     datasets.load.cache_clear()
     changed = read("texts", path, *REVIEWS)
-    assert (prepared, len(changed.train)) == (["train", "train"], 56)
+    assert (prepared, len(changed.train)) == (["train", "train"], 80)
     assert changed.source != first.source
 
 
 def test_a_recorded_digest_stands_for_the_data_as_it_was(settings, tmp_path):
     path = tmp_path / "reviews.csv"
     files.write_csv(path, files.reviews())
-    typed = settings("model=lstm", "dataset=texts", f"dataset.path={path}", *REVIEWS).dataset
-    typed = typed.model_copy(update={"data_dir": str(tmp_path / "prepared")})
-    recorded = datasets.with_digest(typed)
+    typed = settings("model=lstm", "dataset=texts", f"dataset.path={path}", *REVIEWS)
+    typed = typed.model_copy(update={"dataset": typed.dataset.model_copy(update={"data_dir": str(tmp_path / "prepared")})})
+    recorded = config.with_digest(typed).dataset
     rows = rows_of(datasets.load(recorded))
-    files.write_csv(path, files.reviews(70))
-    assert datasets.with_digest(typed).digest != recorded.digest  # so a run on other data is not resumed
+    files.write_csv(path, files.reviews(100))
+    changed = config.with_digest(typed)
+    assert (
+        changed.fingerprint() != typed.model_copy(update={"dataset": recorded}).fingerprint()
+    )  # so a run on other data is not resumed
     path.unlink()
     datasets.load.cache_clear()
     assert rows_of(datasets.load(recorded)) == rows
-    files.write_csv(path, files.reviews(70))
+    files.write_csv(path, files.reviews(100))
     shutil.rmtree(tmp_path / "prepared")
     datasets.load.cache_clear()
     with pytest.raises(UserError, match=r"has changed since the digest \w{16} was recorded"):

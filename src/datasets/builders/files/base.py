@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import importlib
 import re
 from abc import abstractmethod
@@ -12,13 +11,11 @@ from typing import Any, Literal
 
 import tensorflow_datasets as tfds
 
-from src import terminal
 from src.config import schema
-from src.config.files import find_files
+from src.config.files import digest_of, find_files
 from src.errors import UserError
 
 FEWEST = 10  # examples of a split that others are drawn from: a tenth of them is one
-READING = ("builder", "inputs", "targets", "time", "encoding", "skip_broken")  # settings that the examples depend on
 MODULES = {"Texts": "texts", "Pairs": "texts", "Series": "series", "Arrays": "arrays", "Corpus": "corpus", "Images": "images"}
 
 Draw = Literal["random", "stratified"]
@@ -121,27 +118,3 @@ def create(settings: schema.Dataset) -> FilesBuilder:
             f"{builder.data_dir_root} any more; restore the file, or type dataset.digest=null for a new run."
         )
     return builder
-
-
-def digest_of(settings: schema.Dataset) -> str:
-    """A digest of the files that `dataset.path` names and of how they are read: 16 hexadecimal digits.
-
-    Raises:
-        UserError: the files are not there.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(repr([getattr(settings, name) for name in READING]).encode())
-    with terminal.phase(f"Looking for changes of {settings.path}"):
-        for split, paths in find_files(settings.builder, str(settings.path)).items():
-            for path in paths:
-                for file in files_in(path) if path.is_dir() else [path]:
-                    with open(file, "rb") as content:
-                        checksum = hashlib.file_digest(content, "blake2b").hexdigest()
-                    digest.update(repr([split, str(file.relative_to(path.parent)), checksum]).encode())
-    return digest.hexdigest()
-
-
-def files_in(folder: Path) -> list[Path]:
-    """All files in a folder and in those within it, sorted, without hidden ones."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))

@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from PIL import Image, UnidentifiedImageError
 
 from src import terminal
-from src.config.files import PICTURES
-from src.datasets.builders.files.base import Draw, FilesBuilder, files_in
+from src.config.files import PICTURES, files_in
+from src.datasets.builders.files.base import Draw, FilesBuilder
 from src.errors import UserError
 
 FORMATS = ("JPEG", "PNG")

@@ -1,0 +1,54 @@
+"""Each line of conf/README.md on the user's own data, typed in a folder with such files, trains and can be evaluated."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src import config, datasets, evaluate, experiment
+from tests import commands
+from tests import own_data as files
+from tests.src.test_readme import blocks
+
+PAGE = (commands.ROOT / "conf" / "README.md").read_text(encoding="utf-8").partition("## Your own data")[2]
+LINES = [shlex.split(line, comments=True) for kind, block in blocks(PAGE) if kind == "bash" for line in block.splitlines()]
+TINY = (
+    "training.epochs=1",
+    "training.steps_per_epoch=1",
+    "training.batch_size=8",
+    "dataset.limit=16",
+    "tracking.log_figures=false",
+)
+SMALLER = {  # recipe: hyperparameters
+    "cnn": ("model.filters=[4,4]", "model.dense_units=4"),
+    "lstm": ("model.units=4",),
+    "gpt": ("model.blocks=1", "model.dimension=8", "task.context=8", "task.tokenizer=bytes", "task.vocabulary_size=260"),
+    "transformer": ("model.blocks=1", "model.dimension=8", "task.beams=1", "task.target_length=4"),
+}
+
+
+def test_there_is_a_line_for_every_kind():
+    assert {word.partition("=")[2] for line in LINES for word in line if word.startswith("dataset=")} == files.PATHS.keys()
+
+
+@pytest.mark.parametrize("words", LINES, ids=lambda words: f"{words[3]} {words[4]}")
+def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words, store, here, caplog):
+    files.make(here)
+    recipe = words[3].removeprefix("model=")
+    serves = "dataset=images" in words  # the other tasks are served with data of the project elsewhere
+    (settings,) = config.parse([*words[3:], *TINY, *SMALLER[recipe], f"tracking.log_model={str(serves).lower()}"]).jobs
+    result = experiment.run(settings)
+    run = store.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert bool(run.outputs and run.outputs.model_outputs) == serves
+    assert not [record for record in caplog.records if "failed" in record.getMessage()]
+    path = Path(settings.dataset.path)
+    assert run.info.run_name.startswith(recipe)
+    assert store.get_experiment(run.info.experiment_id).name == (path.parent if "*" in path.name else path).stem
+    for file in here.iterdir():
+        if file.name in {Path(path).parts[0] for path in files.PATHS.values()}:
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    datasets.load.cache_clear()
+    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(result.run_id, record="false"))
