@@ -150,7 +150,8 @@ def _mcnemar(one_correct: np.ndarray, other_correct: np.ndarray) -> tuple[float,
 def _percentiles(draws: np.ndarray, statistics: Statistics) -> Interval:
     low, high = np.nanpercentile(draws, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2])
     blocks = -(-len(statistics.rows) // statistics.block)
-    basis = f"over only {blocks} blocks of overlapping windows, so it is rough" if blocks < FEW_BLOCKS else ""
+    units = "blocks of overlapping windows" if statistics.block > 1 else "examples"
+    basis = f"over only {blocks} {units}, so it is rough" if blocks < FEW_BLOCKS else ""
     return Interval(float(low), float(high), basis)
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import hydra_patches, renamed, search_space
-from src.config.files import check_path, default_name
+from src.config.files import EXTENSIONS, default_name
 from src.config.messages import did_you_mean, similar_names
 from src.config.schema import Dataset, flatten
 from src.config.tasks import TASKS
@@ -59,7 +59,7 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         parsed = parser.parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(
-            f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets, colons "
+            f"'{error.override}' cannot be read; write key=value, like training.epochs=5, and a value with brackets, colons, ~ "
             """or letters outside of ASCII in quotes, like 'dataset.splits.test="train[80%:]"'."""
         ) from None
     for override in parsed:
@@ -132,7 +132,10 @@ def dataset(name: str) -> Dataset:
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
         section = to_dict(compose_config("config", [f"dataset={name}"]))["dataset"]
-    check_path(section)
+    if section.get("builder") in EXTENSIONS:
+        raise UserError(
+            f"dataset={name} is read from files, which only src.run can be given; type the name of another data set."
+        )
     return Dataset.model_validate(section)
 
 

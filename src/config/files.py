@@ -118,10 +118,16 @@ def digest_of(settings: Dataset) -> str:
         for split, paths in find_files(settings.builder, str(settings.path)).items():
             for path in paths:
                 for file in files_in(path) if path.is_dir() else [path]:
-                    with open(file, "rb") as content:
-                        checksum = hashlib.file_digest(content, "blake2b").hexdigest()
-                    digest.update(repr([split, str(file.relative_to(path.parent)), checksum]).encode())
+                    digest.update(repr([split, str(file.relative_to(path.parent)), _checksum(file)]).encode())
     return digest.hexdigest()
+
+
+def _checksum(file: Path) -> str:
+    try:
+        with open(file, "rb") as content:
+            return hashlib.file_digest(content, "blake2b").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); correct that, or choose another dataset.path.") from None
 
 
 def files_in(folder: Path) -> list[Path]:

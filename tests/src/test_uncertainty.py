@@ -71,6 +71,11 @@ def test_interval_of_a_series_is_wider_since_windows_overlap():
     assert basis == "over only 5 blocks of overlapping windows, so it is rough"
 
 
+def test_few_examples_are_said_to_be_few():
+    table = {"label": np.arange(9) % 2, "prediction": np.zeros(9, int)}
+    assert uncertainty.confidence_interval("accuracy", table).basis == "over only 9 examples, so it is rough"
+
+
 @pytest.mark.parametrize("same", [0.05, 0.5])
 def test_paired_test_of_accuracy_is_mcnemars(same):
     draw = np.random.default_rng(3)

@@ -200,6 +200,12 @@ def test_data_sets_inherit_only_from_abstract_ones():
         assert own.defaults in [[kind, *files, "_self_"] for kind in ("_image", "_text", "_series", "_pair")], name
 
 
+def test_a_data_set_of_files_has_no_test_set_of_its_own():
+    assert config.dataset("digits").builder == "digits"
+    with pytest.raises(UserError, match=r"^dataset=texts is read from files, which only src.run can be given; type the name"):
+        config.dataset("texts")
+
+
 def test_abstract_data_sets_cannot_be_selected():
     assert (config.CONF / "dataset" / "_image.yaml").exists()
     assert "_image" not in GROUPS["dataset"]

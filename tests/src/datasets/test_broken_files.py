@@ -215,7 +215,7 @@ BROKEN = {
     "times of two forms": (
         SERIES,
         of_times([*HOURS[:5], "5"]),
-        "own.csv, line 7: '5' is a number, or a date, where those before",
+        "own.csv, line 7: 5 is a number, but 2016-07-01 04:00:00 before it a date; write all alike.",
     ),
     "a missing time": (SERIES, of_times([*HOURS[:5], ""]), "own.csv, line 7: the column 'date' is empty; write the time"),
     "a time that comes twice": (
@@ -231,8 +231,18 @@ BROKEN = {
     "missing rows": (
         SERIES,
         of_times([*HOURS[:5], *HOURS[7:10], *HOURS[11:]]),
-        "own.csv, line 7: 2016-07-01 07:00:00 comes after 2016-07-01 04:00:00, but most rows are 1:00:00 apart, so 2 are "
-        "missing (the first of 2 gaps); add these rows, with an empty value.",
+        "own.csv, line 7: 2016-07-01 07:00:00 comes after 2016-07-01 04:00:00, but most rows are 1:00:00 apart (missing "
+        "rows: 2, gaps in all: 2); add the missing rows, with an empty value.",
+    ),
+    "a missing month": (
+        SERIES,
+        of_times([f"2016-{month:02}-01" for month in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12)]),
+        "own.csv, line 6: 2016-06-01 comes after 2016-04-01, but most rows are 1 month apart (missing rows: 1, gaps in all: 1)",
+    ),
+    "a missing hour of the last day of a month": (
+        SERIES,
+        of_times([f"2016-01-31 {hour:02}:00" for hour in (*range(8), *range(9, 14))]),
+        "own.csv, line 10: 2016-01-31 09:00 comes after 2016-01-31 07:00, but most rows are 1:00:00 apart (missing rows: 1,",
     ),
     "irregular times": (
         SERIES,

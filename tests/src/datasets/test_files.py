@@ -114,6 +114,18 @@ def test_files_of_a_folder_are_its_splits_and_a_missing_one_is_a_tenth_of_train(
     assert sorted(rows_of(data, "train", "validation")) == sorted(expected(rows[:100], "review", "stars"))
 
 
+def test_shards_of_a_split_are_put_together(read, tmp_path):
+    rows, folder = files.reviews(120), tmp_path / "films"
+    folder.mkdir()
+    for name, part in {
+        "train-00000-of-00002": rows[:50], "train-00001-of-00002": rows[50:100], "valid-00000-of-00001": rows[100:110],
+        "test-00000-of-00001": rows[110:], "test_results": rows[:3],
+    }.items():  # fmt: skip
+        files.write_csv(folder / f"{name}.csv", part)
+    data = read("texts", folder, *REVIEWS)
+    assert rows_of(data) == expected(rows, "review", "stars")
+
+
 def test_a_glob_is_one_table_of_all_its_files(read, tmp_path):
     rows = files.reviews()
     (tmp_path / "shards").mkdir()

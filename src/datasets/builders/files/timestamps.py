@@ -1,5 +1,6 @@
 """Checks of the timestamps of a series: their form, order and regularity."""
 
+import array
 import datetime
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from src.datasets.builders.files.tables import Table
 from src.errors import UserError
 
 TOLERANCE = 1e-6  # of a step: numbers as timestamps are rounded
+EPOCH = datetime.datetime(1970, 1, 1)
 
 
 class Timestamp(NamedTuple):
@@ -28,9 +30,7 @@ class Timestamp(NamedTuple):
 
 
 def check(tables: Mapping[str, Sequence[Table]], column: str) -> None:
-    """Check that the rows are in order of time, without duplicates and gaps.
-
-    Between two splits there may be a gap.
+    """Check that the rows are in order of time, without duplicates, and in each split without gaps.
 
     Args:
         tables: {split: tables}, in order of time.
@@ -40,25 +40,20 @@ def check(tables: Mapping[str, Sequence[Table]], column: str) -> None:
         UserError: they are not, or one cannot be read.
     """
     last: Timestamp | None = None
-    for split, of_split in tables.items():
-        times = list(_read(of_split, column))
-        if not times:
-            continue
-        if last is not None:
-            _check_order(last, times[0], split)
-        last = times[-1]
-        _check_regular(times)
+    for of_split in tables.values():
+        axis = Axis()
+        for time in _read(of_split, column):
+            if last is not None:
+                _check_order(last, time)
+            axis.add(time.value)
+            last = time
+        _check_regular(axis, of_split, column)
 
 
 def _read(tables: Sequence[Table], column: str) -> Iterator[Timestamp]:
-    kind: type | None = None
     for table in tables:
         for number, (value,) in table.rows([column]):
-            time = _parse(value, column, table.at(number))
-            if kind is not None and not isinstance(time.value, kind):
-                raise UserError(f"{time.place}: '{time.text}' is a number, or a date, where those before it are not.")
-            kind = type(time.value)
-            yield time
+            yield _parse(value, column, table.at(number))
 
 
 def _parse(value: Any, column: str, place: str) -> Timestamp:
@@ -68,8 +63,6 @@ def _parse(value: Any, column: str, place: str) -> Timestamp:
         return Timestamp(str(value), place, _utc(value))
     if isinstance(value, datetime.date):
         return Timestamp(str(value), place, datetime.datetime(value.year, value.month, value.day))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return Timestamp(str(value), place, float(value))
     text = str(value).strip()
     try:
         return Timestamp(text, place, _utc(datetime.datetime.fromisoformat(text)))
@@ -88,55 +81,72 @@ def _utc(time: datetime.datetime) -> datetime.datetime:
     return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
-def _check_order(before: Timestamp, after: Timestamp, split: str = "") -> None:
+def _check_order(before: Timestamp, after: Timestamp) -> None:
+    if isinstance(after.value, float) != isinstance(before.value, float):
+        kinds = ("a number", "a date") if isinstance(after.value, float) else ("a date", "a number")
+        raise UserError(f"{after.place}: {after.text} is {kinds[0]}, but {before.text} before it {kinds[1]}; write all alike.")
     if after.value == before.value:
-        hint = " (where clocks are set back, write the offset from UTC, as in 2016-10-30T02:00+01:00)" if split == "" else ""
-        raise UserError(f"{after.place}: {after.text} comes twice; keep one row for each time{hint}.")
+        raise UserError(
+            f"{after.place}: {after.text} comes twice; keep one row for each time (where clocks are set back, write the offset "
+            "from UTC, as in 2016-10-30T02:00+01:00)."
+        )
     if after.value < before.value:  # type: ignore[operator]  # both are dates, or both are numbers
         raise UserError(f"{after.place}: {after.text} comes after {before.text}; sort the rows by time, the oldest first.")
 
 
-def _check_regular(times: Sequence[Timestamp]) -> None:
-    """Check the order of the timestamps of a split, and that all steps are as long as most are."""
-    for before, after in itertools.pairwise(times):
-        _check_order(before, after)
-    if len(times) < 3:
+class Axis:
+    """The timestamps of a split as numbers: months, if all are the same day of a month or its last one, else seconds."""
+
+    def __init__(self) -> None:
+        self._numbers, self._months = array.array("d"), array.array("d")
+        self._days: set[tuple[int, datetime.time]] = set()  # of at most two different ones
+        self._ends_months = True
+        self._are_dates = False
+
+    def add(self, value: datetime.datetime | float) -> None:
+        """Append a timestamp."""
+        if isinstance(value, float):
+            self._numbers.append(value)
+            return
+        self._are_dates = True
+        self._numbers.append((value - EPOCH).total_seconds())
+        self._months.append(12 * value.year + value.month)
+        if len(self._days) < 2:
+            self._days.add((value.day, value.time()))
+        ends_month = (value + datetime.timedelta(days=1)).day == 1 and value.time() == datetime.time()
+        self._ends_months = self._ends_months and ends_month
+
+    @property
+    def _is_monthly(self) -> bool:
+        return self._are_dates and (len(self._days) == 1 or self._ends_months)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The timestamps (rows,)."""
+        return np.array(self._months if self._is_monthly else self._numbers)
+
+    def describe(self, step: float) -> str:
+        """A difference of positions in words."""
+        if self._is_monthly:
+            return "1 month" if step == 1 else f"{step:g} months"
+        return str(datetime.timedelta(seconds=step)).removesuffix(", 0:00:00") if self._are_dates else f"{step:g}"
+
+
+def _check_regular(axis: Axis, tables: Sequence[Table], column: str) -> None:
+    """Check that all steps are as long as most are."""
+    steps = np.diff(axis.positions)
+    if len(steps) < 2:
         return
-    positions, unit = _positions([time.value for time in times])
-    steps = np.diff(positions)
     lengths, counts = np.unique(steps, return_counts=True)
     usual = lengths[counts.argmax()]
     different = np.flatnonzero(np.abs(steps - usual) > TOLERANCE * usual)
     if not len(different):
         return
-    row = different[0] + 1
-    missing = steps[row - 1] / usual - 1
-    before, after = times[row - 1], times[row]
-    what = f"{after.place}: {after.text} comes after {before.text}, but most rows are {_length(usual, unit)} apart"
+    row = int(different[0])
+    before, after = itertools.islice(_read(tables, column), row, row + 2)
+    what = f"{after.place}: {after.text} comes after {before.text}, but most rows are {axis.describe(usual)} apart"
+    missing = steps[row] / usual - 1
     if abs(missing - round(missing)) < TOLERANCE and missing >= 1:
-        gaps = f"{round(missing):,} are missing (the first of {len(different):,} gaps)"
-        raise UserError(f"{what}, so {gaps}; add these rows, with an empty value.")
+        gap = f"missing rows: {round(missing):,}, gaps in all: {len(different):,}"
+        raise UserError(f"{what} ({gap}); add the missing rows, with an empty value.")
     raise UserError(f"{what} ({len(different):,} rows are irregular); resample the series to regular times.")
-
-
-def _positions(values: Sequence[Any]) -> tuple[np.ndarray, str]:
-    """The timestamps as numbers, and the unit of these: months if all are of one day of the month, or of its last day."""
-    if not isinstance(values[0], datetime.datetime):
-        return np.array(values, float), ""
-    if len({(time.day, time.time()) for time in values}) == 1 or all(_ends_month(time) for time in values):
-        return np.array([12 * time.year + time.month for time in values], float), "months"
-    return np.array(values, "datetime64[us]").astype(np.int64) / 1e6, "seconds"
-
-
-def _ends_month(time: datetime.datetime) -> bool:
-    return (time + datetime.timedelta(days=1)).day == 1 and time.time() == datetime.time()
-
-
-def _length(step: float, unit: str) -> str:
-    match unit:
-        case "months":
-            return f"{step:g} months"
-        case "seconds":
-            return str(datetime.timedelta(seconds=step)).removesuffix(", 0:00:00")
-        case _:
-            return f"{step:g}"
