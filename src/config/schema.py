@@ -22,7 +22,7 @@ AnyTaskSettings = TypeVar("AnyTaskSettings", bound=TaskSettings)
 
 
 class Splits(Section):
-    """The three splits, as TFDS slices (https://www.tensorflow.org/datasets/splits)."""
+    """The three splits, as TFDS slices (https://www.tensorflow.org/datasets/splits); auto: as the data is, same: as train."""
 
     train: str
     validation: str
@@ -30,8 +30,8 @@ class Splits(Section):
 
 
 class Dataset(Section):
-    name: str  # as in conf/dataset
-    builder: str  # TFDS builder
+    name: str  # as in conf/dataset, or that of the user's own files
+    builder: str  # TFDS builder, or a class of another project
     config: str | None  # the builder's config
     splits: Splits
     inputs: str  # name of the input feature
@@ -47,10 +47,10 @@ class Dataset(Section):
     storage: Literal["auto", "memory", "disk"] = "auto"
     encoding: str = "utf-8"
     allow_overlap: bool = False
-    path: str | None = None
-    digest: str | None = None
-    time: str | None = None
-    skip_broken: bool = False
+    path: str | None = None  # of the user's own files
+    digest: str | None = None  # of these files
+    time: str | None = None  # name of their column with timestamps
+    skip_broken: bool = False  # pictures among them
 
     @pydantic.field_validator("encoding")
     @classmethod

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from src.config.schema import Settings
 from src.datasets import Data
+from src.datasets.splits import AUTO, SAME
 from src.figures import style
 from src.metrics import ABLATION, BASELINE
 from src.redaction import redact
@@ -184,13 +185,15 @@ class TrainingLogger(RunLogger):
 
 def dataset_inputs(settings: Settings, data: Data) -> dict[str, dict[str, str]]:
     """The splits of a data set as MLflow's `Dataset`, by name."""
-    slices = settings.dataset.splits.model_dump().items()
-    return {split: dataset_input(data, split, tfds_slice) for split, tfds_slice in slices}
+    expressions = settings.dataset.splits.model_dump().items()
+    return {split: dataset_input(data, split, expression) for split, expression in expressions}
 
 
-def dataset_input(data: Data, split: str, tfds_slice: str) -> dict[str, str]:
-    """A split of a data set as MLflow's `Dataset`."""
-    source = json.dumps({"tags": {"tfds": data.source, "split": tfds_slice}})
+def dataset_input(data: Data, split: str, expression: str) -> dict[str, str]:
+    """A split of a data set, given by its setting in dataset.splits, as MLflow's `Dataset`."""
+    if expression in (AUTO, SAME):
+        expression = "+".join(f"{base}[{start}:{stop}]" for base, start, stop in data.slices[split])
+    source = json.dumps({"tags": {"tfds": data.source, "split": expression}})
     return {"name": data.name, "digest": getattr(data, split).digest, "source_type": "code", "source": source}
 
 

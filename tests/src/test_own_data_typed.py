@@ -1,5 +1,6 @@
 """Each line of conf/README.md on the user's own data, typed in a folder with such files, trains and can be evaluated."""
 
+import json
 import re
 import shlex
 import shutil
@@ -44,6 +45,8 @@ def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words,
     assert run.info.status == "FINISHED"
     assert bool(run.outputs and run.outputs.model_outputs) == serves
     assert not [record for record in caplog.records if "failed" in record.getMessage()]
+    (test,) = (entry.dataset for entry in run.inputs.dataset_inputs if entry.tags[0].value == "test")
+    assert re.fullmatch(r"(train|test)\[\d+:\d+\]", json.loads(test.source)["tags"]["split"])  # the rows that it was
     path = Path(settings.dataset.path)
     assert run.info.run_name.startswith(recipe)
     assert store.get_experiment(run.info.experiment_id).name == (path.parent if "*" in path.name else path).stem

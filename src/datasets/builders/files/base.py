@@ -54,7 +54,7 @@ class FilesBuilder(tfds.core.GeneratorBasedBuilder):
 
     @property
     def draw(self) -> Draw | None:
-        """How examples are shuffled before splits are cut from one; None: they keep their order."""
+        """How examples are shuffled, unless the settings say it; None: they keep their order."""
         return "random"
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -27,6 +27,10 @@ class Corpus(FilesBuilder):
 
     DESCRIPTION = "Text files of the user's own"
 
+    @property
+    def draw(self) -> None:
+        return None  # the pieces of a text follow each other
+
     def describe_features(self) -> tfds.features.FeaturesDict:
         return tfds.features.FeaturesDict({self.settings.inputs: tfds.features.Text()})
 
