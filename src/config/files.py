@@ -78,7 +78,10 @@ def find_files(builder: str, path: str) -> dict[str, list[Path]]:
             reason = "matches no file" if glob.has_magic(path) else "does not exist"
             raise UserError(f"dataset.path={path} {reason}; relative paths start in {Path.cwd()}.")
         files = _by_split(matches) or {"train": matches}
-    for file in (file for of_split in files.values() for file in of_split):
+    all_files = [file for of_split in files.values() for file in of_split]
+    if builder == "arrays" and len(all_files) > 1:
+        raise UserError(f"dataset.path={path} names {len(all_files)} files, but dataset=arrays reads one; type its path.")
+    for file in all_files:
         _check_file(builder, file)
     return files
 

@@ -107,9 +107,12 @@ def test_the_line_of_the_readme_runs_an_experiment_of_another_project(kites, her
     assert "run kites-seed0 of experiment kites" in done.stdout
 
 
-def test_the_variable_does_so_for_every_command_and_without_it_no_code_of_a_run_is_imported(kites, on_path, store, monkeypatch):
+def test_the_variable_does_so_for_every_command_and_without_it_no_code_of_a_run_is_imported(
+    kites, on_path, store, data_dir, monkeypatch
+):
     monkeypatch.setenv(config.CONFIG_DIR, str(kites / "conf"))
-    (settings,) = config.parse(["model=perceptron", "tracking.log_model=false", "tracking.log_figures=false"]).jobs
+    quick = ["tracking.log_model=false", "tracking.log_figures=false", f"dataset.data_dir={data_dir}"]
+    (settings,) = config.parse(["model=perceptron", *quick]).jobs
     assert settings.dataset.builder == "kites.Kites"
     result = experiment.run(settings)
     assert store.get_run(result.run_id).info.run_name == "perceptron-seed0"

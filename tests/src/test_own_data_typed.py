@@ -35,11 +35,13 @@ def test_there_is_a_line_for_every_kind():
 
 
 @pytest.mark.parametrize("words", LINES, ids=lambda words: f"{words[3]} {words[4]}")
-def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words, store, here, caplog):
+def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words, store, here, data_dir, caplog):
     files.make(here)
     recipe = words[3].removeprefix("model=")
     serves = "dataset=images" in words  # the other tasks are served with data of the project elsewhere
-    (settings,) = config.parse([*words[3:], *TINY, *SMALLER[recipe], f"tracking.log_model={str(serves).lower()}"]).jobs
+    (settings,) = config.parse(
+        [*words[3:], *TINY, *SMALLER[recipe], f"tracking.log_model={str(serves).lower()}", f"dataset.data_dir={data_dir}"]
+    ).jobs
     result = experiment.run(settings)
     run = store.get_run(result.run_id)
     assert run.info.status == "FINISHED"

@@ -39,9 +39,10 @@ def test_every_command_is_accepted(arguments, own_data, monkeypatch):
     config.parse(arguments)
 
 
-def test_the_python_example_runs_what_is_typed_and_returns_the_result(store, capsys):
+def test_the_python_example_runs_what_is_typed_and_returns_the_result(store, data_dir, capsys):
     code = next(text for kind, text in blocks(README) if kind == "python" and "config.parse" in text)
-    shorter = '"training.epochs=1", "dataset.limit=64", "tracking.log_model=false", "tracking.log_figures=false"'
+    quick = ["training.epochs=1", "dataset.limit=64", "tracking.log_model=false", "tracking.log_figures=false"]
+    shorter = ", ".join(map(repr, [*quick, f"dataset.data_dir={data_dir}"]))
     names = {}
     exec(code.replace('"training.epochs=2"', shorter), names)
     result = names["result"]

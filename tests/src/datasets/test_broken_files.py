@@ -251,6 +251,11 @@ BROKEN = {
         "irregular); resample the series to regular times.",
     ),
     # arrays
+    "several files of arrays": (
+        ("arrays",),
+        lambda folder: [np.savez(folder / f"{name}.npz", x=IMAGES, y=LABELS) for name in ("train", "test")] and "*.npz",
+        "dataset.path=*.npz names 2 files, but dataset=arrays reads one; type its path.",
+    ),
     "no file of arrays": (("arrays",), table("abc", "own.npz"), "own.npz is no file of NumPy's savez ("),
     "other arrays": (
         ("arrays",),
