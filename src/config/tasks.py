@@ -135,8 +135,14 @@ def validate_settings(section: Any) -> Any:
 # --- classification -------------------------------------------------------------------------------------------------
 
 CLASSIFICATION_METRICS: Mapping[str, Direction] = {
-    "accuracy": "higher", "nll": "lower", "calibration_error": "lower",
+    "accuracy": "higher", "balanced_accuracy": "higher", "macro_f1": "higher", "nll": "lower", "calibration_error": "lower",
 }  # fmt: skip
+
+
+class ClassificationSettings(TaskSettings):
+    """What image and text classification share."""
+
+    class_weights: Literal["balanced"] | None = None  # runs of earlier versions have none
 
 
 class TextSettings(TaskSettings):
@@ -155,11 +161,11 @@ class TextSettings(TaskSettings):
         return self
 
 
-class ImageClassificationSettings(TaskSettings):
-    """Image classification has no settings."""
+class ImageClassificationSettings(ClassificationSettings):
+    """Settings of image classification."""
 
 
-class TextClassificationSettings(TextSettings):
+class TextClassificationSettings(ClassificationSettings, TextSettings):
     """Settings of text classification."""
 
     lowercase: bool

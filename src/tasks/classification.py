@@ -1,7 +1,7 @@
 """Classification: what image and text classification share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,14 +10,16 @@ import numpy as np
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from recipes.specs import AttentionLayer, Classes
+from src.config.tasks import ClassificationSettings, TaskSettings
 from src.datasets import Data, Split, conversion
-from src.figures import style
+from src.figures import html, style
 from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import classes as methods
 from src.tasks.baselines.interface import Baselines, Prediction
+from src.tasks.losses import ClassWeightedCrossentropy
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
@@ -31,28 +33,38 @@ class Classification(Task):
 
     Attributes:
         example_noun: what an example is called in titles, in the plural.
+        balanced: whether the loss weights the classes such that each counts equally.
     """
 
     units = {"nll": "nats"}
     example_noun: str
 
-    def __init__(self, data: Data):
+    def __init__(self, settings: TaskSettings, data: Data):
+        self.balanced = isinstance(settings, ClassificationSettings) and settings.class_weights == "balanced"
         data = conversion.to_class_indices(data)
         self.train, self.validation, self.test = data.train, data.validation, data.test
         self.classes = data.classes
         self.outputs = Classes(len(data.classes))
 
     def loss(self) -> keras.losses.Loss:
+        """Cross-entropy, the validation loss too with the weights of the classes; the metrics are computed without them."""
+        if self.balanced:
+            return ClassWeightedCrossentropy(balanced_class_weights(self.train.targets, self.outputs.count).tolist())
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
-        """Accuracy; negative log-likelihood in nats; expected calibration error (Guo et al. 2017)."""
+        """Accuracy; balanced accuracy, the mean recall of the classes; mean F1 of the classes; negative log-likelihood in nats;
+        expected calibration error (Guo et al. 2017).
+        """
         targets, log_probabilities = split.targets, log_softmax(predictions.astype(np.float64), axis=1)
+        _, recall, f1, _ = self._class_results(targets, predictions.argmax(axis=1))
         return {
             "accuracy": float(np.mean(predictions.argmax(axis=1) == targets)),
+            "balanced_accuracy": float(np.nanmean(recall)),
+            "macro_f1": float(np.nanmean(f1)),
             "nll": float(-np.mean(log_probabilities[np.arange(len(targets)), targets])),
             "calibration_error": calibration_error(targets, np.exp(log_probabilities)),
         }
@@ -109,6 +121,7 @@ class Classification(Task):
     ) -> Figures:
         return {
             "confusion_matrix.png": self._confusion_matrix(predictions.argmax(axis=1)),
+            "classes.html": self._class_table(predictions.argmax(axis=1)),
             **self.worst_mistakes(log_softmax(predictions.astype(np.float64), axis=1)),
         }
 
@@ -119,6 +132,24 @@ class Classification(Task):
         Args:
             log_probabilities: of the test set, (examples, classes).
         """
+
+    def _class_results(self, targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Precision, recall, F1 and number of examples of each class; NaN where one is a quotient of zeros.
+
+        Args:
+            targets: class indices (examples,).
+            predicted: the same.
+        """
+        results: tuple[np.ndarray, ...] = precision_recall_fscore_support(
+            targets, predicted, labels=range(self.outputs.count), zero_division=np.nan
+        )
+        return results
+
+    def _class_table(self, predicted: np.ndarray) -> str:
+        """A page with the results of each class on the test set, and their means."""
+        results = self._class_results(self.test.targets, predicted)
+        title = f"Results of each class on {len(predicted):,} test {self.example_noun}"
+        return html.page(title, [class_table(self.classes, ("precision", "recall", "F1"), results[:3], results[3])])
 
     def _confusion_matrix(self, predicted: np.ndarray) -> Figure:
         count = self.outputs.count
@@ -155,6 +186,37 @@ class Classification(Task):
         """Indices of the misclassified test examples, the lowest probability of the true class first."""
         wrong = np.flatnonzero(log_probabilities.argmax(axis=1) != self.test.targets)
         return wrong[np.argsort(log_probabilities[wrong, self.test.targets[wrong]])]
+
+
+def balanced_class_weights(targets: np.ndarray, classes: int) -> np.ndarray:
+    """The weights with which all classes of a training set count equally, and whose mean over its examples is 1.
+
+    n / (k n_c) for the n_c of n examples of a class, if k classes have examples. A class that has none gets 1.
+
+    Args:
+        targets: class indices (examples,).
+        classes: number of classes.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    return np.where(counts > 0, len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)
+
+
+def class_table(classes: Sequence[str], names: Sequence[str], results: Sequence[np.ndarray], support: np.ndarray) -> str:
+    """An HTML table of results with a row for each class, and below it their means over the classes that have them.
+
+    Args:
+        classes: names of the classes.
+        names: of the results.
+        results: for each name, (classes,), NaN where a class has none.
+        support: number of examples of each class.
+    """
+    rows = [[name, *map(_fraction, values), f"{count:,}"] for name, *values, count in zip(classes, *results, support)]
+    means = ["mean", *(_fraction(np.nanmean(values)) for values in results), f"{support.sum():,}"]
+    return html.table(["class", *names, "examples"], [*rows, means])
+
+
+def _fraction(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.4f}"
 
 
 def mistakes_title(mistakes: int, shown: int, examples: int, noun: str) -> str:

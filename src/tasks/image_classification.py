@@ -18,6 +18,7 @@ from recipes.specs import GlimpseLayer, Image, PatchLayer, RewardLayer
 from src.config.tasks import ImageClassificationSettings
 from src.datasets import Data, Split, validation
 from src.datasets.conversion import PixelRange
+from src.errors import UserError
 from src.figures import style
 from src.tasks.base import Figures, Task, nested_layers
 from src.tasks.baselines import images as methods
@@ -37,14 +38,20 @@ class ImageClassification(Classification):
     """
 
     example_noun = "images"
+    baseline_settings = ("name",)  # they do not depend on the weights of the classes
 
     def __init__(self, settings: ImageClassificationSettings, data: Data):
         validation.check_images(data, settings.name)
-        super().__init__(data)
+        super().__init__(settings, data)
         self.pixels = PixelRange.of(data.train.raw)
         self.inputs = Image(*data.train.raw.shape[1:])
 
     def wrap(self, network: keras.Model) -> keras.Model:
+        if self.balanced and takes_label(network):
+            raise UserError(
+                "task.class_weights=balanced does not weight the reward that this recipe learns by; type "
+                "task.class_weights=null."
+            )
         low, high = self.pixels
         pixels = keras.Input(self.train.raw.shape[1:], dtype=self.train.raw.dtype.name, name="image")
         # In float32 whatever the precision of the network: 16 bits do not hold the values of pixels of 16 bits.

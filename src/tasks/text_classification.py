@@ -42,7 +42,7 @@ class TextClassification(Classification):
     def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
         for name, split in data.splits.items():
             check_texts(split.raw, f"the {name} split of dataset={data.name}")
-        super().__init__(data)
+        super().__init__(settings, data)
         self.settings = settings
         # What a language model is trained on: texts with START before them, and their own case.
         like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")

@@ -69,6 +69,7 @@ MISTAKES = [
     ("model=gpt task.tokenizer=words", "task.tokenizer must be 'characters', 'bytes' or 'bpe', not 'words'."),
     ("model=gpt task.vocabulary_size=100", "task.vocabulary_size=100 has no room for 4 special tokens and 256 bytes"),
     ("model=gpt task.name=poetry", "task.name must be"),
+    ("model=cnn task.class_weights=equal", "task.class_weights must be 'balanced', not 'equal'."),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
     ("model=lstm compression.onnx=true", "compression.onnx works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
