@@ -16,6 +16,8 @@ from recipes.specs import Count, Fraction, Positive, Rate
 from src.config.section import Section
 from src.config.tasks import TaskSettings, validate_settings
 
+# YAML has lists; a tuple can be hashed.
+FeatureNames = Annotated[tuple[str, ...], pydantic.Field(strict=False, min_length=1), pydantic.PlainSerializer(list)]
 AnyTaskSettings = TypeVar("AnyTaskSettings", bound=TaskSettings)
 
 # --- data set -------------------------------------------------------------------------------------------------------
@@ -35,7 +37,7 @@ class Dataset(Section):
     config: str | None  # the builder's config
     splits: Splits
     inputs: str  # name of the input feature
-    targets: str  # name of the target feature
+    targets: str | FeatureNames  # name of the target feature, or names of features that are labels
     epochs: Count
     limit: Count | None
     data_dir: str | None
@@ -43,6 +45,14 @@ class Dataset(Section):
     shuffle: Literal["random", "stratified"] | None = None
     encoding: str = "utf-8"
     allow_overlap: bool = False
+
+    @pydantic.field_validator("targets")
+    @classmethod
+    def _check_targets(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not isinstance(targets, str) and len(set(targets)) < len(targets):
+            repeated = next(name for name in targets if targets.count(name) > 1)
+            raise ValueError(f"dataset.targets names '{repeated}' twice; leave one out")
+        return targets
 
     @pydantic.field_validator("encoding")
     @classmethod

@@ -161,12 +161,30 @@ class TextSettings(TaskSettings):
         return self
 
 
+MULTILABEL_METRICS: Mapping[str, Direction] = {
+    # The mean over the labels first, so that rare ones count as much as frequent ones; of decisions, as they are used, and a
+    # function of sums over the examples, so that it has a confidence interval.
+    "macro_f1": "higher", "micro_f1": "higher", "mean_average_precision": "higher",
+}  # fmt: skip
+
+
 class ImageClassificationSettings(ClassificationSettings):
     """Settings of image classification."""
 
 
 class TextClassificationSettings(ClassificationSettings, TextSettings):
     """Settings of text classification."""
+
+    lowercase: bool
+    length: Count  # tokens; longer texts are truncated
+
+
+class ImageMultilabelClassificationSettings(TaskSettings):
+    """Multi-label classification of images has no settings."""
+
+
+class TextMultilabelClassificationSettings(TextSettings):
+    """Settings of multi-label classification of texts."""
 
     lowercase: bool
     length: Count  # tokens; longer texts are truncated
@@ -192,6 +210,28 @@ register(
         outputs=Classes,
         metrics=CLASSIFICATION_METRICS,
         implementation="src.tasks.text_classification:TextClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="image_multilabel_classification",
+        title="multi-label image classification",
+        settings=ImageMultilabelClassificationSettings,
+        inputs=Image,
+        outputs=Classes,
+        metrics=MULTILABEL_METRICS,
+        implementation="src.tasks.image_multilabel_classification:ImageMultilabelClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="text_multilabel_classification",
+        title="multi-label text classification",
+        settings=TextMultilabelClassificationSettings,
+        inputs=Tokens,
+        outputs=Classes,
+        metrics=MULTILABEL_METRICS,
+        implementation="src.tasks.text_multilabel_classification:TextMultilabelClassification",
     )
 )
 

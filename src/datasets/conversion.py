@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,19 +54,66 @@ def to_class_indices(data: Data) -> Data:
     Raises:
         UserError: the targets are no labels, a label is missing, or it is not among those of the training set.
     """
+    if data.classes and data.train.targets.ndim == 2:
+        raise UserError(
+            f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; type "
+            "task.name=image_multilabel_classification or task.name=text_multilabel_classification, or choose another "
+            "dataset.targets."
+        )
     if data.classes:
         _check_complete(data)
     else:
         data = _index_labels(data)
+    counts = {name: np.bincount(split.targets, minlength=len(data.classes)) for name, split in data.splits.items()}
+    _warn_of_absent(data, counts, "stratified")
+    return data
+
+
+def to_multi_hot(data: Data) -> Data:
+    """Convert targets to booleans that say which labels an example has: (examples, labels).
+
+    Labels of targets that have no names are numbered. Warns of labels that no example of a split has.
+
+    Raises:
+        UserError: the targets are one label for each example, or no labels, or a split has none.
+    """
     for name, split in data.splits.items():
-        present = set(np.unique(split.targets))
-        absent = [label for index, label in enumerate(data.classes) if index not in present]
+        labels = split.targets
+        if labels.ndim == 1 and (data.classes or are_labels(labels)):
+            raise UserError(
+                f"dataset={data.name}: an example has one label, where several are needed; type task.name=image_classification "
+                "or task.name=text_classification, or name several boolean features, as in dataset.targets=[one,two]."
+            )
+        if labels.ndim != 2 or labels.dtype.kind not in "biu" or not np.isin(labels, (0, 1)).all():
+            raise UserError(
+                f"dataset={data.name}: the targets have to say which labels an example has, 0 or 1 for each, but those of the "
+                f"{name} split are {describe(labels)}; choose another dataset.targets."
+            )
+        if not labels.any():
+            raise UserError(
+                f"No example of the {name} split of dataset={data.name} has a label; choose another dataset.splits.{name}."
+            )
+    names = data.classes or tuple(map(str, range(data.train.targets.shape[1])))
+    data = dataclasses.replace(data.convert(lambda _, split: Split(split.inputs, split.targets.astype(bool))), classes=names)
+    _warn_of_absent(data, {name: split.targets.sum(axis=0) for name, split in data.splits.items()}, "random")
+    return data
+
+
+def _warn_of_absent(data: Data, counts: Mapping[str, np.ndarray], shuffle: str) -> None:
+    """Warn of classes that have no example in a split.
+
+    Args:
+        data: the data set.
+        counts: {split: number of examples of each class}.
+        shuffle: the value of dataset.shuffle that may help.
+    """
+    for name, of_split in counts.items():
+        absent = [label for label, count in zip(data.classes, of_split) if not count]
         if absent:
             log.warning(
                 "The %s split of dataset=%s has no example of %d of the %d classes (%s); if the examples are sorted by class, "
-                "type dataset.shuffle=stratified.", name, data.name, len(absent), len(data.classes), _list(absent),
+                "type dataset.shuffle=%s.", name, data.name, len(absent), len(data.classes), _list(absent), shuffle,
             )  # fmt: skip
-    return data
 
 
 def _check_complete(data: Data) -> None:
@@ -89,9 +137,10 @@ def _index_labels(data: Data) -> Data:
     targets = data.train.targets
     if not are_labels(targets):
         distinct = " that are all different" if targets.ndim == 1 and targets.dtype.kind != "f" else ""
+        regression = ", and regression is not supported" if targets.dtype.kind == "f" else ""
         raise UserError(
-            f"dataset={data.name}: classification needs class labels, but the targets are {describe(targets)}{distinct}; "
-            "choose another dataset.targets."
+            f"dataset={data.name}: classification needs class labels, but the targets are {describe(targets)}{distinct}"
+            f"{regression}; choose another dataset.targets."
         )
     labels = np.unique(targets)
 
@@ -112,7 +161,7 @@ def _name(label: bytes | np.generic) -> str:
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def _list(labels: list[str]) -> str:
+def _list(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - MAX_NAMED} more" if len(labels) > MAX_NAMED else ""
     return ", ".join(labels[:MAX_NAMED]) + more
 

@@ -86,7 +86,8 @@ class Data:
         source: TFDS name, config and version, e.g. mnist:3.0.1.
         description: of the builder.
         train, validation, test: the splits, raw.
-        classes: class names if the targets are class indices; empty: the targets are raw, see `conversion.to_class_indices`.
+        classes: class names if the targets are class indices, or whether each class applies, (examples, classes); empty: the
+            targets are raw, see `conversion.to_class_indices`.
         ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
         slices: {split: where its rows are in the builder's splits}; empty: unknown.
         folder: of prepared data sets, in which it is; None: it is in none.

@@ -15,6 +15,7 @@ from src.config import schema
 from src.datasets import conversion, validation
 from src.datasets.data import Data, Slice, Split
 from src.datasets.preparation import prepare
+from src.datasets.targets import Targets
 from src.errors import UserError
 
 SHUFFLE_SEED = 0  # the same for every run, so that runs with other seeds have the same test set
@@ -29,15 +30,11 @@ def load(settings: schema.Dataset) -> Data:
             texts have another encoding; or a value is infinite.
     """
     builder = prepare(settings)
-    features = builder.info.features
-    for key in (settings.inputs, settings.targets):
-        if key not in features:
-            raise UserError(f"{settings.builder} has no feature '{key}'; it has: {', '.join(features)}.")
+    targets = Targets(builder, settings)
     expressions = settings.splits.model_dump()
     slices = {name: _slices(builder, settings, expression) for name, expression in expressions.items()}
     if not settings.allow_overlap:
         validation.check_overlap(slices)
-    target = features[settings.targets]
     with terminal.phase(f"Reading {settings.name}"):
         if settings.shuffle:
             splits = _read_shuffled(builder, settings, slices)
@@ -47,7 +44,7 @@ def load(settings: schema.Dataset) -> Data:
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
         description=builder.info.description.strip(),
-        classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
+        classes=targets.classes,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
         folder=Path(os.fspath(builder.data_dir_root)),
@@ -98,14 +95,14 @@ def _read(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, split: st
             f"dataset={settings.name} needs {required / 2**30:.1f} GiB for '{split}' in memory; type a smaller slice, "
             f"""like 'dataset.splits.train="train[:10%]"'."""
         )
-    batch = builder.as_dataset(
+    targets = Targets(builder, settings)
+    examples = builder.as_dataset(
         split=split,
-        batch_size=-1,
-        decoders=tfds.decode.PartialDecoding(dict.fromkeys({settings.inputs, settings.targets}, True)),
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys((settings.inputs, *targets.names), True)),
         read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in the order of the files
     )
-    arrays = tfds.as_numpy(batch)
-    return Split(inputs=arrays[settings.inputs], targets=arrays[settings.targets])
+    pairs = examples.map(lambda example: (example[settings.inputs], targets.of_example(example)))
+    return Split(*next(pairs.batch(count).as_numpy_iterator()))
 
 
 def _read_shuffled(

@@ -33,18 +33,24 @@ class Classification(Task):
 
     Attributes:
         example_noun: what an example is called in titles, in the plural.
+        target_noun: what is predicted of an example, in titles.
         balanced: whether the loss weights the classes such that each counts equally.
     """
 
     units = {"nll": "nats"}
     example_noun: str
+    target_noun = "class"
 
     def __init__(self, settings: TaskSettings, data: Data):
         self.balanced = isinstance(settings, ClassificationSettings) and settings.class_weights == "balanced"
-        data = conversion.to_class_indices(data)
+        data = self.convert_targets(data)
         self.train, self.validation, self.test = data.train, data.validation, data.test
         self.classes = data.classes
         self.outputs = Classes(len(data.classes))
+
+    def convert_targets(self, data: Data) -> Data:
+        """Convert the targets to those that the model is trained on."""
+        return conversion.to_class_indices(data)
 
     def loss(self) -> keras.losses.Loss:
         """Cross-entropy, the validation loss too with the weights of the classes; the metrics are computed without them."""
@@ -60,7 +66,7 @@ class Classification(Task):
         expected calibration error (Guo et al. 2017).
         """
         targets, log_probabilities = split.targets, log_softmax(predictions.astype(np.float64), axis=1)
-        _, recall, f1, _ = self._class_results(targets, predictions.argmax(axis=1))
+        _, recall, f1, _ = self.class_results(targets, predictions.argmax(axis=1))
         return {
             "accuracy": float(np.mean(predictions.argmax(axis=1) == targets)),
             "balanced_accuracy": float(np.nanmean(recall)),
@@ -119,25 +125,22 @@ class Classification(Task):
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Figures:
-        return {
-            "confusion_matrix.png": self._confusion_matrix(predictions.argmax(axis=1)),
-            "classes.html": self._class_table(predictions.argmax(axis=1)),
-            **self.worst_mistakes(log_softmax(predictions.astype(np.float64), axis=1)),
-        }
+        return {**self.class_figures(predictions), **self.worst_mistakes(predictions)}
+
+    def class_figures(self, predictions: np.ndarray) -> Figures:
+        """Figures of the results of each class on the test set."""
+        predicted = predictions.argmax(axis=1)
+        return {"confusion_matrix.png": self._confusion_matrix(predicted), "classes.html": self._class_table(predicted)}
 
     @abstractmethod
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
-        """{file name: figure} of the examples whose true class got the lowest probability.
+    def worst_mistakes(self, predictions: np.ndarray) -> Figures:
+        """Figures of the test examples whose true class got the lowest probability."""
 
-        Args:
-            log_probabilities: of the test set, (examples, classes).
-        """
-
-    def _class_results(self, targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
+    def class_results(self, targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
         """Precision, recall, F1 and number of examples of each class; NaN where one is a quotient of zeros.
 
         Args:
-            targets: class indices (examples,).
+            targets: class indices (examples,), or booleans (examples, classes).
             predicted: the same.
         """
         results: tuple[np.ndarray, ...] = precision_recall_fscore_support(
@@ -147,9 +150,10 @@ class Classification(Task):
 
     def _class_table(self, predicted: np.ndarray) -> str:
         """A page with the results of each class on the test set, and their means."""
-        results = self._class_results(self.test.targets, predicted)
+        precision, recall, f1, support = self.class_results(self.test.targets, predicted)
         title = f"Results of each class on {len(predicted):,} test {self.example_noun}"
-        return html.page(title, [class_table(self.classes, ("precision", "recall", "F1"), results[:3], results[3])])
+        table = class_table(self.classes, {"precision": precision, "recall": recall, "F1": f1}, support)
+        return html.page(title, [table])
 
     def _confusion_matrix(self, predicted: np.ndarray) -> Figure:
         count = self.outputs.count
@@ -170,21 +174,22 @@ class Classification(Task):
                 axes.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
         return figure
 
-    def _verdict(self, index: int, log_probabilities: np.ndarray) -> tuple[str, bool]:
+    def verdict(self, index: int, prediction: np.ndarray) -> tuple[str, bool]:
         """The true and the predicted class of a test example, "4 / 9 (97 %)", and whether they are equal.
 
         Args:
             index: of the example.
-            log_probabilities: of its classes, (classes,); or its logits.
+            prediction: for it.
         """
-        probabilities, target = softmax(log_probabilities), self.test.targets[index]
-        predicted = int(log_probabilities.argmax())
+        probabilities, target = softmax(prediction), self.test.targets[index]
+        predicted = int(prediction.argmax())
         text = f"{self.classes[target]} / {self.classes[predicted]} ({100 * probabilities[predicted]:.0f} %)"
         return text, predicted == target
 
-    def _mistakes(self, log_probabilities: np.ndarray) -> np.ndarray:
+    def mistakes(self, predictions: np.ndarray) -> np.ndarray:
         """Indices of the misclassified test examples, the lowest probability of the true class first."""
-        wrong = np.flatnonzero(log_probabilities.argmax(axis=1) != self.test.targets)
+        log_probabilities = log_softmax(predictions.astype(np.float64), axis=1)
+        wrong = np.flatnonzero(predictions.argmax(axis=1) != self.test.targets)
         return wrong[np.argsort(log_probabilities[wrong, self.test.targets[wrong]])]
 
 
@@ -201,18 +206,21 @@ def balanced_class_weights(targets: np.ndarray, classes: int) -> np.ndarray:
     return np.where(counts > 0, len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)
 
 
-def class_table(classes: Sequence[str], names: Sequence[str], results: Sequence[np.ndarray], support: np.ndarray) -> str:
-    """An HTML table of results with a row for each class, and below it their means over the classes that have them.
+def class_table(
+    classes: Sequence[str], results: Mapping[str, np.ndarray], support: np.ndarray, options: Mapping[str, np.ndarray] = {}
+) -> str:
+    """An HTML table with a row for each class, and below it the means of results over the classes that have them.
 
     Args:
         classes: names of the classes.
-        names: of the results.
-        results: for each name, (classes,), NaN where a class has none.
+        results: {heading: results (classes,), NaN where a class has none}.
         support: number of examples of each class.
+        options: {heading: what else is to be said of each class (classes,)}.
     """
-    rows = [[name, *map(_fraction, values), f"{count:,}"] for name, *values, count in zip(classes, *results, support)]
-    means = ["mean", *(_fraction(np.nanmean(values)) for values in results), f"{support.sum():,}"]
-    return html.table(["class", *names, "examples"], [*rows, means])
+    columns = [[*map(_fraction, values), _fraction(np.nanmean(values))] for values in results.values()]
+    columns.append([f"{count:,}" for count in (*support, support.sum())])
+    columns += [[*map(_fraction, values), ""] for values in options.values()]
+    return html.table(["class", *results, "examples", *options], list(zip([*classes, "mean / total"], *columns)))
 
 
 def _fraction(value: float) -> str:

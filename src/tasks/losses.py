@@ -32,6 +32,18 @@ class ClassWeightedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
         return {"name": self.name, "reduction": self.reduction, "dtype": self.dtype, "class_weights": self.class_weights}
 
 
+class MicroF1(keras.metrics.Mean):
+    """F1 of all labels of all examples together, 2 TP / (2 TP + FP + FN); a label is predicted if its logit is above 0."""
+
+    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
+        """Take booleans (batch, labels), logits of the same shape and weights of the examples (batch,)."""
+        present, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred > 0, "float32")
+        weights = present + predicted  # their mean with these weights: Σ 2 TP / Σ (2 TP + FP + FN)
+        if sample_weight is not None:
+            weights = weights * ops.cast(sample_weight, "float32")[:, None]
+        return super().update_state(present * predicted, sample_weight=weights)
+
+
 class TokenCrossentropy(keras.losses.Loss):
     """Cross-entropy of the next token in nats, averaged over all tokens except padding.
 

@@ -224,7 +224,7 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, TextGenerator]":
     tokenization = {
         "tokenizer": source_task.tokenizer,
         "vocabulary_size": len(language_model.tokenizer),
-        "length" if settings.task.name == "text_classification" else "context": source_task.context,
+        "context" if settings.task.name == "language_modeling" else "length": source_task.context,
     }
     return settings.model_copy(update={"task": settings.task.model_copy(update=tokenization)}), language_model
 

@@ -26,7 +26,7 @@ MISTAKES = [
     ("model=gan task.reference_classifier=cnm", "There is no model=cnm; available: attention, cnn,"),
     ("model=gan task.reference_classifier=gan", "model=gan cannot learn image_classification"),
     ("model=gan model.pretrained=abc", "There is no setting 'model.pretrained'"),
-    ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
+    ("model=gpt dataset=digits model.pretrained=abc", "text_multilabel_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
     ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, chnsenticorp,"),
