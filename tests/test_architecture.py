@@ -48,6 +48,7 @@ PRIVATE = {
     "src.training.tensorflow_patches",
 }  # fmt: skip
 INTERNAL = {"internal", "protos", "python", "src", "tsl"}  # names of folders of libraries with what is not for others
+PUBLIC = ("array_record.python.",)  # in spite of the name of the folder: all that the package has is in it
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public, in spite of the underscore
 
 
@@ -148,7 +149,7 @@ OWN = {name for tree in SRC.values() for name in own_names(tree)} | NAMED_TUPLE
 def private_uses(name, tree):
     """What a module uses of the private parts of libraries: imports, attributes, keyword arguments, keys."""
     for other in imported(name, tree):
-        if not other.startswith(("src.", "recipes.")) and any(
+        if not other.startswith(("src.", "recipes.", *PUBLIC)) and any(
             is_private(part) or part in INTERNAL for part in other.split(".")
         ):
             yield other

@@ -43,6 +43,10 @@ class Dataset(Section):
     data_dir: str | None
     # Not in runs of earlier versions. A series is never shuffled, and only texts have an encoding.
     shuffle: Literal["random", "stratified"] | None = None
+    image_size: Annotated[tuple[Count, Count], pydantic.Field(strict=False)] | None = None  # (height, width); YAML has lists
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Annotated[int, pydantic.Field(ge=1, le=4)] | None = None
+    storage: Literal["auto", "memory", "disk"] = "auto"
     encoding: str = "utf-8"
     allow_overlap: bool = False
 
@@ -262,7 +266,7 @@ class Settings(Section):
         return self._digest(tracking={"log_model", "log_figures", "register_as", "system_metrics_interval"})
 
     def _digest(self, **without: bool | set[str]) -> str:
-        without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir"}}
+        without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir", "storage"}}
         relevant = self.model_dump(by_alias=True, exclude=without)
         return hashlib.blake2b(json.dumps(relevant, sort_keys=True).encode(), digest_size=16).hexdigest()
 

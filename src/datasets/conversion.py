@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.datasets.data import Data, Split
+from src.datasets.data import Array, Data, Split
+from src.datasets.stored import StoredArray, chunks
 from src.datasets.validation import describe
 from src.errors import UserError
 
@@ -37,7 +38,11 @@ def to_utf8(data: Data, encoding: str) -> Data:
                 ) from None
         return converted
 
-    return data.convert(lambda name, split: Split(convert(split.array, name), convert(split.targets, name)))
+    def convert_split(name: str, split: Split) -> Split:
+        inputs = split.raw_inputs
+        return Split(inputs if isinstance(inputs, StoredArray) else convert(inputs, name), convert(split.targets, name))
+
+    return data.convert(convert_split)
 
 
 def are_labels(targets: np.ndarray) -> bool:
@@ -173,11 +178,12 @@ class PixelRange(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, images: np.ndarray) -> "PixelRange":
+    def of(cls, images: Array) -> "PixelRange":
         """The range of images: that of the type for bytes and 16 bits, 0..1 for floats within it, else that of the values."""
         if images.dtype.kind == "u" and images.dtype.itemsize <= 2:
             return cls(0.0, float(np.iinfo(images.dtype).max))
-        low, high = float(images.min()), float(images.max())
+        extremes = [(chunk.min(), chunk.max()) for chunk in chunks(images)]
+        low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
         if images.dtype.kind == "b" or (images.dtype.kind == "f" and low >= 0 and high <= 1):
             return cls(0.0, 1.0)
         return cls(low, high if high > low else low + 1)
@@ -190,7 +196,16 @@ class PixelRange(NamedTuple):
 
 
 def to_8_bits(data: Data) -> Data:
-    """Convert images to uint8 0..255."""
+    """Convert images to uint8 0..255.
+
+    Raises:
+        UserError: they are on disk.
+    """
+    if isinstance(data.train.raw_inputs, StoredArray):
+        raise UserError(
+            f"dataset={data.name}: images are generated from data in memory only; type dataset.storage=memory, with smaller "
+            "dataset.splits if it does not suffice."
+        )
     if data.train.array.dtype == np.uint8:
         return data
     pixels = PixelRange.of(data.train.array)

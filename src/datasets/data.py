@@ -1,4 +1,4 @@
-"""A data set in memory: three splits of examples."""
+"""A data set: three splits of examples."""
 
 import dataclasses
 import functools
@@ -11,7 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import tree
 
-Arrays = np.ndarray | dict[str, np.ndarray]  # of equal length; several inputs have names
+from src.datasets.stored import StoredArray, chunks
+
+Array = np.ndarray | StoredArray  # in memory or on disk
+Arrays = Array | Mapping[str, Array]  # of equal length; several inputs have names
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Split:
     """Examples of a data set: the same rows of `inputs` and `targets`.
 
     Attributes:
-        inputs: (examples, …), one array or several by name.
+        inputs: (examples, …), one array or several by name, in memory or on disk.
         targets: (examples, …).
         source: raw inputs that `inputs` were encoded from; None: they are raw.
         reference: raw targets that `targets` were encoded from; None: they are raw.
@@ -27,23 +30,31 @@ class Split:
 
     inputs: Arrays
     targets: np.ndarray
-    source: np.ndarray | None = None
+    source: Array | None = None
     reference: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     @property
-    def array(self) -> np.ndarray:
+    def single(self) -> Array:
         """The inputs, if they are a single array."""
-        if isinstance(self.inputs, dict):
-            raise TypeError(f"These inputs are several: {', '.join(self.inputs)}.")
-        return self.inputs
+        return _single(self.inputs)
+
+    @property
+    def raw_inputs(self) -> Array:
+        """The inputs before encoding."""
+        return _single(self.inputs if self.source is None else self.source)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The inputs, if they are a single array in memory."""
+        return _in_memory(self.single)
 
     @property
     def raw(self) -> np.ndarray:
-        """The inputs before encoding."""
-        return self.array if self.source is None else self.source
+        """The inputs before encoding, if they are in memory."""
+        return _in_memory(self.raw_inputs)
 
     @property
     def raw_targets(self) -> np.ndarray:
@@ -52,21 +63,46 @@ class Split:
 
     def take(self, limit: int | None) -> "Split":
         """The first `limit` examples; None: all."""
-        fields = (self.inputs, self.targets, self.source, self.reference)
-        return Split(*tree.map_structure(lambda array: array if array is None else array[:limit], fields))
+
+        def first(array: Array | None) -> Array | None:
+            if array is None or limit is None:
+                return array
+            return array.take(limit) if isinstance(array, StoredArray) else array[:limit]
+
+        return Split(*tree.map_structure(first, (self.inputs, self.targets, self.source, self.reference)))
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of all values in order: 32 hexadecimal digits."""
+        """A hash of all values in order: 32 hexadecimal digits. That of data on disk is computed once and kept there."""
+        inputs = self.single
+        if isinstance(inputs, StoredArray):
+            targets = hashlib.blake2b(np.ascontiguousarray(self.targets).data, digest_size=8).hexdigest()
+            return str(inputs.keep(f"digest-{targets}", lambda: np.array(self._digest())))
+        return self._digest()
+
+    def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for array in (self.array, self.targets):
+        for array in (self.single, self.targets):
             digest.update(str((array.shape, array.dtype)).encode())
-            if array.dtype == object:  # texts
-                for text in array:
-                    digest.update(len(text).to_bytes(8, "little") + text)
-            else:
-                digest.update(np.ascontiguousarray(array).data)
+            for chunk in chunks(array):
+                if array.dtype == object:  # texts
+                    for text in chunk:
+                        digest.update(len(text).to_bytes(8, "little") + text)
+                else:
+                    digest.update(np.ascontiguousarray(chunk).data)
         return digest.hexdigest()
+
+
+def _single(inputs: Arrays) -> Array:
+    if isinstance(inputs, Mapping):
+        raise TypeError(f"These inputs are several: {', '.join(inputs)}.")
+    return inputs
+
+
+def _in_memory(array: Array) -> np.ndarray:
+    if isinstance(array, StoredArray):
+        raise TypeError("These inputs are on disk.")
+    return array
 
 
 class Slice(NamedTuple):
@@ -79,7 +115,7 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in memory.
+    """A data set.
 
     Attributes:
         name: of the data set in conf/dataset.

@@ -1,15 +1,20 @@
-"""tf.data pipelines over a split that is held in memory.
+"""tf.data pipelines over a split, in memory or on disk.
 
-Whole batches are gathered from memory, which costs a fraction of reading and batching single examples. All batches have the
-same size, so that replicas can share them evenly.
+An example is a row number. The order of rows is made first, whole batches of numbers at a time; then the rows of a batch are
+gathered, from memory, which costs a fraction of reading and batching single examples, or from disk, several batches at once. So
+both give the same batches, and a run that is resumed reads nothing of what lies before. All batches have the same size, so that
+replicas can share them evenly.
 """
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 from keras import tree
 
 from src.datasets.data import Split
+from src.datasets.stored import StoredArray
 
 PREFETCH = 2  # batches
 
@@ -25,7 +30,7 @@ def training(split: Split, batch_size: int, seed: int, start: int = 0) -> tf.dat
         seed: of shuffling.
         start: number of first batches to skip.
     """
-    arrays = _tensors(split)
+    gather, threads = _reader(split)
     steps = len(split) // batch_size
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
@@ -35,7 +40,7 @@ def training(split: Split, batch_size: int, seed: int, start: int = 0) -> tf.dat
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch_size], (steps, batch_size)))
 
     batches = tf.data.Dataset.range(start // steps, tf.int64.max).flat_map(epoch).skip(start % steps)
-    return _prefetch(batches.map(lambda rows: _gather(arrays, rows)))
+    return _prefetch(batches.map(gather, num_parallel_calls=threads))
 
 
 def evaluation(split: Split, batch_size: int) -> tf.data.Dataset:
@@ -44,16 +49,17 @@ def evaluation(split: Split, batch_size: int) -> tf.data.Dataset:
     The last batch is padded with examples of weight 0. The weights of the others are such that the mean weight is 1: a loss
     that Keras divides by the number of rows is then the mean over the examples, bit by bit the same under every strategy.
     """
-    arrays = _tensors(split)
+    gather, threads = _reader(split)
     rows = -(-len(split) // batch_size) * batch_size
     weight = rows / len(split)
 
     def batch(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         valid = row < len(split)
         row = tf.where(valid, row, 0)
-        return *_gather(arrays, row), tf.where(valid, weight, 0.0)
+        return *gather(row), tf.where(valid, weight, 0.0)
 
-    return _prefetch(tf.data.Dataset.range(rows).batch(batch_size, drop_remainder=True).map(batch))
+    batches = tf.data.Dataset.range(rows).batch(batch_size, drop_remainder=True)
+    return _prefetch(batches.map(batch, num_parallel_calls=threads))
 
 
 def prediction(split: Split, batch_size: int) -> tf.data.Dataset:
@@ -72,9 +78,16 @@ def _prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(PREFETCH).with_options(options)
 
 
-def _tensors(split: Split) -> Any:
-    return tree.map_structure(tf.constant, (split.inputs, split.targets))
+def _reader(split: Split) -> tuple[Callable[[tf.Tensor], Any], int | None]:
+    """The function from a batch of row numbers to inputs and targets, and the threads that it is to run in; None: one."""
+    arrays = (split.inputs, split.targets)
+    columns = tree.map_structure(lambda array: array if isinstance(array, StoredArray) else tf.constant(array), arrays)
 
+    def gather(rows: tf.Tensor) -> Any:
+        def values(column: StoredArray | tf.Tensor) -> tf.Tensor:
+            return column.gather(rows) if isinstance(column, StoredArray) else tf.gather(column, rows)
 
-def _gather(arrays: Any, rows: tf.Tensor) -> Any:
-    return tree.map_structure(lambda array: tf.gather(array, rows), arrays)
+        return tree.map_structure(values, columns)
+
+    stored = any(isinstance(array, StoredArray) for array in tree.flatten(arrays))
+    return gather, os.cpu_count() if stored else None  # a batch is decoded by one thread, several batches at once

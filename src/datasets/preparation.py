@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from src import terminal
 from src.config import schema
-from src.datasets import builders, tfds_patches
+from src.datasets import array_records, builders, tfds_patches
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _prepared(builder: tfds.core.DatasetBuilder, settings: schema.Dataset) -> tf
                 open(os.devnull, "w") as devnull,
                 contextlib.redirect_stdout(devnull),
             ):
-                builder.download_and_prepare()
+                builder.download_and_prepare(file_format=array_records.FORMAT if settings.storage == "disk" else None)
         except Exception as error:
             if offline:
                 raise

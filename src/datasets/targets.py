@@ -15,7 +15,8 @@ class Targets:
 
     Attributes:
         names: of the features.
-        classes: names of the classes if the targets are a class index, or a boolean for each label; empty: they are neither.
+        classes: names of the classes if the targets are a class index, or whether each label applies; empty: they are neither.
+        shape, dtype: of the targets of an example.
 
     Raises:
         UserError: there is no such feature, or it is of a kind that no task learns.
@@ -34,16 +35,17 @@ class Targets:
         first = features[self.names[0]]
         self.labels = first.feature if isinstance(first, tfds.features.Sequence) else None  # of a list of class indices
         self.classes: tuple[str, ...] = ()
+        self.shape, self.dtype = first.shape, _dtype(first)
         if self.several:
             _check_labels({name: features[name] for name in self.names}, settings.name)
-            self.classes = self.names
+            self.classes, self.shape, self.dtype = self.names, (len(self.names),), np.dtype(np.int64)
         elif isinstance(first, tfds.features.ClassLabel):
             self.classes = tuple(first.names)
         elif isinstance(self.labels, tfds.features.ClassLabel):
-            self.classes = tuple(self.labels.names)
+            self.classes, self.shape, self.dtype = tuple(self.labels.names), (len(self.labels.names),), np.dtype(bool)
 
     def of_example(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The targets of an example: the value of a feature, or a boolean for each label (labels,).
+        """The targets of an example: the value of a feature, or for each label whether it applies (labels,).
 
         Args:
             features: of the example, {name: value}.
@@ -54,6 +56,11 @@ class Targets:
         if self.labels is None or not self.classes:
             return value
         return tf.reduce_any(tf.one_hot(value, len(self.classes), on_value=True, off_value=False), axis=0)
+
+
+def _dtype(feature: tfds.features.FeatureConnector) -> np.dtype:
+    """NumPy's type of the values of a feature; texts are objects."""
+    return np.dtype(object) if feature.np_dtype in (np.object_, np.str_) else np.dtype(feature.np_dtype)
 
 
 def _check_supported(feature: tfds.features.FeatureConnector, name: str, dataset: str) -> None:

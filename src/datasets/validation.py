@@ -1,12 +1,15 @@
 """Checks of loaded data for problems that would otherwise give wrong results without a message."""
 
+import hashlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from src.datasets.data import Data, Slice, Split
+from src import terminal
+from src.datasets.data import Array, Data, Slice
+from src.datasets.stored import StoredArray, chunks
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,9 +33,11 @@ def check_overlap(slices: Mapping[str, Sequence[Slice]]) -> None:
 
 def warn_of_duplicates(data: Data) -> None:
     """Warn of images and texts that are in two splits. The steps of a series are not compared: values may recur."""
-    if data.train.array.dtype != object and data.train.array.ndim < 3:
+    inputs = data.train.raw_inputs
+    if inputs.dtype != object and inputs.ndim < 3:
         return
-    hashes = {name: _hashes(split) for name, split in data.splits.items()}
+    with terminal.phase(f"Comparing the splits of {data.name}"):
+        hashes = {name: _hashes(split.raw_inputs) for name, split in data.splits.items()}
     for one, other in itertools.combinations(hashes, 2):
         count = int(np.isin(hashes[other], hashes[one]).sum())
         if count:
@@ -42,16 +47,21 @@ def warn_of_duplicates(data: Data) -> None:
             )  # fmt: skip
 
 
-def _hashes(split: Split) -> np.ndarray:
-    return np.fromiter((hash(x if isinstance(x, bytes) else x.tobytes()) for x in split.array), np.int64, len(split))
+def _hashes(inputs: Array) -> np.ndarray:
+    """A hash of each input: 64 bits, (examples,)."""
+    if isinstance(inputs, StoredArray):
+        return inputs.keep("hashes", lambda: np.concatenate([_hashes(chunk) for chunk in chunks(inputs)]))
+    digests = (hashlib.blake2b(x if isinstance(x, bytes) else x.tobytes(), digest_size=8).digest() for x in inputs)
+    return np.frombuffer(b"".join(digests), np.int64)
 
 
 def check_finite(data: Data) -> None:
     """Raise a UserError if an input is infinite."""
     for name, split in data.splits.items():
-        if split.array.dtype.kind != "f":
+        inputs = split.raw_inputs
+        if inputs.dtype.kind != "f":
             continue
-        rows = np.flatnonzero(np.isinf(split.array).reshape(len(split), -1).any(axis=1))
+        rows = np.flatnonzero(_any_of_row(np.isinf, inputs))
         if len(rows):
             raise UserError(
                 f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds an infinite value, "
@@ -59,16 +69,22 @@ def check_finite(data: Data) -> None:
             )
 
 
+def _any_of_row(test: Callable[[np.ndarray], np.ndarray], inputs: Array) -> np.ndarray:
+    """Whether a test holds for any value of each row, (rows,)."""
+    return np.concatenate([test(chunk).reshape(len(chunk), -1).any(axis=1) for chunk in chunks(inputs)])
+
+
 def check_images(data: Data, task: str) -> None:
     """Raise a UserError unless the inputs are images (H, W, C) of numbers."""
-    images = data.train.array
+    images = data.train.raw_inputs
     if images.ndim != 4 or images.dtype.kind not in "buif":
         raise UserError(
             f"dataset={data.name}: {task} needs images (height, width, channels), but the inputs are "
             f"{describe(images)}; choose another dataset.inputs."
         )
     for name, split in data.splits.items():
-        if split.array.dtype.kind == "f" and (rows := np.flatnonzero(np.isnan(split.array).any(axis=(1, 2, 3)))).size:
+        inputs = split.raw_inputs
+        if inputs.dtype.kind == "f" and (rows := np.flatnonzero(_any_of_row(np.isnan, inputs))).size:
             raise UserError(
                 f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds pixels that are NaN, "
                 f"the first of {len(rows)}; correct them, or leave the images out of the data."
@@ -108,7 +124,7 @@ def check_series(data: Data) -> None:
             )
 
 
-def describe(array: np.ndarray) -> str:
+def describe(array: Array) -> str:
     """What an array holds, for messages: texts, or numbers of which type and shape."""
     if array.dtype == object:
         return "texts"

@@ -38,8 +38,8 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
     task = as_image_classification(task)
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     Path(folder).mkdir()
-    function = _function(network, task.test.raw.shape[1:])
-    calibration = task.pixels.normalize(task.train.take(settings.calibration).raw)
+    function = _function(network, task.test.raw_inputs.shape[1:])
+    calibration = task.pixels.normalize(np.asarray(task.train.take(settings.calibration).raw_inputs))
     metrics = {}
     for kind in ("float", "int8"):
         path = Path(folder) / f"model_{kind}.tflite"
@@ -90,7 +90,7 @@ def _converter(function: tf.types.experimental.PolymorphicFunction) -> tf.lite.T
 def measure(path: Path, task: ImageClassification, threads: int) -> Metrics:
     """Measure a LiteRT file: its metrics on the test set, bytes raw and compressed by gzip, milliseconds of a single image."""
     file = path.read_bytes()
-    images = task.pixels.normalize(task.test.raw)
+    images = task.pixels.normalize(np.asarray(task.test.raw_inputs))
     logits = np.concatenate(list(predict(path, images, BATCH_SIZE, threads)))[: len(images)]
     milliseconds = [seconds * 1e3 for seconds in latencies(path, images, threads)]
     return {

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from src import terminal
+from src.datasets import Array
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import as_image_classification
 
@@ -27,7 +28,7 @@ def export(model: keras.Model, task: Task, path: Path) -> Metrics:
         Its metrics on the test set, its size in `bytes`, and the largest absolute `difference` of its logits from the model's.
     """
     task = as_image_classification(task)
-    images = task.test.raw
+    images = task.test.raw_inputs
     image = keras.Input(images.shape[1:], dtype=images.dtype.name, name="image")
     inference = keras.Model(image, model(image, training=False))  # otherwise the augmentation of images would be converted, too
     signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
@@ -38,7 +39,7 @@ def export(model: keras.Model, task: Task, path: Path) -> Metrics:
     return {**task.metrics(task.test, logits), "bytes": path.stat().st_size, "difference": difference}
 
 
-def predict(path: Path, images: np.ndarray) -> np.ndarray:
+def predict(path: Path, images: Array) -> np.ndarray:
     """The logits (n, classes) that ONNX Runtime computes for images (n, H, W, C)."""
     import onnxruntime  # optional: requirements-onnx.txt
 

@@ -106,7 +106,7 @@ class Classification(Task):
             return {"probability": probability, "class": ops.argmax(probability, axis=-1)}
 
         return Serving(
-            "Classifier", {DEFAULT_FUNCTION: (classify, {"inputs": batch_spec(self.train.array)})}, [model],
+            "Classifier", {DEFAULT_FUNCTION: (classify, {"inputs": batch_spec(self.train.single)})}, [model],
             example=self.serving_example(), settings={"classes": list(self.classes)},
             outputs={
                 "class": ("int32", ()), "class_name": ("object", ()),
@@ -116,7 +116,7 @@ class Classification(Task):
 
     def serving_example(self) -> np.ndarray | list[str]:
         """The first test example, as a user types it."""
-        return self.test.raw[:1]
+        return self.test.raw_inputs[:1]
 
     def serving_inputs(self, model: keras.Model, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
         """Encode a batch of raw inputs as the model's inputs."""

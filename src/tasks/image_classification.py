@@ -43,8 +43,8 @@ class ImageClassification(Classification):
     def __init__(self, settings: ImageClassificationSettings | ImageMultilabelClassificationSettings, data: Data):
         validation.check_images(data, settings.name)
         super().__init__(settings, data)
-        self.pixels = PixelRange.of(data.train.raw)
-        self.inputs = Image(*data.train.raw.shape[1:])
+        self.pixels = PixelRange.of(data.train.raw_inputs)
+        self.inputs = Image(*data.train.raw_inputs.shape[1:])
 
     def wrap(self, network: keras.Model) -> keras.Model:
         if self.balanced and takes_label(network):
@@ -53,7 +53,7 @@ class ImageClassification(Classification):
                 "task.class_weights=null."
             )
         low, high = self.pixels
-        pixels = keras.Input(self.train.raw.shape[1:], dtype=self.train.raw.dtype.name, name="image")
+        pixels = keras.Input(self.train.raw_inputs.shape[1:], dtype=self.train.raw_inputs.dtype.name, name="image")
         # In float32 whatever the precision of the network: 16 bits do not hold the values of pixels of 16 bits.
         scale = layers.Rescaling(1 / (high - low), offset=-low / (high - low), dtype="float32", name="scale")
         image = scale(pixels)
@@ -67,7 +67,7 @@ class ImageClassification(Classification):
         if not takes_label(model):
             return split
         labels = np.broadcast_to(np.asarray(split.targets if training else UNKNOWN_LABEL, np.int32), len(split))
-        return Split({"image": split.raw, "label": labels}, split.targets, source=split.raw)
+        return Split({"image": split.raw_inputs, "label": labels}, split.targets, source=split.raw_inputs)
 
     def serving_inputs(self, model: keras.Model, inputs: KerasTensor) -> KerasTensor | dict[str, KerasTensor]:
         if not takes_label(model):
@@ -83,15 +83,15 @@ class ImageClassification(Classification):
 
     def flatten(self, split: Split) -> np.ndarray:
         """Pixels from 0 to 1, float32 (examples, values)."""
-        return self.pixels.normalize(split.raw.reshape(len(split), -1))
+        return self.pixels.normalize(np.asarray(split.raw_inputs).reshape(len(split), -1))
 
     def _logistic_regression(self) -> Prediction:
-        train = self.train.take(methods.regression_examples(self.train.raw[0].size))
+        train = self.train.take(methods.regression_examples(self.train.raw_inputs[0].size))
         values = methods.logistic_regression(self.flatten(train), train.targets, self.flatten(self.test), self.outputs.count)
         return Prediction(values, sample_note(len(train), len(self.train), "images"))
 
     def _nearest_neighbors(self) -> Prediction:
-        train = self.train.take(methods.neighbor_examples(self.train.raw[0].size, len(self.validation) + len(self.test)))
+        train = self.train.take(methods.neighbor_examples(self.train.raw_inputs[0].size, len(self.validation) + len(self.test)))
         k, values = methods.nearest_neighbors(
             (self.flatten(train), train.targets),
             (self.flatten(self.validation), self.validation.targets),
@@ -101,7 +101,7 @@ class ImageClassification(Classification):
         return Prediction(values, join_notes(f"k = {k}", sample_note(len(train), len(self.train), "images")))
 
     def _gradient_boosting(self) -> Prediction:
-        size = self.train.raw.size * self.outputs.count
+        size = self.train.raw_inputs.size * self.outputs.count
         if size > methods.BOOSTING_VALUES:
             raise SkippedError(f"{size:,} pixels times classes are more than {methods.BOOSTING_VALUES:,}")
         train, test = self.flatten(self.train), self.flatten(self.test)
@@ -120,7 +120,7 @@ class ImageClassification(Classification):
 
     def _attention(self, network: keras.Model, predictions: np.ndarray) -> dict[str, Figure]:
         """Attention weights of rows or patches over the images; nothing for a network without attention."""
-        images = self.pixels.normalize(self.test.raw[:MAX_SHOWN])
+        images = self.pixels.normalize(self.test.raw_inputs[:MAX_SHOWN])
         weights = attention_weights(network, images)
         if weights is None:
             return {}
@@ -150,7 +150,7 @@ class ImageClassification(Classification):
 
     def _glimpses(self, model: keras.Model, network: keras.Model, predictions: np.ndarray) -> dict[str, Figure]:
         """The glimpses of a network with hard attention, numbered in their order."""
-        images = self.pixels.normalize(self.test.raw[:MAX_SHOWN])
+        images = self.pixels.normalize(self.test.raw_inputs[:MAX_SHOWN])
         layer: Any = next((layer for layer in network.layers if isinstance(layer, GlimpseLayer)), None)
         if layer is None:
             return {}
@@ -186,7 +186,7 @@ class ImageClassification(Classification):
         title = mistakes_title(len(mistakes), len(shown), len(predictions), self.example_noun)
         figure, tiles = style.create_tiles(f"{title}; true / predicted {self.target_noun}", len(shown))
         for axes, index in zip(tiles, shown):
-            style.show_image(axes, self.pixels.normalize(self.test.raw[index]))
+            style.show_image(axes, self.pixels.normalize(self.test.raw_inputs[index]))
             axes.set_title(self.verdict(index, predictions[index])[0])
         return {"worst_mistakes.png": figure}
 

@@ -26,7 +26,7 @@ class ImageMultilabelClassification(MultilabelClassification, ImageClassificatio
 
     def _one_vs_rest(self) -> Prediction:
         """One logistic regression for each label."""
-        train = self.train.take(images.regression_examples(self.train.raw[0].size))
+        train = self.train.take(images.regression_examples(self.train.raw_inputs[0].size))
         inputs = map(self.flatten, (train, self.validation, self.test))
         validation, test = labels.one_vs_rest(
             lambda: LogisticRegression(max_iter=images.REGRESSION_ITERATIONS), next(inputs), train.targets, *inputs

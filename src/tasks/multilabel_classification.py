@@ -99,7 +99,7 @@ class MultilabelClassification(Classification):
 
         return dataclasses.replace(
             super().serving(model), kind="MultilabelClassifier",
-            functions={DEFAULT_FUNCTION: (classify, {"inputs": batch_spec(self.train.array)})},
+            functions={DEFAULT_FUNCTION: (classify, {"inputs": batch_spec(self.train.single)})},
             outputs={
                 "probability": ("float32", (self.outputs.count,)), "probability_by_name": ("object", ()),
                 "predicted": ("bool", (self.outputs.count,)), "labels": ("object", ()),

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from src.datasets import Array
 from src.tasks.tokenizers import Tokenizer
 
 DEFAULT_FUNCTION = "serving_default"  # as TensorFlow calls the function of a SavedModel that is meant if none is named
@@ -52,7 +53,7 @@ class Serving:
     output_tokenizer: Tokenizer | None = None
 
 
-def batch_spec(array: np.ndarray) -> tf.TensorSpec:
+def batch_spec(array: Array) -> tf.TensorSpec:
     """The type of a batch of any size of the rows of an array."""
     return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 

@@ -29,7 +29,7 @@ MISTAKES = [
     ("model=gpt dataset=digits model.pretrained=abc", "text_multilabel_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
-    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, chnsenticorp,"),
+    ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, cats_vs_dogs, chnsenticorp,"),
     ("strategy=multi", "available: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),

@@ -11,8 +11,7 @@ from sklearn.datasets import load_digits
 
 from recipes import cnn, lstm
 from src import datasets
-from src.datasets import loading
-from src.datasets.loading import shuffled_rows
+from src.datasets.examples import Examples, shuffled_rows
 from src.errors import UserError
 from src.tasks import factory
 from src.tasks.baselines import store
@@ -24,30 +23,6 @@ IMAGES = ("model=cnn", "dataset=digits", "model.filters=[4,4]")
 TEXTS = ("model=cnn", "dataset=docstrings", "task.name=text_classification", "task.length=6")
 DIGITS = load_digits()
 GRAY, DIGIT = np.rint(DIGITS.images * (255 / 16)).astype(np.uint8)[..., None], DIGITS.target
-
-
-@pytest.fixture
-def make(settings, tmp_path):
-    """make(line, features, train=…): the settings of a data set that was prepared in a folder of its own.
-
-    Splits are {feature: values}. What builders do unless told otherwise, to shuffle examples, is off where `ordered` is true.
-    """
-
-    def prepared(line, features, *overrides, ordered=True, **splits):
-        examples = {
-            name: list(enumerate(dict(zip(columns, values)) for values in zip(*columns.values())))
-            for name, columns in splits.items()
-        }
-        tfds.dataset_builders.store_as_tfds_dataset(
-            "made", version="1.0.0", features=FEATURES.FeaturesDict(features), split_datasets=examples, data_dir=tmp_path,
-            disable_shuffling=ordered,
-        )  # fmt: skip
-        composed = settings(*line, "dataset.name=made", "dataset.builder=made", *overrides)
-        dataset = composed.dataset.model_copy(update={"data_dir": str(tmp_path)})
-        return composed.model_copy(update={"dataset": dataset})
-
-    yield prepared
-    datasets.load.cache_clear()
 
 
 def messages(caplog):
@@ -133,13 +108,13 @@ def test_a_stratified_split_has_all_classes_in_proportion(make, caplog):
 
 def test_splits_of_a_builder_are_read_once_and_shuffled_before_they_are_sliced(make, monkeypatch):
     splits = {"train": "test[:20%]+train[:60%]", "validation": "train[60%:80%]", "test": "train[80%:]+test[20%:]"}
-    labels, names, read = {"train": DIGIT[:100], "test": DIGIT[100:150]}, [], loading._read
+    labels, names, read = {"train": DIGIT[:100], "test": DIGIT[100:150]}, [], Examples._read_range
 
-    def count(builder, settings, split, slices):
-        names.append(split)
-        return read(builder, settings, split, slices)
+    def count(examples, base, start, stop):
+        names.append(base)
+        return read(examples, base, start, stop)
 
-    monkeypatch.setattr(loading, "_read", count)
+    monkeypatch.setattr(Examples, "_read_range", count)
     columns = {
         "train": {"image": GRAY[:100], "label": labels["train"]},
         "test": {"image": GRAY[100:150], "label": labels["test"]},

@@ -1,0 +1,226 @@
+"""Images of any size, in memory and on disk: both stores give the same rows, and a run the same weights."""
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from src import datasets, experiment
+from src.datasets import array_records, conversion, data, images, pipeline, validation
+from src.datasets.stored import StoredArray
+from src.errors import UserError
+
+IMAGES = ("model=cnn", "dataset=digits", "model.filters=[4,4]")
+SPLITS = (
+    'dataset.splits.train="b[:10]+a[:60%]"', 'dataset.splits.validation="a[60%:80%]"', 'dataset.splits.test="a[80%:]"',
+)  # fmt: skip
+FEATURES = {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
+
+
+def columns(count, seed):
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(6, 20, (count, 2))
+    return {
+        "image": [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes],
+        "label": generator.integers(0, 3, count).tolist(),
+    }
+
+
+@pytest.fixture
+def of_varying_size(make):
+    """of_varying_size("dataset.shuffle=random", …): settings of color images of 6 to 19 pixels, in two splits."""
+    made = {"a": columns(100, 0), "b": columns(30, 1)}
+    return lambda *overrides: make(IMAGES, FEATURES, *SPLITS, *overrides, **made).dataset
+
+
+def load(settings):
+    datasets.load.cache_clear()
+    return datasets.load(settings)
+
+
+# --- sizes and channels
+
+
+def test_images_of_varying_size_need_one(of_varying_size):
+    with pytest.raises(UserError, match=r"the images of 'image' differ in size; type .* dataset.image_size=\[64,64\]"):
+        load(of_varying_size())
+
+
+def test_texts_have_no_size(settings):
+    with pytest.raises(UserError, match=r"'written' holds no images .*; leave out dataset.image_size"):
+        load(settings("dataset=dates", "model=transformer").dataset.model_copy(update={"image_size": (8, 8)}))
+
+
+def pillow_resized(image, size):
+    """The same with Pillow's filter, which is antialiased too."""
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def test_stretching_is_that_of_pillow():
+    image = columns(1, 3)["image"][0]
+    resized = images.resize(tf.constant(image), (5, 9), "stretch").numpy()
+    assert resized.dtype == np.uint8
+    np.testing.assert_allclose(resized, pillow_resized(image, (5, 9)).astype(int), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "rows", "columns"),
+    [
+        ((10, 20), (5, 5), slice(0, 10), slice(5, 15)),
+        ((21, 9), (6, 9), slice(7, 13), slice(0, 9)),
+        ((8, 8), (4, 4), slice(8), slice(8)),
+    ],
+)
+def test_cropping_keeps_the_middle_and_the_proportions(shape, size, rows, columns):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 1), dtype=np.uint8)
+    cropped = images.resize(tf.constant(image), size, "crop").numpy()
+    np.testing.assert_array_equal(cropped, images.resize(tf.constant(image[rows, columns]), size, "stretch").numpy())
+
+
+def test_padding_keeps_all_and_adds_black():
+    image = np.full((10, 20, 1), 200, np.uint8)
+    padded = images.resize(tf.constant(image), (8, 8), "pad").numpy()
+    np.testing.assert_array_equal(padded[:, :, 0], np.pad(np.full((4, 8), 200), ((2, 2), (0, 0))))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_type_of_pixels_is_kept(dtype):
+    image = np.full((4, 4, 1), 60_000, dtype)
+    resized = images.resize(tf.constant(image), (3, 3), "stretch").numpy()
+    assert resized.dtype == dtype
+    np.testing.assert_allclose(resized, 60_000, rtol=1e-6)
+
+
+GRAY, COLOR, OPACITY = [76], [255, 0, 0], [9]  # pure red has luma 0.299 · 255
+
+
+@pytest.mark.parametrize(
+    ("pixel", "channels", "expected"),
+    [
+        (COLOR, 1, GRAY), (COLOR, 2, GRAY + [255]), (COLOR, 3, COLOR), (COLOR, 4, COLOR + [255]),
+        (GRAY, 2, GRAY + [255]), (GRAY, 3, GRAY * 3), (GRAY, 4, GRAY * 3 + [255]),
+        (COLOR + OPACITY, 1, GRAY), (COLOR + OPACITY, 2, GRAY + OPACITY), (COLOR + OPACITY, 3, COLOR),
+        (GRAY + OPACITY, 1, GRAY), (GRAY + OPACITY, 3, GRAY * 3), (GRAY + OPACITY, 4, GRAY * 3 + OPACITY),
+    ],
+)  # fmt: skip
+def test_channels(pixel, channels, expected):
+    converted = images.convert_channels(tf.constant([[pixel]], tf.uint8), channels).numpy()
+    np.testing.assert_array_equal(converted, [[expected]])
+
+
+# --- memory and disk
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset.image_size=[9,7]"],
+        ["dataset.image_size=[8,8]", "dataset.resize=pad", "dataset.channels=1", "dataset.shuffle=stratified"],
+    ],
+)
+def test_rows_are_equal_bit_for_bit(of_varying_size, overrides):
+    settings = of_varying_size(*overrides)
+    memory, disk = load(settings), load(settings.model_copy(update={"storage": "disk"}))
+    assert (len(memory.train), len(memory.validation), len(memory.test)) == (70, 20, 20)
+    for name, split in memory.splits.items():
+        left = disk.splits[name]
+        assert isinstance(left.inputs, StoredArray)
+        assert (left.inputs.shape, left.inputs.dtype) == (split.inputs.shape, split.inputs.dtype)
+        np.testing.assert_array_equal(left.targets, split.targets)
+        np.testing.assert_array_equal(np.asarray(left.inputs), split.inputs)
+        for index in (3, slice(2, 9), np.array([5, 1, 5])):
+            np.testing.assert_array_equal(left.inputs[index], split.inputs[index])
+        assert left.digest == split.digest
+        np.testing.assert_array_equal(left.take(4).inputs[:], split.inputs[:4])
+        assert left.take(4).digest == split.take(4).digest
+    for read in (lambda split: pipeline.training(split, 8, seed=1, start=11), lambda split: pipeline.evaluation(split, 8)):
+        for one, other in itertools.islice(zip(read(memory.train), read(disk.train)), 20):
+            for expected, values in zip(one, other):
+                np.testing.assert_array_equal(values, expected)
+
+
+def test_what_all_rows_are_read_for_is_kept_beside_the_data(of_varying_size, monkeypatch):
+    settings = of_varying_size("dataset.image_size=[8,8]", "dataset.storage=disk")
+    digest = load(settings).train.digest
+    with monkeypatch.context() as patched:
+        patched.setattr(data, "chunks", None)
+        patched.setattr(validation, "chunks", None)
+        assert load(settings).train.digest == digest
+    assert load(settings.model_copy(update={"resize": "pad"})).train.digest != digest
+
+
+def test_shuffled_rows_of_several_splits_are_those_of_numpy(of_varying_size):
+    shuffled = load(of_varying_size("dataset.image_size=[6,6]", "dataset.shuffle=random"))
+    made = {"a": columns(100, 0), "b": columns(30, 1)}
+    order = {name: np.random.default_rng(0).permutation(count) for name, count in (("a", 100), ("b", 30))}
+    labels = [made["b"]["label"][row] for row in order["b"][:10]] + [made["a"]["label"][row] for row in order["a"][:60]]
+    assert shuffled.train.targets.tolist() == labels
+    last = images.resize(tf.constant(made["a"]["image"][order["a"][59]]), (6, 6), "crop")
+    np.testing.assert_array_equal(shuffled.train.inputs[-1], last)
+
+
+def test_images_are_left_on_disk_where_memory_does_not_suffice(of_varying_size, monkeypatch, caplog):
+    settings = of_varying_size("dataset.image_size=[8,8]")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2 * 110 * 192 - 1}))
+    with caplog.at_level("INFO"):
+        assert isinstance(load(settings).train.inputs, StoredArray)
+    assert "so images are read from disk during training" in caplog.text
+    with pytest.raises(UserError, match=r"needs 0.0 GiB in memory; type a smaller slice, .* or dataset.storage=disk"):
+        load(settings.model_copy(update={"storage": "memory"}))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2 * 110 * 192}))
+    assert isinstance(load(settings).train.inputs, np.ndarray)
+
+
+def test_generators_need_images_in_memory(settings):
+    digits = settings("model=gan", "dataset=digits", "dataset.storage=disk")
+    with pytest.raises(UserError, match=r"images are generated from data in memory only; type dataset.storage=memory"):
+        conversion.to_8_bits(load(digits.dataset))
+
+
+def test_texts_cannot_stay_on_disk(settings):
+    dates = settings("dataset=dates", "model=transformer").dataset.model_copy(update={"storage": "disk"})
+    with pytest.raises(UserError, match="only images can be read from disk during training"):
+        load(dates)
+
+
+def test_an_interrupted_conversion_is_repeated(of_varying_size, monkeypatch):
+    settings = of_varying_size("dataset.image_size=[8,8]", "dataset.storage=disk")
+
+    def interrupt(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load(settings)
+    builder = datasets.prepare(settings)
+    assert not [path for path in os.listdir(builder.data_path) if path.endswith("-of-00001") and array_records.FORMAT in path]
+    assert len(load(settings).train.inputs[:70]) == 70
+
+
+def test_data_is_prepared_for_reading_by_number(settings, tmp_path):
+    digits = settings("dataset=digits").dataset.model_copy(update={"data_dir": str(tmp_path), "storage": "disk"})
+    disk = load(digits)
+    assert not list(tmp_path.rglob("*tfrecord*"))
+    memory = load(digits.model_copy(update={"storage": "memory"}))  # from the same files
+    assert isinstance(memory.train.inputs, np.ndarray)
+    shared = load(settings("dataset=digits").dataset)
+    assert disk.test.digest == memory.test.digest == shared.test.digest
+
+
+def test_a_run_has_the_same_results(settings, store):
+    run_settings = settings(
+        *IMAGES, "training.epochs=1", "dataset.limit=96", "training.batch_size=32", "tracking.log_model=false"
+    )
+
+    def metrics(storage):
+        datasets.load.cache_clear()
+        dataset = run_settings.dataset.model_copy(update={"storage": storage})
+        result = experiment.run(run_settings.model_copy(update={"dataset": dataset}))
+        return {name: value for name, value in result.metrics.items() if name != "seconds"}
+
+    assert metrics("memory") == metrics("disk")
