@@ -36,8 +36,8 @@ class Dataset(Section):
     builder: str  # TFDS builder
     config: str | None  # the builder's config
     splits: Splits
-    inputs: str  # name of the input feature
-    targets: str | FeatureNames  # name of the target feature, or names of features that are labels
+    inputs: str | FeatureNames  # name of the input feature, or names of several that are the variables of a series
+    targets: str | FeatureNames  # name of the target feature, or names of several: labels, or variables of a series
     epochs: Count
     limit: Count | None
     data_dir: str | None
@@ -50,13 +50,13 @@ class Dataset(Section):
     encoding: str = "utf-8"
     allow_overlap: bool = False
 
-    @pydantic.field_validator("targets")
+    @pydantic.field_validator("inputs", "targets")
     @classmethod
-    def _check_targets(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not isinstance(targets, str) and len(set(targets)) < len(targets):
-            repeated = next(name for name in targets if targets.count(name) > 1)
-            raise ValueError(f"dataset.targets names '{repeated}' twice; leave one out")
-        return targets
+    def _check_names(cls, names: str | tuple[str, ...], field: pydantic.ValidationInfo) -> str | tuple[str, ...]:
+        if not isinstance(names, str) and len(set(names)) < len(names):
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"dataset.{field.field_name} names '{repeated}' twice; leave one out")
+        return names
 
     @pydantic.field_validator("encoding")
     @classmethod

@@ -124,6 +124,7 @@ class Data:
         train, validation, test: the splits, raw.
         classes: class names if the targets are class indices, or whether each class applies, (examples, classes); empty: the
             targets are raw, see `conversion.to_class_indices`.
+        variables, target_variables: names of the features that are inputs and targets; empty: unknown.
         ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
         slices: {split: where its rows are in the builder's splits}; empty: unknown.
         folder: of prepared data sets, in which it is; None: it is in none.
@@ -136,6 +137,8 @@ class Data:
     validation: Split
     test: Split
     classes: tuple[str, ...]
+    variables: tuple[str, ...] = ()
+    target_variables: tuple[str, ...] = ()
     ordered: bool = True
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
     folder: Path | None = None

@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 from src import terminal
 from src.config import schema
 from src.datasets import conversion, validation
+from src.datasets.columns import Inputs, Targets
 from src.datasets.data import Data, Slice
 from src.datasets.examples import Examples
 from src.datasets.preparation import prepare
-from src.datasets.targets import Targets
 from src.errors import UserError
 
 
@@ -25,18 +25,20 @@ def load(settings: schema.Dataset) -> Data:
             images differ in size; texts have another encoding; or a value is infinite.
     """
     builder = prepare(settings)
-    targets = Targets(builder, settings)
+    inputs, targets = Inputs(builder, settings), Targets(builder, settings)
     expressions = settings.splits.model_dump()
     slices = {name: _slices(builder, settings, expression) for name, expression in expressions.items()}
     if not settings.allow_overlap:
         validation.check_overlap(slices)
     with terminal.phase(f"Reading {settings.name}"):
-        splits = Examples(builder, settings, targets).splits(slices)
+        splits = Examples(builder, settings, inputs, targets).splits(slices)
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
         description=builder.info.description.strip(),
         classes=targets.classes,
+        variables=inputs.names,
+        target_variables=targets.names,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
         folder=Path(os.fspath(builder.data_dir_root)),
