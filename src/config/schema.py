@@ -47,6 +47,7 @@ class Dataset(Section):
     resize: Literal["crop", "pad", "stretch"] = "crop"
     channels: Annotated[int, pydantic.Field(ge=1, le=4)] | None = None
     storage: Literal["auto", "memory", "disk"] = "auto"
+    time: str | None = None
     encoding: str = "utf-8"
     allow_overlap: bool = False
 

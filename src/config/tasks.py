@@ -304,6 +304,9 @@ class TranslationSettings(TextSettings):
     beams: Count
 
 
+CalendarField = Literal["minute", "hour", "weekday", "day", "month", "day_of_year"]
+
+
 class ForecastingSettings(TaskSettings):
     """Settings of forecasting."""
 
@@ -314,6 +317,7 @@ class ForecastingSettings(TaskSettings):
     include_history: bool
     unit: str
     time_unit: str = "step"  # what runs of earlier versions say
+    calendar: Annotated[tuple[CalendarField, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)] | None = None
 
     @pydantic.model_validator(mode="after")
     def _check_season(self) -> Self:

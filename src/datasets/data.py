@@ -125,6 +125,7 @@ class Data:
         classes: class names if the targets are class indices, or whether each class applies, (examples, classes); empty: the
             targets are raw, see `conversion.to_class_indices`.
         variables, target_variables: names of the features that are inputs and targets; empty: unknown.
+        times: {split: time of each row, datetime64}; empty: unknown.
         ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
         slices: {split: where its rows are in the builder's splits}; empty: unknown.
         folder: of prepared data sets, in which it is; None: it is in none.
@@ -139,6 +140,7 @@ class Data:
     classes: tuple[str, ...]
     variables: tuple[str, ...] = ()
     target_variables: tuple[str, ...] = ()
+    times: Mapping[str, np.ndarray] = field(default_factory=dict)
     ordered: bool = True
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
     folder: Path | None = None

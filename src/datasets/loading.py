@@ -13,6 +13,7 @@ from src.datasets.columns import Inputs, Targets
 from src.datasets.data import Data, Slice
 from src.datasets.examples import Examples
 from src.datasets.preparation import prepare
+from src.datasets.times import read_times
 from src.errors import UserError
 
 
@@ -32,6 +33,7 @@ def load(settings: schema.Dataset) -> Data:
         validation.check_overlap(slices)
     with terminal.phase(f"Reading {settings.name}"):
         splits = Examples(builder, settings, inputs, targets).splits(slices)
+        times = read_times(builder, settings.time, slices) if settings.time else {}
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
@@ -39,6 +41,7 @@ def load(settings: schema.Dataset) -> Data:
         classes=targets.classes,
         variables=inputs.names,
         target_variables=targets.names,
+        times=times,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
         folder=Path(os.fspath(builder.data_dir_root)),
