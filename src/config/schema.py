@@ -16,8 +16,6 @@ from recipes.specs import Count, Fraction, Positive, Rate
 from src.config.section import Section
 from src.config.tasks import TaskSettings, validate_settings
 
-# YAML has lists; a tuple can be hashed.
-FeatureNames = Annotated[tuple[str, ...], pydantic.Field(strict=False, min_length=1), pydantic.PlainSerializer(list)]
 AnyTaskSettings = TypeVar("AnyTaskSettings", bound=TaskSettings)
 
 # --- data set -------------------------------------------------------------------------------------------------------
@@ -37,7 +35,8 @@ class Dataset(Section):
     config: str | None  # the builder's config
     splits: Splits
     inputs: str  # name of the input feature
-    targets: str | FeatureNames  # name of the target feature, or names of features that are labels
+    # Name of the target feature, or names of features that are labels: in YAML a list, here a tuple, which can be hashed.
+    targets: str | Annotated[tuple[str, ...], pydantic.PlainSerializer(list)]
     epochs: Count
     limit: Count | None
     data_dir: str | None
@@ -50,13 +49,16 @@ class Dataset(Section):
     encoding: str = "utf-8"
     allow_overlap: bool = False
 
-    @pydantic.field_validator("targets")
+    @pydantic.field_validator("targets", mode="before")
     @classmethod
-    def _check_targets(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not isinstance(targets, str) and len(set(targets)) < len(targets):
-            repeated = next(name for name in targets if targets.count(name) > 1)
-            raise ValueError(f"dataset.targets names '{repeated}' twice; leave one out")
-        return targets
+    def _check_targets(cls, targets: Any) -> str | tuple[str, ...]:
+        if isinstance(targets, str):
+            return targets
+        if not isinstance(targets, list | tuple) or not targets or not all(isinstance(name, str) for name in targets):
+            raise ValueError(f"dataset.targets={targets} is neither the name of a feature nor a list of names, like [one,two]")
+        if repeated := [name for name in targets if targets.count(name) > 1]:
+            raise ValueError(f"dataset.targets names '{repeated[0]}' twice; leave one out")
+        return tuple(targets)
 
     @pydantic.field_validator("encoding")
     @classmethod

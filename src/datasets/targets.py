@@ -28,7 +28,7 @@ class Targets:
         self.names = (settings.targets,) if isinstance(settings.targets, str) else settings.targets
         for name in (settings.inputs, *self.names):
             if name not in features:
-                raise UserError(f"{settings.builder} has no feature '{name}'; it has: {', '.join(features)}.")
+                raise UserError(f"{settings.builder} has no feature '{name}'; it has: {', '.join(sorted(features))}.")
         for name in self.names:
             if name != settings.inputs:
                 _check_supported(features[name], name, settings.name)
@@ -74,7 +74,7 @@ def _check_supported(feature: tfds.features.FeatureConnector, name: str, dataset
     elif isinstance(inner, tfds.features.FeaturesDict):
         kind = f"is a group of features ({', '.join(inner)})"
     elif feature.shape and None in feature.shape and not isinstance(inner, tfds.features.ClassLabel):
-        kind = f"is a list of varying length, but not of class labels ({inner.np_dtype.__name__})"
+        kind = "is a list of varying length, but not of class labels"
     else:
         return
     raise UserError(f"dataset={dataset}: '{name}' {kind}; {SUPPORTED}, so choose another dataset.targets.")

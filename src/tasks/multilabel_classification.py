@@ -27,9 +27,9 @@ MAX_SHOWN = 60  # labels in a figure, the most frequent ones
 class MultilabelClassification(Classification):
     """Assignment of any number of labels to each example. Stands before image or text classification among the bases of a task.
 
-    Targets are booleans (examples, labels). Predictions are (examples, labels, 2): the logit of each label, and the one above
-    which it is predicted. This threshold is chosen for each label after training, as the one with the highest F1 on the
-    validation set, and kept with the weights of the model.
+    Targets are 0 or 1 for each label, (examples, labels). Predictions are (examples, labels, 2): the logit of each label, and
+    the one above which it is predicted. This threshold is chosen for each label after training, as the one with the highest F1
+    on the validation set, and kept with the weights of the model.
     """
 
     units = {}
@@ -71,7 +71,7 @@ class MultilabelClassification(Classification):
         return {
             "example": example,
             "class": np.array(self.classes, dtype=object)[label],
-            "label": split.targets.ravel(),
+            "label": split.targets.ravel().astype(bool),
             "prediction": are_predicted(predictions).ravel(),
             "probability": expit(predictions[..., 0]).ravel(),
         }
@@ -166,7 +166,7 @@ def best_thresholds(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
     A label that no example has gets 0, probability 0.5.
 
     Args:
-        targets: booleans (examples, labels).
+        targets: 0 or 1 (examples, labels).
         logits: of the same shape.
 
     Returns:

@@ -143,6 +143,7 @@ LEARNED = {  # the table of tasks and recipes
     "language_modeling": {"gpt", "lstm", "rnn"},
     "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
     "translation": {"transformer", "attention"},
+    "text_multilabel_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
 }
 DATASETS = {
     recipe: [name for name in GROUPS["dataset"] if any(recipe in LEARNED[task] for task in tasks_of(name))]
