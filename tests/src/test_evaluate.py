@@ -40,10 +40,14 @@ def test_evaluation_of_several_labels_uses_the_thresholds_of_the_run(store, sett
         data_dir=tmp_path, disable_shuffling=True,
     )  # fmt: skip
     options = ("task.name=image_multilabel_classification", "dataset.name=made", "dataset.builder=made")
-    composed = settings("model=cnn", "model.filters=[4]", "training.epochs=1", *options, "dataset.targets=[even,small]")
+    monitor = "training.monitor=val_micro_f1_at_half"
+    model = ("model=cnn", "model.filters=[4]", "training.epochs=3", "training.batch_size=16", "optimizer.learning_rate=0.03")
+    composed = settings(*model, monitor, *options, "dataset.targets=[even,small]")
     dataset = composed.dataset.model_copy(update={"data_dir": str(tmp_path)})
     done = experiment.run(composed.model_copy(update={"dataset": dataset}))
     assert re.search(r"\nAll 3 metrics are identical\.$", evaluate.evaluate(done.run_id, record="false"))
+    curve = [metric.value for metric in store.get_metric_history(done.run_id, "epoch/val/micro_f1_at_half")]
+    assert done.objective == max(curve) > min(curve)
     run = store.get_run(done.run_id)
     assert {"classes.png", "classes.html"} <= {Path(file.path).name for file in store.list_artifacts(done.run_id, "figures")}
     table = pandas.read_parquet(store.download_artifacts(done.run_id, PREDICTIONS_FILE))

@@ -45,7 +45,7 @@ FEW = {
     "text_classification": [*SLICES, "task.name=text_classification", "task.length=12"],
     "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.vocabulary_size=300"],
     "translation": SLICES,
-    "image_multilabel_classification": ["task.name=image_multilabel_classification"],
+    "image_multilabel_classification": ["task.name=image_multilabel_classification", "compression=none"],
     "text_multilabel_classification": [*SLICES, "task.name=text_multilabel_classification", "task.length=12"],
 }
 SAMPLING = {"state": [7, 0], "stop": 12, "temperature": 1.0, "top_k": 5, "top_p": 0.9}  # of served generators
