@@ -16,8 +16,7 @@ from recipes.specs import Count, Fraction, Positive, Rate
 from src.config.section import Section
 from src.config.tasks import TaskSettings, validate_settings
 
-# YAML has lists; a tuple can be hashed.
-FeatureNames = Annotated[tuple[str, ...], pydantic.Field(strict=False, min_length=1), pydantic.PlainSerializer(list)]
+FeatureNames = Annotated[tuple[str, ...], pydantic.PlainSerializer(list)]  # a list in YAML; a tuple can be hashed
 AnyTaskSettings = TypeVar("AnyTaskSettings", bound=TaskSettings)
 
 # --- data set -------------------------------------------------------------------------------------------------------
@@ -51,13 +50,17 @@ class Dataset(Section):
     encoding: str = "utf-8"
     allow_overlap: bool = False
 
-    @pydantic.field_validator("inputs", "targets")
+    @pydantic.field_validator("inputs", "targets", mode="before")
     @classmethod
-    def _check_names(cls, names: str | tuple[str, ...], field: pydantic.ValidationInfo) -> str | tuple[str, ...]:
-        if not isinstance(names, str) and len(set(names)) < len(names):
-            repeated = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"dataset.{field.field_name} names '{repeated}' twice; leave one out")
-        return names
+    def _check_names(cls, names: Any, field: pydantic.ValidationInfo) -> str | tuple[str, ...]:
+        setting = f"dataset.{field.field_name}"
+        if isinstance(names, str):
+            return names
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{setting}={names} is neither the name of a feature nor a list of names, like [one,two]")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{setting} names '{repeated[0]}' twice; leave one out")
+        return tuple(names)
 
     @pydantic.field_validator("encoding")
     @classmethod

@@ -99,11 +99,11 @@ class Targets(Column):
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset):
-        super().__init__(builder, settings.targets, "dataset.targets")
-        inputs = (settings.inputs,) if isinstance(settings.inputs, str) else settings.inputs
-        for name in self.names:
-            if name not in inputs:
+        targets, inputs = ((names,) if isinstance(names, str) else names for names in (settings.targets, settings.inputs))
+        for name in targets:
+            if name in builder.info.features and name not in inputs:
                 _check_supported(builder.info.features[name], name, settings.name)
+        super().__init__(builder, settings.targets, "dataset.targets")
         self.labels = self.feature.feature if isinstance(self.feature, tfds.features.Sequence) else None  # class indices
         self.classes: tuple[str, ...] = ()
         if self.several:

@@ -75,7 +75,7 @@ def to_class_indices(data: Data) -> Data:
 
 
 def to_multi_hot(data: Data) -> Data:
-    """Convert targets to booleans that say which labels an example has: (examples, labels).
+    """Convert targets to 1 for the labels that an example has, and 0 for the others: uint8 (examples, labels).
 
     Labels of targets that have no names are numbered. Warns of labels that no example of a split has.
 
@@ -99,7 +99,10 @@ def to_multi_hot(data: Data) -> Data:
                 f"No example of the {name} split of dataset={data.name} has a label; choose another dataset.splits.{name}."
             )
     names = data.classes or tuple(map(str, range(data.train.targets.shape[1])))
-    data = dataclasses.replace(data.convert(lambda _, split: Split(split.inputs, split.targets.astype(bool))), classes=names)
+    # No booleans: TensorFlow cannot distribute them over replicas.
+    data = dataclasses.replace(
+        data.convert(lambda _, split: Split(split.inputs, split.targets.astype(np.uint8))), classes=names
+    )
     _warn_of_absent(data, {name: split.targets.sum(axis=0) for name, split in data.splits.items()}, "random")
     return data
 

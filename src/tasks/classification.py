@@ -140,7 +140,7 @@ class Classification(Task):
         """Precision, recall, F1 and number of examples of each class; NaN where one is a quotient of zeros.
 
         Args:
-            targets: class indices (examples,), or booleans (examples, classes).
+            targets: class indices (examples,), or 0 or 1 for each class (examples, classes).
             predicted: the same.
         """
         results: tuple[np.ndarray, ...] = precision_recall_fscore_support(

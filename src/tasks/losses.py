@@ -36,7 +36,7 @@ class MicroF1(keras.metrics.Mean):
     """F1 of all labels of all examples together, 2 TP / (2 TP + FP + FN); a label is predicted if its logit is above 0."""
 
     def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
-        """Take booleans (batch, labels), logits of the same shape and weights of the examples (batch,)."""
+        """Take 0 or 1 for each label (batch, labels), logits of the same shape and weights of the examples (batch,)."""
         present, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred > 0, "float32")
         weights = present + predicted  # their mean with these weights: Σ 2 TP / Σ (2 TP + FP + FN)
         if sample_weight is not None:

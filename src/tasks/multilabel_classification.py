@@ -19,7 +19,6 @@ from src.tasks.classification import Classification, class_table
 from src.tasks.losses import MicroF1
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
-THRESHOLDS = "thresholds"  # name of the layer that keeps them
 MAX_NAMED = 3  # labels of an example in a title
 MAX_SHOWN = 60  # labels in a figure, the most frequent ones
 
@@ -27,9 +26,9 @@ MAX_SHOWN = 60  # labels in a figure, the most frequent ones
 class MultilabelClassification(Classification):
     """Assignment of any number of labels to each example. Stands before image or text classification among the bases of a task.
 
-    Targets are booleans (examples, labels). Predictions are (examples, labels, 2): the logit of each label, and the one above
-    which it is predicted. This threshold is chosen for each label after training, as the one with the highest F1 on the
-    validation set, and kept with the weights of the model.
+    Targets are 0 or 1 for each label, (examples, labels). Predictions are (examples, labels, 2): the logit of each label, and
+    the one above which it is predicted. This threshold is chosen for each label after training, as the one with the highest F1
+    on the validation set, and kept with the weights of the model.
     """
 
     units = {}
@@ -48,10 +47,10 @@ class MultilabelClassification(Classification):
     def finalize(self, model: keras.Model, batch_size: int) -> None:
         """Choose the thresholds on the validation set."""
         logits = super().predict(model, self.validation, batch_size)
-        model.get_layer(THRESHOLDS).thresholds.assign(best_thresholds(self.validation.targets, logits))
+        thresholds_of(model).assign(best_thresholds(self.validation.targets, logits))
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
-        thresholds = ops.convert_to_numpy(model.get_layer(THRESHOLDS).thresholds)
+        thresholds = ops.convert_to_numpy(thresholds_of(model))
         return with_thresholds(super().predict(model, split, batch_size), thresholds)
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
@@ -71,7 +70,7 @@ class MultilabelClassification(Classification):
         return {
             "example": example,
             "class": np.array(self.classes, dtype=object)[label],
-            "label": split.targets.ravel(),
+            "label": split.targets.ravel().astype(bool),
             "prediction": are_predicted(predictions).ravel(),
             "probability": expit(predictions[..., 0]).ravel(),
         }
@@ -91,7 +90,7 @@ class MultilabelClassification(Classification):
 
     def serving(self, model: keras.Model) -> Serving:
         """Inputs to `probability` and `predicted` (batch, labels); the probabilities by name, and the names of the labels."""
-        thresholds = model.get_layer(THRESHOLDS).thresholds
+        thresholds = thresholds_of(model)
 
         def classify(inputs: KerasTensor) -> dict:
             logits = ops.cast(model(self.serving_inputs(model, inputs), training=False), "float32")
@@ -157,7 +156,12 @@ class MultilabelClassification(Classification):
 
 def add_thresholds(model: keras.Model) -> keras.Model:
     """The model of a task with the thresholds of its labels."""
-    return keras.Model(model.input, LabelThresholds(name=THRESHOLDS)(model.output), name=model.name)
+    return keras.Model(model.input, LabelThresholds(name="thresholds")(model.output), name=model.name)
+
+
+def thresholds_of(model: keras.Model) -> keras.Variable:
+    """The thresholds that a model keeps, (labels,)."""
+    return next(layer for layer in model.layers if isinstance(layer, LabelThresholds)).thresholds
 
 
 def best_thresholds(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
@@ -166,7 +170,7 @@ def best_thresholds(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
     A label that no example has gets 0, probability 0.5.
 
     Args:
-        targets: booleans (examples, labels).
+        targets: 0 or 1 (examples, labels).
         logits: of the same shape.
 
     Returns:

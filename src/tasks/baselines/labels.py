@@ -1,4 +1,4 @@
-"""Baselines of multi-label classification of images and texts. Logits and targets are (examples, labels)."""
+"""Baselines of multi-label classification of images and texts. Logits, and targets of 0 or 1, are (examples, labels)."""
 
 import warnings
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def one_vs_rest(create: Callable[[], Any], train: Any, targets: np.ndarray, *inp
     Args:
         create: makes a classifier of scikit-learn.
         train: its training inputs, an array or a sparse matrix.
-        targets: of the training inputs, booleans.
+        targets: of the training inputs.
         *inputs: other inputs.
 
     Returns:

@@ -117,7 +117,9 @@ def test_incompatible_data_set_is_reported_with_compatible_ones(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
     config.parse(overrides)
-    with pytest.raises(UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, sunspots\."):
+    with pytest.raises(
+        UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, etth2, sunspots\."
+    ):
         config.parse([*overrides, "dataset=digits"])
 
 
@@ -143,6 +145,7 @@ LEARNED = {  # the table of tasks and recipes
     "language_modeling": {"gpt", "lstm", "rnn"},
     "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
     "translation": {"transformer", "attention"},
+    "text_multilabel_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
 }
 DATASETS = {
     recipe: [name for name in GROUPS["dataset"] if any(recipe in LEARNED[task] for task in tasks_of(name))]
