@@ -106,8 +106,9 @@ def test_spectral_normalization_leaves_every_matrix_the_largest_singular_value_1
     }  # fmt: skip
     for matrix in matrices:
         matrix.assign(draw.normal(size=matrix.shape))
+    step = tf.function(lambda: model(batch(), training=True))  # traced: eagerly, fifty calls take ten seconds
     for _ in range(50):  # one step of the power iteration each
-        model(batch(), training=True)
+        step()
     for matrix in matrices:
         values = array(matrix).astype(np.float64)
         largest = np.linalg.svd(values.reshape(-1, values.shape[-1]), compute_uv=False)[0]
