@@ -62,8 +62,7 @@ def to_class_indices(data: Data) -> Data:
     if data.classes and data.train.targets.ndim == 2:
         raise UserError(
             f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; type "
-            "task.name=image_multilabel_classification or task.name=text_multilabel_classification, or choose another "
-            "dataset.targets."
+            f"task.name={_kind(data)}_multilabel_classification, or choose another dataset.targets."
         )
     if data.classes:
         _check_complete(data)
@@ -86,8 +85,8 @@ def to_multi_hot(data: Data) -> Data:
         labels = split.targets
         if labels.ndim == 1 and (data.classes or are_labels(labels)):
             raise UserError(
-                f"dataset={data.name}: an example has one label, where several are needed; type task.name=image_classification "
-                "or task.name=text_classification, or name several boolean features, as in dataset.targets=[one,two]."
+                f"dataset={data.name}: an example has one label, where several are needed; type "
+                f"task.name={_kind(data)}_classification, or name several boolean features, as in dataset.targets=[one,two]."
             )
         if labels.ndim != 2 or labels.dtype.kind not in "biu" or not np.isin(labels, (0, 1)).all():
             raise UserError(
@@ -163,6 +162,11 @@ def _index_labels(data: Data) -> Data:
         return Split(split.inputs, indices)
 
     return dataclasses.replace(data.convert(index), classes=tuple(map(_name, labels)))
+
+
+def _kind(data: Data) -> str:
+    """What tasks call the inputs."""
+    return "text" if data.train.raw_inputs.dtype == object else "image"
 
 
 def _name(label: bytes | np.generic) -> str:

@@ -111,11 +111,11 @@ SUPPORTED = "supported targets are one class label, several labels, a text, or t
          "the targets are numbers of type float32, and regression is not supported; choose another dataset.targets."),
         (SINGLE, FEATURES.Sequence(FEATURES.ClassLabel(names=NAMES)), lists()["labels"],
          "an example has several labels (of red, green, blue), where one is needed; type "
-         "task.name=image_multilabel_classification or task.name=text_multilabel_classification, or choose another"),
+         "task.name=image_multilabel_classification, or choose another dataset.targets."),
         (("model=gan", "dataset=digits"), FEATURES.Sequence(FEATURES.ClassLabel(names=NAMES)), lists()["labels"],
          "an example has several labels"),
         (IMAGES, FEATURES.ClassLabel(num_classes=2), DRAW.integers(0, 2, COUNT),
-         "an example has one label, where several are needed; type task.name=image_classification or"),
+         "an example has one label, where several are needed; type task.name=image_classification, or name several boolean"),
         (IMAGES, FEATURES.Sequence(FEATURES.Text()), [["a"], ["b", "c"]] * (COUNT // 2),
          "'target' is a list of varying length, but not of class labels"),
         (IMAGES, FEATURES.Tensor(shape=(2,), dtype=np.int64), np.full((COUNT, 2), 7),
