@@ -1,5 +1,5 @@
-"""What recipes share: from each kind of input to a sequence, from features to the output; augmentation and normalization of
-images; rotations of queries and keys.
+"""What recipes share: from each kind of input to a sequence, from features to the output, thresholds of labels; augmentation
+and normalization of images; rotations of queries and keys.
 
 References:
     Iyyer, Manjunatha, Boyd-Graber, Daumé III: Deep unordered composition rivals syntactic methods for text classification. ACL
@@ -110,6 +110,22 @@ def output_head(features: KerasTensor, outputs: Classes | Forecast | NextTokenLo
             flat = layers.Dense(horizon * series, dtype="float32", name="steps_ahead")(features)
             return layers.Reshape((horizon, series), dtype="float32", name="forecast")(flat)  # (batch, horizon, series)
     raise TypeError(f"{outputs!r} is not a kind of output: use Classes, Forecast or NextTokenLogits")
+
+
+@keras.saving.register_keras_serializable("recipes.shared_layers")
+class LabelThresholds(layers.Layer):
+    """Return logits (batch, labels) unchanged, and keep with the model the logit above which each label is predicted.
+
+    The thresholds are not learned: they are 0, which is probability 0.5, until they are set after training.
+    """
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.thresholds = self.add_weight(
+            shape=shape[-1:], initializer="zeros", trainable=False, dtype="float32", autocast=False, name="thresholds"
+        )
+
+    def call(self, logits: KerasTensor) -> KerasTensor:
+        return logits
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Evaluates a finished run's model again: `python -m src.evaluate run=last`; on another test set: `… dataset=sunspots`."""
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -72,14 +73,17 @@ def evaluate(run: str, dataset: str | None = None, record: str = "true") -> str:
     model_on_data = f"{settings.model.name} on {data.source}"
     if other:
         return report.results_table(model_on_data, metrics, {}, {}, task.units)
-    logged = {name: stored.metric(f"test/{name}") for name in metrics}
-    different = [f"{name} by {abs(metrics[name] - logged[name]):.3g}" for name in metrics if metrics[name] != logged[name]]
+    before = stored.metrics
+    logged = {name: before[f"test/{name}"] for name in metrics if f"test/{name}" in before}
+    different = [f"{name} by {abs(metrics[name] - value):.3g}" for name, value in logged.items() if metrics[name] != value]
+    new = [name for name in metrics if name not in logged]  # the run is of a version that did not have them
     verdict = (
         f"Different from what was logged: {', '.join(different)}."
         if different
-        else f"All {len(metrics)} metrics are identical."
+        else f"All {len(logged)} metrics {'that were logged ' if new else ''}are identical."
     )
-    return f"{report.results_table(model_on_data, metrics, {}, {'as logged': logged}, task.units)}\n\n{verdict}"
+    as_logged = dict.fromkeys(new, math.nan) | logged
+    return f"{report.results_table(model_on_data, metrics, {}, {'as logged': as_logged}, task.units)}\n\n{verdict}"
 
 
 def _record(

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from src.config import renamed, tasks
 
 LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseconds_per_sample"}  # besides metrics of tasks
-PERCENTAGES = {"accuracy", "exact_match", "precision", "recall", "confident_fraction", "sparsity"}  # shown as such
+PERCENTAGES = {
+    "accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "micro_f1_at_half", "mean_average_precision", "exact_match",
+    "precision", "recall", "confident_fraction", "sparsity",
+}  # shown as such  # fmt: skip
 SMALLEST_DECIMAL = 1e-4  # what is smaller is written with an exponent
 COUNTS = {"parameters", "macs"}  # shown as integers
 

@@ -44,9 +44,10 @@ def validate(config: DictConfig) -> Settings:
         raise UserError(message)
     _check_strategy(settings)
     _check_compression(settings)
-    if settings.model.pretrained and settings.task.name not in ("text_classification", "language_modeling"):
+    fine_tuned = ("text_classification", "text_multilabel_classification", "language_modeling")
+    if settings.model.pretrained and settings.task.name not in fine_tuned:
         raise UserError(
-            f"model.pretrained works for text_classification and language_modeling, not for {settings.task.name}; type "
+            f"model.pretrained works for {', '.join(fine_tuned[:-1])} and {fine_tuned[-1]}, not for {settings.task.name}; type "
             "model.pretrained=null."
         )
     if isinstance(settings.task, GenerationSettings):

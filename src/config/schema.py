@@ -16,6 +16,7 @@ from recipes.specs import Count, Fraction, Positive, Rate
 from src.config.section import Section
 from src.config.tasks import TaskSettings, validate_settings
 
+FeatureNames = Annotated[tuple[str, ...], pydantic.PlainSerializer(list)]  # a list in YAML; a tuple can be hashed
 AnyTaskSettings = TypeVar("AnyTaskSettings", bound=TaskSettings)
 
 # --- data set -------------------------------------------------------------------------------------------------------
@@ -34,8 +35,8 @@ class Dataset(Section):
     builder: str  # TFDS builder, or a class of another project
     config: str | None  # the builder's config
     splits: Splits
-    inputs: str  # name of the input feature
-    targets: str  # name of the target feature
+    inputs: str | FeatureNames  # name of the input feature, or names of several that are the variables of a series
+    targets: str | FeatureNames  # name of the target feature, or names of several: labels, or variables of a series
     epochs: Count
     limit: Count | None
     data_dir: str | None
@@ -45,12 +46,24 @@ class Dataset(Section):
     resize: Literal["crop", "pad", "stretch"] = "crop"
     channels: Annotated[int, pydantic.Field(ge=1, le=4)] | None = None
     storage: Literal["auto", "memory", "disk"] = "auto"
+    time: str | None = None
     encoding: str = "utf-8"
     allow_overlap: bool = False
     path: str | None = None  # of the user's own files
     digest: str | None = None  # of these files
-    time: str | None = None  # name of their column with timestamps
     skip_broken: bool = False  # pictures among them
+
+    @pydantic.field_validator("inputs", "targets", mode="before")
+    @classmethod
+    def _check_names(cls, names: Any, field: pydantic.ValidationInfo) -> str | tuple[str, ...]:
+        setting = f"dataset.{field.field_name}"
+        if isinstance(names, str):
+            return names
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{setting}={names} is neither the name of a feature nor a list of names, like [one,two]")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{setting} names '{repeated[0]}' twice; leave one out")
+        return tuple(names)
 
     @pydantic.field_validator("encoding")
     @classmethod

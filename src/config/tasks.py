@@ -135,8 +135,14 @@ def validate_settings(section: Any) -> Any:
 # --- classification -------------------------------------------------------------------------------------------------
 
 CLASSIFICATION_METRICS: Mapping[str, Direction] = {
-    "accuracy": "higher", "nll": "lower", "calibration_error": "lower",
+    "accuracy": "higher", "balanced_accuracy": "higher", "macro_f1": "higher", "nll": "lower", "calibration_error": "lower",
 }  # fmt: skip
+
+
+class ClassificationSettings(TaskSettings):
+    """What image and text classification share."""
+
+    class_weights: Literal["balanced"] | None = None  # runs of earlier versions have none
 
 
 class TextSettings(TaskSettings):
@@ -155,12 +161,30 @@ class TextSettings(TaskSettings):
         return self
 
 
-class ImageClassificationSettings(TaskSettings):
-    """Image classification has no settings."""
+MULTILABEL_METRICS: Mapping[str, Direction] = {
+    # The mean over the labels first, so that rare ones count as much as frequent ones; of decisions, as they are used, and a
+    # function of sums over the examples, so that it has a confidence interval.
+    "macro_f1": "higher", "micro_f1": "higher", "mean_average_precision": "higher",
+}  # fmt: skip
 
 
-class TextClassificationSettings(TextSettings):
+class ImageClassificationSettings(ClassificationSettings):
+    """Settings of image classification."""
+
+
+class TextClassificationSettings(ClassificationSettings, TextSettings):
     """Settings of text classification."""
+
+    lowercase: bool
+    length: Count  # tokens; longer texts are truncated
+
+
+class ImageMultilabelClassificationSettings(TaskSettings):
+    """Multi-label classification of images has no settings."""
+
+
+class TextMultilabelClassificationSettings(TextSettings):
+    """Settings of multi-label classification of texts."""
 
     lowercase: bool
     length: Count  # tokens; longer texts are truncated
@@ -186,6 +210,28 @@ register(
         outputs=Classes,
         metrics=CLASSIFICATION_METRICS,
         implementation="src.tasks.text_classification:TextClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="image_multilabel_classification",
+        title="multi-label image classification",
+        settings=ImageMultilabelClassificationSettings,
+        inputs=Image,
+        outputs=Classes,
+        metrics=MULTILABEL_METRICS,
+        implementation="src.tasks.image_multilabel_classification:ImageMultilabelClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="text_multilabel_classification",
+        title="multi-label text classification",
+        settings=TextMultilabelClassificationSettings,
+        inputs=Tokens,
+        outputs=Classes,
+        metrics=MULTILABEL_METRICS,
+        implementation="src.tasks.text_multilabel_classification:TextMultilabelClassification",
     )
 )
 
@@ -258,6 +304,9 @@ class TranslationSettings(TextSettings):
     beams: Count
 
 
+CalendarField = Literal["minute", "hour", "weekday", "day", "month", "day_of_year"]
+
+
 class ForecastingSettings(TaskSettings):
     """Settings of forecasting."""
 
@@ -268,6 +317,7 @@ class ForecastingSettings(TaskSettings):
     include_history: bool
     unit: str
     time_unit: str = "step"  # what runs of earlier versions say
+    calendar: Annotated[tuple[CalendarField, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)] | None = None
 
     @pydantic.model_validator(mode="after")
     def _check_season(self) -> Self:

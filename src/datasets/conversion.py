@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,11 @@ def to_class_indices(data: Data) -> Data:
         UserError: the targets are no labels, a label is missing, or it is not among those of the training set; or there is
             only one class.
     """
+    if data.classes and data.train.targets.ndim == 2:
+        raise UserError(
+            f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; type "
+            f"task.name={_kind(data)}_multilabel_classification, or choose another dataset.targets."
+        )
     if data.classes:
         _check_complete(data)
     else:
@@ -70,15 +76,59 @@ def to_class_indices(data: Data) -> Data:
             f"dataset={data.name} has only one class, {data.classes[0]}; classification needs two or more, so choose another "
             "dataset.targets."
         )
+    counts = {name: np.bincount(split.targets, minlength=len(data.classes)) for name, split in data.splits.items()}
+    _warn_of_absent(data, counts, "stratified")
+    return data
+
+
+def to_multi_hot(data: Data) -> Data:
+    """Convert targets to 1 for the labels that an example has, and 0 for the others: uint8 (examples, labels).
+
+    Labels of targets that have no names are numbered. Warns of labels that no example of a split has.
+
+    Raises:
+        UserError: the targets are one label for each example, or no labels, or a split has none.
+    """
     for name, split in data.splits.items():
-        present = set(np.unique(split.targets))
-        absent = [label for index, label in enumerate(data.classes) if index not in present]
+        labels = split.targets
+        if labels.ndim == 1 and (data.classes or are_labels(labels)):
+            raise UserError(
+                f"dataset={data.name}: an example has one label, where several are needed; type "
+                f"task.name={_kind(data)}_classification, or name several boolean features, as in dataset.targets=[one,two]."
+            )
+        if labels.ndim != 2 or labels.dtype.kind not in "biu" or not np.isin(labels, (0, 1)).all():
+            raise UserError(
+                f"dataset={data.name}: the targets have to say which labels an example has, 0 or 1 for each, but those of the "
+                f"{name} split are {describe(labels)}; choose another dataset.targets."
+            )
+        if not labels.any():
+            raise UserError(
+                f"No example of the {name} split of dataset={data.name} has a label; choose another dataset.splits.{name}."
+            )
+    names = data.classes or tuple(map(str, range(data.train.targets.shape[1])))
+    # No booleans: TensorFlow cannot distribute them over replicas.
+    data = dataclasses.replace(
+        data.convert(lambda _, split: Split(split.inputs, split.targets.astype(np.uint8))), classes=names
+    )
+    _warn_of_absent(data, {name: split.targets.sum(axis=0) for name, split in data.splits.items()}, "random")
+    return data
+
+
+def _warn_of_absent(data: Data, counts: Mapping[str, np.ndarray], shuffle: str) -> None:
+    """Warn of classes that have no example in a split.
+
+    Args:
+        data: the data set.
+        counts: {split: number of examples of each class}.
+        shuffle: the value of dataset.shuffle that may help.
+    """
+    for name, of_split in counts.items():
+        absent = [label for label, count in zip(data.classes, of_split) if not count]
         if absent:
             log.warning(
                 "The %s split of dataset=%s has no example of %d of the %d classes (%s); if the examples are sorted by class, "
-                "type dataset.shuffle=stratified.", name, data.name, len(absent), len(data.classes), _list(absent),
+                "type dataset.shuffle=%s.", name, data.name, len(absent), len(data.classes), _list(absent), shuffle,
             )  # fmt: skip
-    return data
 
 
 def _check_complete(data: Data) -> None:
@@ -102,9 +152,10 @@ def _index_labels(data: Data) -> Data:
     targets = data.train.targets
     if not are_labels(targets):
         distinct = " that are all different" if targets.ndim == 1 and targets.dtype.kind != "f" else ""
+        regression = ", and regression is not supported" if targets.dtype.kind == "f" else ""
         raise UserError(
-            f"dataset={data.name}: classification needs class labels, but the targets are {describe(targets)}{distinct}; "
-            "choose another dataset.targets."
+            f"dataset={data.name}: classification needs class labels, but the targets are {describe(targets)}{distinct}"
+            f"{regression}; choose another dataset.targets."
         )
     labels = np.unique(targets)
     names = tuple(sorted(map(_name, labels), key=_order))
@@ -129,11 +180,16 @@ def _order(name: str) -> tuple[int, str]:
     return (int(name), "") if re.fullmatch(r"[-+]?[0-9]+", name) else (sys.maxsize, name)
 
 
+def _kind(data: Data) -> str:
+    """What tasks call the inputs."""
+    return "text" if data.train.raw_inputs.dtype == object else "image"
+
+
 def _name(label: bytes | np.generic) -> str:
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def _list(labels: list[str]) -> str:
+def _list(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - MAX_NAMED} more" if len(labels) > MAX_NAMED else ""
     return ", ".join(labels[:MAX_NAMED]) + more
 

@@ -122,7 +122,10 @@ class Data:
         source: TFDS name, config and version, e.g. mnist:3.0.1.
         description: of the builder.
         train, validation, test: the splits, raw.
-        classes: class names if the targets are class indices; empty: the targets are raw, see `conversion.to_class_indices`.
+        classes: class names if the targets are class indices, or whether each class applies, (examples, classes); empty: the
+            targets are raw, see `conversion.to_class_indices`.
+        variables, target_variables: names of the features that are inputs and targets; empty: unknown.
+        times: {split: time of each row, datetime64}; empty: unknown.
         ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
         slices: {split: where its rows are in the builder's splits}; empty: unknown.
         folder: of prepared data sets, in which it is; None: it is in none.
@@ -135,6 +138,9 @@ class Data:
     validation: Split
     test: Split
     classes: tuple[str, ...]
+    variables: tuple[str, ...] = ()
+    target_variables: tuple[str, ...] = ()
+    times: Mapping[str, np.ndarray] = field(default_factory=dict)
     ordered: bool = True
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
     folder: Path | None = None

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from src.config import schema
 from src.datasets import array_records, conversion
+from src.datasets.columns import Column, Inputs, Targets
 from src.datasets.data import Slice, Split
-from src.datasets.images import ImageTransform
 from src.datasets.stored import StoredArray
 from src.errors import UserError
 
@@ -29,36 +29,12 @@ class Examples:
 
     Args:
         builder: of the prepared data set.
-        settings: which features are inputs and targets, and what is done to images.
-
-    Raises:
-        UserError: the inputs have no fixed shape.
+        settings: how the data is stored and shuffled.
+        inputs, targets: of the examples.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset):
-        self.builder, self.settings = builder, settings
-        feature = builder.info.features[settings.inputs]
-        self.transform = ImageTransform.of(settings)
-        self.is_text = feature.np_dtype is np.object_ or feature.np_dtype is np.str_
-        if not self.transform.is_identity and (self.is_text or len(feature.shape) != 3):
-            raise UserError(
-                f"dataset={settings.name}: '{settings.inputs}' holds no images (height, width, channels); leave out "
-                "dataset.image_size and dataset.channels."
-            )
-        shape: tuple[int, ...] = feature.shape if self.transform.is_identity else self.transform.shape(feature.shape)
-        if None in shape and isinstance(feature, tfds.features.Image):
-            raise UserError(
-                f"dataset={settings.name}: the images of '{settings.inputs}' differ in size; type the size that all are to be "
-                "brought to, like dataset.image_size=[64,64]."
-            )
-        if None in shape:
-            raise UserError(
-                f"dataset={settings.name}: '{settings.inputs}' has no fixed shape ({feature.shape}), which is not supported."
-            )
-        self.shape = shape
-        self.is_image = isinstance(feature, tfds.features.Image)
-        self.dtype = np.dtype(object) if self.is_text else np.dtype(feature.np_dtype)
-        self.target = builder.info.features[settings.targets]
+    def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset, inputs: Inputs, targets: Targets):
+        self.builder, self.settings, self.inputs, self.targets = builder, settings, inputs, targets
 
     def splits(self, slices: Slices) -> dict[str, Split]:
         """The splits, in memory or on disk.
@@ -79,9 +55,9 @@ class Examples:
             UserError: memory does not suffice for what cannot stay on disk.
         """
         storage, name = self.settings.storage, self.settings.name
-        if storage == "disk" and not self.is_image:
+        if storage == "disk" and not self.inputs.is_image:
             raise UserError(
-                f"dataset={name}: only images can be read from disk during training, but '{self.settings.inputs}' is none; "
+                f"dataset={name}: only images can be read from disk during training, but '{self.inputs.names[0]}' is none; "
                 "type dataset.storage=memory."
             )
         if storage == "disk":
@@ -90,10 +66,10 @@ class Examples:
         required = sum(self._bytes(stop - start) for _, start, stop in _all(slices))
         if required <= available:
             return False
-        if storage == "auto" and self.is_image:
+        if storage == "auto" and self.inputs.is_image:
             log.info("%s would take %.1f GiB of memory, so images are read from disk during training.", name, required / 2**30)
             return True
-        hint = " or dataset.storage=disk" if self.is_image else ""
+        hint = " or dataset.storage=disk" if self.inputs.is_image else ""
         raise UserError(
             f"dataset={name} needs {required / 2**30:.1f} GiB in memory; type a smaller slice, like "
             f"""'dataset.splits.train="train[:10%]"'{hint}."""
@@ -101,10 +77,10 @@ class Examples:
 
     def _bytes(self, count: int) -> int:
         """How much memory the inputs of a number of examples need."""
-        if self.is_text:  # about their size on disk
+        if self.inputs.is_text:  # about their size on disk
             splits = self.builder.info.splits.values()
             return count * self.builder.info.dataset_size // sum(split.num_examples for split in splits)
-        return count * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return count * int(np.prod(self.inputs.shape, dtype=np.int64)) * self.inputs.dtype.itemsize
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
@@ -137,16 +113,16 @@ class Examples:
         """Some rows of a split of the builder, in their order."""
         dataset = self.builder.as_dataset(
             split=tfds.core.ReadInstruction(base, from_=start, to=stop, unit="abs"),
-            decoders=tfds.decode.PartialDecoding(dict.fromkeys((self.settings.inputs, self.settings.targets), True)),
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys((*self.inputs.names, *self.targets.names), True)),
             read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in the order of the files
         )
 
         def example(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            return self.transform.apply(features[self.settings.inputs]), features[self.settings.targets]
+            return self.inputs.of_example(features), self.targets.of_example(features)
 
         batches = dataset.map(example, num_parallel_calls=os.cpu_count(), deterministic=True).batch(CHUNK)
-        inputs = np.empty((stop - start, *self.shape), self.dtype)
-        targets = np.empty((stop - start, *self.target.shape), _dtype(self.target))
+        inputs = np.empty((stop - start, *self.inputs.shape), self.inputs.dtype)
+        targets = np.empty((stop - start, *self.targets.shape), self.targets.dtype)
         for row, batch in zip(range(0, stop - start, CHUNK), batches.as_numpy_iterator()):
             inputs[row : row + CHUNK], targets[row : row + CHUNK] = batch
         return Split(inputs, targets)
@@ -162,26 +138,25 @@ class Examples:
             files, count = array_records.files(self.builder, base), self._count(base)
             offsets[base] = sum(map(self._count, offsets))
             records = array_records.Records(files, np.arange(count))
-            decode = self._decoder(self.settings.targets)
-            targets[base] = np.asarray(StoredArray(records, decode, (count, *self.target.shape), _dtype(self.target)))
+            decode = self._decoder(self.targets)
+            targets[base] = np.asarray(StoredArray(records, decode, (count, *self.targets.shape), self.targets.dtype))
             orders[base] = self._order(targets[base]) if self.settings.shuffle else np.arange(count)
             paths += files
-        decode = self._decoder(self.settings.inputs)
+        decode = self._decoder(self.inputs)
         splits = {}
         for name, of_split in slices.items():
             rows = _join([offsets[each.base] + orders[each.base][each.start : each.stop] for each in of_split])
             records = array_records.Records(paths, rows)
-            version = f"{self.settings.inputs} {self.transform}"
-            inputs = StoredArray(records, decode, (len(rows), *self.shape), self.dtype, version)
+            version = f"{self.inputs.names} {self.inputs.transform}"
+            inputs = StoredArray(records, decode, (len(rows), *self.inputs.shape), self.inputs.dtype, version)
             of_rows = [targets[each.base][orders[each.base][each.start : each.stop]] for each in of_split]
             splits[name] = Split(inputs, _join(of_rows))
         return splits
 
-    def _decoder(self, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The function from a record to the value of a feature, as it is read into memory."""
-        features = tfds.decode.PartialDecoding({name: True}).extract_features(self.builder.info.features)
-        transform = self.transform.apply if name == self.settings.inputs else lambda value: value
-        return lambda record: transform(features.deserialize_example(record)[name])
+    def _decoder(self, column: Column) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The function from a record to the value of a column."""
+        features = tfds.decode.PartialDecoding(dict.fromkeys(column.names, True)).extract_features(self.builder.info.features)
+        return lambda record: column.of_example(features.deserialize_example(record))
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -200,11 +175,6 @@ def _all(slices: Slices) -> list[Slice]:
 def _bases(slices: Slices) -> list[str]:
     """The splits of the builder that slices are of, in the order in which they first come."""
     return list(dict.fromkeys(each.base for each in _all(slices)))
-
-
-def _dtype(feature: tfds.features.FeatureConnector) -> np.dtype:
-    """NumPy's type of the values of a feature; texts are objects."""
-    return np.dtype(object) if feature.np_dtype in (np.object_, np.str_) else np.dtype(feature.np_dtype)
 
 
 def _join(parts: Sequence[np.ndarray]) -> np.ndarray:

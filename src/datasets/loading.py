@@ -9,10 +9,12 @@ import tensorflow_datasets as tfds
 from src import terminal
 from src.config import schema
 from src.datasets import conversion, validation
+from src.datasets.columns import Inputs, Targets
 from src.datasets.data import Data, Slice
 from src.datasets.examples import Examples
 from src.datasets.preparation import prepare
 from src.datasets.splits import resolve_splits
+from src.datasets.times import read_times
 from src.errors import UserError
 
 
@@ -26,22 +28,22 @@ def load(settings: schema.Dataset) -> Data:
     """
     builder = prepare(settings)
     settings = resolve_splits(settings, builder)
-    features = builder.info.features
-    for key in (settings.inputs, settings.targets):
-        if key not in features:
-            raise UserError(f"{settings.builder} has no feature '{key}'; it has: {', '.join(features)}.")
+    inputs, targets = Inputs(builder, settings), Targets(builder, settings)
     expressions = settings.splits.model_dump()
     slices = {name: _slices(builder, settings, expression) for name, expression in expressions.items()}
     if not settings.allow_overlap:
         validation.check_overlap(slices)
-    target = features[settings.targets]
     with terminal.phase(f"Reading {settings.name}"):
-        splits = Examples(builder, settings).splits(slices)
+        splits = Examples(builder, settings, inputs, targets).splits(slices)
+        times = read_times(builder, settings.time, slices) if settings.time else {}
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
         description=builder.info.description.strip(),
-        classes=tuple(target.names) if isinstance(target, tfds.features.ClassLabel) else (),
+        classes=targets.classes,
+        variables=inputs.names,
+        target_variables=targets.names,
+        times=times,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
         folder=Path(os.fspath(builder.data_dir_root)),

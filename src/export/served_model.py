@@ -84,6 +84,16 @@ class Classifier(ArrayModel):
         }
 
 
+class MultilabelClassifier(ArrayModel):
+    """Images or texts to the names of their labels, and the probability of each label."""
+
+    def answer(self, rows: np.ndarray) -> dict[str, Any]:
+        outputs, names = self.compute(rows), self.settings["classes"]
+        labels = np.empty(len(rows), dtype=object)  # lists, which may have the same length
+        labels[:] = [[name for name, present in zip(names, row) if present] for row in outputs["predicted"]]
+        return outputs | {"labels": labels, "probability_by_name": by_name(names, outputs["probability"])}
+
+
 class Translator(ArrayModel):
     """Texts to their translations."""
 
@@ -289,7 +299,7 @@ def by_name(names: Sequence[str], probabilities: np.ndarray) -> np.ndarray:
 
 
 KINDS: dict[str, Callable[[Path, dict[str, Any]], ArrayModel]] = {
-    kind.__name__: kind for kind in (ArrayModel, Classifier, Translator, TextGenerator, ImageGenerator)
+    kind.__name__: kind for kind in (ArrayModel, Classifier, MultilabelClassifier, Translator, TextGenerator, ImageGenerator)
 }
 
 

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["alignment_table", "escape", "highlight", "page", "weight_scale", "with_subtitle"]
+__all__ = ["alignment_table", "escape", "highlight", "page", "table", "weight_scale", "with_subtitle"]
 
 OPACITY = 0.7  # of the largest weight: black letters can be read on it
 STYLE = (
@@ -16,6 +16,8 @@ STYLE = (
     ".alignment td{min-width:1.7em;height:1.7em;border:1px solid #ddd}"
     ".alignment th{padding:2px 6px;font-weight:normal;white-space:pre}.alignment th.row{text-align:right}"
     ".alignment th.column{vertical-align:bottom}.alignment th.column span{writing-mode:vertical-rl;transform:rotate(180deg)}"
+    "table.numbers{border-collapse:collapse}.numbers td,.numbers th{padding:2px 10px;border-bottom:1px solid #ddd}"
+    ".numbers td+td,.numbers th+th{text-align:right}.numbers th:first-child{text-align:left}"
     ".scale{display:inline-block;width:12em;height:1em;margin:0 .5em;vertical-align:middle;border:1px solid #ddd;"
     "background:linear-gradient(to right,rgba(31,119,180,0),rgba(31,119,180,.7))}"
 )
@@ -67,6 +69,15 @@ def alignment_table(source: Sequence[str], target: Sequence[str], weights: np.nd
         for word, row in zip(target, weights)
     )
     return f'<table class="alignment"><tr><th></th>{head}</tr>{body}</table>'
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table with a column of names and columns of numbers."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f'<table class="numbers">{row(headings, "th")}{"".join(row(cells, "td") for cells in rows)}</table>'
 
 
 def _visible(token: str) -> str:

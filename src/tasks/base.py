@@ -72,6 +72,9 @@ class Task(ABC):
         """
         return split
 
+    def finalize(self, model: keras.Model, batch_size: int) -> None:  # noqa: B027
+        """Set the weights of a trained model that are chosen on the validation set instead of learned; most tasks have none."""
+
     @abstractmethod
     def loss(self) -> keras.losses.Loss:
         """The training loss."""

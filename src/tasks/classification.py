@@ -1,7 +1,7 @@
 """Classification: what image and text classification share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,14 +10,16 @@ import numpy as np
 from keras import KerasTensor, ops
 from matplotlib.figure import Figure
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from recipes.specs import AttentionLayer, Classes
+from src.config.tasks import ClassificationSettings, TaskSettings
 from src.datasets import Data, Split, conversion
-from src.figures import style
+from src.figures import html, style
 from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import classes as methods
 from src.tasks.baselines.interface import Baselines, Prediction
+from src.tasks.losses import ClassWeightedCrossentropy
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
@@ -31,28 +33,44 @@ class Classification(Task):
 
     Attributes:
         example_noun: what an example is called in titles, in the plural.
+        target_noun: what is predicted of an example, in titles.
+        balanced: whether the loss weights the classes such that each counts equally.
     """
 
     units = {"nll": "nats"}
     example_noun: str
+    target_noun = "class"
 
-    def __init__(self, data: Data):
-        data = conversion.to_class_indices(data)
+    def __init__(self, settings: TaskSettings, data: Data):
+        self.balanced = isinstance(settings, ClassificationSettings) and settings.class_weights == "balanced"
+        data = self.convert_targets(data)
         self.train, self.validation, self.test = data.train, data.validation, data.test
         self.classes = data.classes
         self.outputs = Classes(len(data.classes))
 
+    def convert_targets(self, data: Data) -> Data:
+        """Convert the targets to those that the model is trained on."""
+        return conversion.to_class_indices(data)
+
     def loss(self) -> keras.losses.Loss:
+        """Cross-entropy, the validation loss too with the weights of the classes; the metrics are computed without them."""
+        if self.balanced:
+            return ClassWeightedCrossentropy(balanced_class_weights(self.train.targets, self.outputs.count).tolist())
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
-        """Accuracy; negative log-likelihood in nats; expected calibration error (Guo et al. 2017)."""
+        """Accuracy; balanced accuracy, the mean recall of the classes; mean F1 of the classes; negative log-likelihood in nats;
+        expected calibration error (Guo et al. 2017).
+        """
         targets, log_probabilities = split.targets, log_softmax(predictions.astype(np.float64), axis=1)
+        _, recall, f1, _ = self.class_results(targets, predictions.argmax(axis=1))
         return {
             "accuracy": float(np.mean(predictions.argmax(axis=1) == targets)),
+            "balanced_accuracy": float(np.nanmean(recall)),
+            "macro_f1": float(np.nanmean(f1)),
             "nll": float(-np.mean(log_probabilities[np.arange(len(targets)), targets])),
             "calibration_error": calibration_error(targets, np.exp(log_probabilities)),
         }
@@ -107,18 +125,35 @@ class Classification(Task):
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Figures:
-        return {
-            "confusion_matrix.png": self._confusion_matrix(predictions.argmax(axis=1)),
-            **self.worst_mistakes(log_softmax(predictions.astype(np.float64), axis=1)),
-        }
+        return {**self.class_figures(predictions), **self.worst_mistakes(predictions)}
+
+    def class_figures(self, predictions: np.ndarray) -> Figures:
+        """Figures of the results of each class on the test set."""
+        predicted = predictions.argmax(axis=1)
+        return {"confusion_matrix.png": self._confusion_matrix(predicted), "classes.html": self._class_table(predicted)}
 
     @abstractmethod
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
-        """{file name: figure} of the examples whose true class got the lowest probability.
+    def worst_mistakes(self, predictions: np.ndarray) -> Figures:
+        """Figures of the test examples whose true class got the lowest probability."""
+
+    def class_results(self, targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Precision, recall, F1 and number of examples of each class; NaN where one is a quotient of zeros.
 
         Args:
-            log_probabilities: of the test set, (examples, classes).
+            targets: class indices (examples,), or 0 or 1 for each class (examples, classes).
+            predicted: the same.
         """
+        results: tuple[np.ndarray, ...] = precision_recall_fscore_support(
+            targets, predicted, labels=range(self.outputs.count), zero_division=np.nan
+        )
+        return results
+
+    def _class_table(self, predicted: np.ndarray) -> str:
+        """A page with the results of each class on the test set, and their means."""
+        precision, recall, f1, support = self.class_results(self.test.targets, predicted)
+        title = f"Results of each class on {len(predicted):,} test {self.example_noun}"
+        table = class_table(self.classes, {"precision": precision, "recall": recall, "F1": f1}, support)
+        return html.page(title, [table])
 
     def _confusion_matrix(self, predicted: np.ndarray) -> Figure:
         count = self.outputs.count
@@ -139,22 +174,57 @@ class Classification(Task):
                 axes.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
         return figure
 
-    def _verdict(self, index: int, log_probabilities: np.ndarray) -> tuple[str, bool]:
+    def verdict(self, index: int, prediction: np.ndarray) -> tuple[str, bool]:
         """The true and the predicted class of a test example, "4 / 9 (97 %)", and whether they are equal.
 
         Args:
             index: of the example.
-            log_probabilities: of its classes, (classes,); or its logits.
+            prediction: for it.
         """
-        probabilities, target = softmax(log_probabilities), self.test.targets[index]
-        predicted = int(log_probabilities.argmax())
+        probabilities, target = softmax(prediction), self.test.targets[index]
+        predicted = int(prediction.argmax())
         text = f"{self.classes[target]} / {self.classes[predicted]} ({100 * probabilities[predicted]:.0f} %)"
         return text, predicted == target
 
-    def _mistakes(self, log_probabilities: np.ndarray) -> np.ndarray:
+    def mistakes(self, predictions: np.ndarray) -> np.ndarray:
         """Indices of the misclassified test examples, the lowest probability of the true class first."""
-        wrong = np.flatnonzero(log_probabilities.argmax(axis=1) != self.test.targets)
+        log_probabilities = log_softmax(predictions.astype(np.float64), axis=1)
+        wrong = np.flatnonzero(predictions.argmax(axis=1) != self.test.targets)
         return wrong[np.argsort(log_probabilities[wrong, self.test.targets[wrong]])]
+
+
+def balanced_class_weights(targets: np.ndarray, classes: int) -> np.ndarray:
+    """The weights with which all classes of a training set count equally, and whose mean over its examples is 1.
+
+    n / (k n_c) for the n_c of n examples of a class, if k classes have examples. A class that has none gets 1.
+
+    Args:
+        targets: class indices (examples,).
+        classes: number of classes.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    return np.where(counts > 0, len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)
+
+
+def class_table(
+    classes: Sequence[str], results: Mapping[str, np.ndarray], support: np.ndarray, options: Mapping[str, np.ndarray] = {}
+) -> str:
+    """An HTML table with a row for each class, and below it the means of results over the classes that have them.
+
+    Args:
+        classes: names of the classes.
+        results: {heading: results (classes,), NaN where a class has none}.
+        support: number of examples of each class.
+        options: {heading: what else is to be said of each class (classes,)}.
+    """
+    columns = [[*map(_fraction, values), _fraction(np.nanmean(values))] for values in results.values()]
+    columns.append([f"{count:,}" for count in (*support, support.sum())])
+    columns += [[*map(_fraction, values), ""] for values in options.values()]
+    return html.table(["class", *results, "examples", *options], list(zip([*classes, "mean / total"], *columns)))
+
+
+def _fraction(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.4f}"
 
 
 def mistakes_title(mistakes: int, shown: int, examples: int, noun: str) -> str:

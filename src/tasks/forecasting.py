@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
-from matplotlib.figure import Figure
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import threadpool_limits
 
@@ -19,7 +18,7 @@ from recipes.specs import Forecast, Series
 from src.config.tasks import ForecastingSettings
 from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
-from src.figures import style
+from src.tasks import calendar, forecast_figures
 from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import forecasting as methods
 from src.tasks.baselines.interface import Baselines, Prediction, SkippedError, join_notes, sample_note, spaced_rows
@@ -38,17 +37,21 @@ MAX_PRODUCTS = 3e11  # multiplications of one ridge regression, a few seconds; m
 class Forecasting(Task):
     """Prediction of the `horizon` steps of a series that follow a window.
 
-    Inputs (windows, window, features), targets (windows, horizon, features), predictions and errors are in the unit of the
-    series. A window lies within one split of the data, or, with `task.include_history`, begins in the one before; targets never
-    do. Scales are measured on the training set alone.
+    Inputs (windows, window, features), targets (windows, horizon, targets), predictions and errors are in the unit of the
+    series. The targets are some or all of the features. With `task.calendar` there are further features: what the calendar
+    shows `horizon` steps after each step of a window, so that the last ones of a window show it for all steps of the forecast.
+
+    A window lies within one split of the data, or, with `task.include_history`, begins in the one before; targets never do.
+    Scales are measured on the training set alone.
 
     Missing values are NaN in targets, which count in no loss and no metric; in inputs they are filled in (`fill_gaps`). The
     series is float32 if that holds its values exactly; otherwise it is float64 until it is centered, so that small changes of
     a large value survive.
 
     Attributes:
-        series: {split: (time, features)}, with NaN where a value is missing.
-        constant: whether each feature keeps one value in the training set: it is scaled by 1, and left out of scaled errors.
+        series: {split: (time, features)}, with NaN where a value is missing; the last features are those of the calendar.
+        targeted: indices of the features that are forecast, (targets,).
+        constant: whether each of these keeps one value in the training set: it is scaled by 1, and left out of scaled errors.
     """
 
     def __init__(self, settings: ForecastingSettings, data: Data):
@@ -56,23 +59,30 @@ class Forecasting(Task):
         self.settings = settings
         self.units = {"mae": settings.unit, "rmse": settings.unit}
         self.series = {name: conversion.to_float(split.array) for name, split in data.splits.items()}
+        self.variables = data.variables
+        self.targeted = np.arange(self.series["train"].shape[1])
+        if data.variables != data.target_variables:
+            self.targeted = np.array([data.variables.index(name) for name in data.target_variables])
         self._log_gaps()
-        # Of the training set alone, (features,) each:
+        if settings.calendar:
+            self._add_calendar(data)
+        # Of the training set alone, (features,) or (targets,) each:
         train = self.series["train"]
-        self.constant = np.nanmin(train, axis=0) == np.nanmax(train, axis=0)
+        constant = np.nanmin(train, axis=0) == np.nanmax(train, axis=0)
+        self.constant = constant[self.targeted]
         self._log_constant(data.name)
-        self.deviation = np.nanstd(train, axis=0)
+        self.deviation = np.nanstd(train[:, self.targeted], axis=0)
         # Mean error of the seasonal naive forecast, one season ahead, within the training set (Hyndman & Koehler 2006).
-        self.naive_error = np.nanmean(np.abs(train[settings.season :] - train[: -settings.season]), axis=0)
+        seasonal_changes = train[settings.season :, self.targeted] - train[: -settings.season, self.targeted]
+        self.naive_error = np.nanmean(np.abs(seasonal_changes), axis=0)
         if settings.include_history:
             self._include_history()
         self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
-        features = self.train.array.shape[2]
-        self.inputs = Series(settings.window, features)
-        self.outputs = Forecast(settings.horizon, features)
+        self.inputs = Series(settings.window, self.train.array.shape[2])
+        self.outputs = Forecast(settings.horizon, len(self.targeted))
         self.mean = self.train.array.mean(axis=(0, 1))
         scale = (self.train.array - self._center(self.train.array)).std(axis=(0, 1))
-        self.scale = np.where(self.constant | (scale == 0), 1, scale)
+        self.scale = np.where(constant | (scale == 0), 1, scale)
 
     def _log_gaps(self) -> None:
         for name, series in self.series.items():
@@ -88,9 +98,19 @@ class Forecasting(Task):
             raise UserError(f"The training split of dataset={name} keeps one value, so there is nothing to learn from it.")
         if self.constant.any():
             log.warning(
-                "Of the %d features of the series these keep one value in the training split: %s (counted from 0); scaled "
+                "Of the %d targets of the series these keep one value in the training split: %s (counted from 0); scaled "
                 "errors leave them out.", len(self.constant), ", ".join(map(str, np.flatnonzero(self.constant))),
             )  # fmt: skip
+
+    def _add_calendar(self, data: Data) -> None:
+        """Append the features of the calendar to the series."""
+        if not data.times:
+            raise UserError(
+                f"task.calendar needs the time of each step of dataset={data.name}; type dataset.time=<name of the feature>."
+            )
+        for name, series in self.series.items():
+            features = calendar.encode(data.times[name], self.settings.calendar or (), self.settings.horizon)
+            self.series[name] = np.concatenate([series, features.astype(series.dtype)], axis=1)
 
     def _include_history(self) -> None:
         """Prepend the last window of each split to the next one."""
@@ -105,7 +125,7 @@ class Forecasting(Task):
                 f"type a smaller window or a larger dataset.splits.{name}."
             )
         inputs = fill_gaps(series[:-horizon], window, np.asarray(np.nanmean(self.series["train"], axis=0)))
-        targets = sliding_window_view(series[window:], horizon, axis=0).swapaxes(1, 2).copy()
+        targets = sliding_window_view(series[window:, self.targeted], horizon, axis=0).swapaxes(1, 2).copy()
         if np.isnan(targets).all(axis=(0, 1)).any():
             raise UserError(f"In the {name} split a feature has no value that could be a target; type a larger one.")
         return Split(inputs, targets)
@@ -115,7 +135,7 @@ class Forecasting(Task):
         dtype = self.train.array.dtype.name
         series = keras.Input(network.input_shape[1:], dtype=dtype, name="series")
         scale = layers.Rescaling(1 / self.scale, dtype="float32", name="scale")
-        unscale = layers.Rescaling(self.scale, dtype="float32", name="unscale")
+        unscale = layers.Rescaling(self.scale[self.targeted], dtype="float32", name="unscale")
         match self.settings.center:
             case "last":
                 center = series[:, -1:]
@@ -123,7 +143,11 @@ class Forecasting(Task):
                 center = ops.mean(series, axis=1, keepdims=True)
             case "train":
                 center = layers.Rescaling(0.0, offset=self.mean, dtype=dtype, name="training_mean")(series[:, -1:])
+        if self.settings.calendar:  # its features stay as they are
+            center = layers.Rescaling(self._is_variable.astype(dtype), dtype=dtype, name="variables")(center)
         centered = layers.Subtract(dtype=dtype, name="center")([series, center])
+        if len(self.targeted) < self.inputs.features:
+            center = ops.take(center, self.targeted, axis=-1)
         forecast = layers.Add(dtype=dtype, name="uncenter")([unscale(network(scale(centered))), center])
         return keras.Model(series, forecast, name=network.name)
 
@@ -131,15 +155,25 @@ class Forecasting(Task):
         """The values that are subtracted from windows (windows, window, features): (windows or 1, 1, features)."""
         match self.settings.center:
             case "last":
-                return windows[:, -1:]
+                center = windows[:, -1:]
             case "mean":
-                return windows.mean(axis=1, keepdims=True)
+                center = windows.mean(axis=1, keepdims=True)
             case "train":
-                return self.mean[None, None]
+                center = self.mean[None, None]
+        return center * self._is_variable if self.settings.calendar else center
+
+    @property
+    def _is_variable(self) -> np.ndarray:
+        """Whether each feature is one of the series, and not of the calendar, (features,)."""
+        return np.arange(self.inputs.features) < self.inputs.features - len(self.settings.calendar or ())
+
+    def _of_targets(self, windows: np.ndarray) -> np.ndarray:
+        """The features of windows or of a series (…, features) that are forecast."""
+        return windows if len(self.targeted) == windows.shape[-1] else windows[..., self.targeted]
 
     def loss(self) -> keras.losses.Loss:
         observed = float(np.mean(~np.isnan(self.train.targets)))
-        return StandardizedSquaredError(self.scale.tolist(), observed, dtype=self.train.targets.dtype.name)
+        return StandardizedSquaredError(self.scale[self.targeted].tolist(), observed, dtype=self.train.targets.dtype.name)
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [MeanAbsoluteError(name="mae")]
@@ -168,9 +202,9 @@ class Forecasting(Task):
         }
 
     def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
-        """A row for each window, step and feature: target, forecast, and the feature's standard deviation in the training set.
+        """A row for each window, step and target: target, forecast, and the target's standard deviation in the training set.
 
-        The deviation of a constant feature is NaN.
+        The deviation of a constant target is NaN.
         """
         window, step, feature = (index.ravel() for index in np.indices(predictions.shape))
         deviation = np.where(self.constant, np.nan, self.deviation)
@@ -184,7 +218,7 @@ class Forecasting(Task):
         is forecast as its last value.
         """
         season, horizon = self.settings.season, self.settings.horizon
-        train, windows = self.series["train"], self.test.array
+        train, windows = self.series["train"], self._of_targets(self.test.array)
         named: dict[str, Callable[[], Prediction]] = {
             "repeat_last": lambda: Prediction(methods.repeat_last(windows, horizon)),
             "drift": lambda: Prediction(methods.drift(windows, *self._history(filled=False), horizon)),
@@ -203,17 +237,17 @@ class Forecasting(Task):
         return named
 
     def _seasonal_naive(self, split: Split) -> np.ndarray:
-        return methods.seasonal_naive(split.array, self.settings.season, self.settings.horizon)
+        return methods.seasonal_naive(self._of_targets(split.array), self.settings.season, self.settings.horizon)
 
     def _history(self, filled: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The whole series (time, features), float64, and the index of the last step of each test window.
+        """The whole series (time, targets), float64, and the index of the last step of each test window.
 
         Args:
             filled: whether missing values are filled in, interpolated in the training set and else with the value before.
         """
-        test = self.series["test"]
+        train, validation, test = (self._of_targets(self.series[name]) for name in ("train", "validation", "test"))
         prepended = self.settings.window * self.settings.include_history  # steps that belong to the split before
-        train, later = self.series["train"], np.concatenate([self.series["validation"][prepended:], test[prepended:]])
+        later = np.concatenate([validation[prepended:], test[prepended:]])
         if filled:
             train = interpolate(train)
             later = carry_forward(later, initial=train[-1])
@@ -226,7 +260,7 @@ class Forecasting(Task):
         history, origins = self._history(filled=True)
         steps = len(self.series["train"])
         _check_steps(history)
-        forecasts = methods.repeat_last(self.test.array.astype(np.float64), self.settings.horizon)
+        forecasts = methods.repeat_last(self._of_targets(self.test.array).astype(np.float64), self.settings.horizon)
         with threadpool_limits(1):  # matrices are small: several threads spend most of their time waiting for each other
             for feature in np.flatnonzero(~self.constant):
                 arguments = steps, self.settings.season, origins, self.settings.horizon
@@ -239,31 +273,38 @@ class Forecasting(Task):
         products = len(rows) * size**2 * methods.count_masks(self.train.targets[rows])
         if products > MAX_PRODUCTS:
             raise SkippedError(f"{products:.1e} multiplications for each λ are more than {MAX_PRODUCTS:.1e}")
-        inputs, targets = (array[rows] / self.scale for array in (self.train.array, self.train.targets.astype(np.float64)))
+        scale = self.scale[self.targeted]
+        inputs, targets = self.train.array[rows] / self.scale, self.train.targets[rows].astype(np.float64) / scale
 
         def fit(penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-            forecast = methods.ridge(inputs, targets, penalty)
-            return lambda windows: forecast(windows / self.scale) * self.scale
+            forecast = methods.ridge(inputs, targets, penalty, self.targeted)
+            return lambda windows: forecast(windows / self.scale) * scale
 
-        penalty, forecast = self._best({penalty: functools.partial(fit, penalty) for penalty in methods.PENALTIES})
+        fits = {penalty: functools.partial(fit, penalty) for penalty in methods.PENALTIES}
+        penalty, forecast = self._best(fits, self.validation.array)
         note = join_notes(f"λ = {penalty:g}", sample_note(len(rows), len(self.train), "windows"))
         return Prediction(forecast(self.test.array), note)
 
     def _autoregression(self) -> Prediction:
-        train = self.series["train"].astype(np.float64)
+        train = self._of_targets(self.series["train"]).astype(np.float64)
         _check_steps(train)
         orders = methods.candidate_orders(self.settings.season, self.settings.window, len(train))
         fits = {order: functools.partial(methods.autoregression, train, order, self.settings.horizon) for order in orders}
-        order, forecast = self._best(fits)
-        return Prediction(forecast(self.test.array), f"p = {order}")
+        order, forecast = self._best(fits, self._of_targets(self.validation.array))
+        return Prediction(forecast(self._of_targets(self.test.array)), f"p = {order}")
 
-    def _best(self, fits: Mapping[T, Callable[[], Forecaster]]) -> tuple[T, Forecaster]:
-        """The hyperparameter with the smallest mean absolute error on the validation set, and the forecaster fitted with it."""
+    def _best(self, fits: Mapping[T, Callable[[], Forecaster]], windows: np.ndarray) -> tuple[T, Forecaster]:
+        """The hyperparameter with the smallest mean absolute error on the validation set, and the forecaster fitted with it.
+
+        Args:
+            fits: {hyperparameter: function that fits a forecaster with it}.
+            windows: what a forecaster takes of the validation set.
+        """
         best: tuple[float, T, Forecaster] | None = None
         with threadpool_limits(1):  # as above
             for hyperparameter, fit in fits.items():
                 forecaster = fit()
-                error = float(np.nanmean(np.abs(forecaster(self.validation.array) - self.validation.targets)))
+                error = float(np.nanmean(np.abs(forecaster(windows) - self.validation.targets)))
                 if best is None or error < best[0] or np.isnan(best[0]):  # an unstable one has no number as error
                     best = error, hyperparameter, forecaster
         if best is None:
@@ -287,51 +328,18 @@ class Forecasting(Task):
     ) -> Figures:
         errors = {name: np.nanmean(np.abs(forecasts - self.test.targets)) for name, forecasts in baselines.items()}
         best_first = {name: baselines[name] for name in sorted(errors, key=lambda name: errors[name])}
+        units = {"unit": self.settings.unit, "time_unit": self.settings.time_unit}
+        shown = int(self.targeted[0])  # the first target
+        variable = ""
+        if self.outputs.features > 1:
+            variable = self.variables[shown] if shown < len(self.variables) else f"first of {self.outputs.features} series"
+        first = {name: forecasts[..., 0] for name, forecasts in best_first.items()}
         return {
-            "forecast.png": self._forecasts(predictions, best_first),
-            "error_by_step.png": self._error_by_step(predictions, best_first),
+            "forecast.png": forecast_figures.forecasts(
+                self.test.array[..., shown], self.test.targets[..., 0], predictions[..., 0], first, variable=variable, **units
+            ),
+            "error_by_step.png": forecast_figures.error_by_step(self.test.targets, predictions, best_first, **units),
         }
-
-    def _forecasts(self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray]) -> Figure:
-        """Input, target, forecast and the best baseline of three evenly spaced windows of the test set."""
-        steps = np.arange(1 - self.settings.window, self.settings.horizon + 1)  # 0: the last step of the input
-        best = [(f"baseline: {name.replace('_', ' ')}", each, style.BASELINE, "--") for name, each in baselines.items()][:1]
-        indices = np.unique(np.linspace(0, len(self.test) - 1, 3).astype(int))
-        series = f" (first of {self.outputs.features} series)" if self.outputs.features > 1 else ""
-        size = (style.WIDTH, 1.0 + 2.2 * len(indices))
-        figure, panels = style.create(f"Forecasts of the test set{series}", len(indices), size=size, sharex=True)
-        for axes, index in zip(panels, indices):
-            past = self.test.array[index, :, 0]
-            axes.axvline(0, color="0.85", linewidth=1)
-            axes.plot(steps[: len(past)], past, color=style.PAST, label="input")
-            for name, values, color, line in (
-                ("target", self.test.targets, style.TARGET, "-"),
-                *best,
-                ("model", predictions, style.MODEL, "-"),
-            ):  # each begins at the last value of the input
-                axes.plot(steps[len(past) - 1 :], [past[-1], *values[index, :, 0]], color=color, linestyle=line, label=name)
-            axes.set(ylabel=self.settings.unit)
-            axes.set_title(f"window {index + 1} of {len(self.test)}", loc="left")
-        panels[-1].set_xlabel(f"{self.settings.time_unit}s from the last value of the input")
-        style.integer_ticks(panels[-1])
-        figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
-        return figure
-
-    def _error_by_step(self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray]) -> Figure:
-        """Mean absolute error against the number of steps ahead, of the model and the two best baselines."""
-        unit = self.settings.unit
-        figure, (axes,) = style.create("Error on the test set by step of the forecast", size=(style.WIDTH, 4))
-        steps, forecasts = np.arange(1, self.settings.horizon + 1), {"model": predictions, **baselines}
-        looks = ((style.MODEL, "o-"), (style.BASELINE, "--"), (style.OTHER_BASELINE, ":"))
-        for (name, forecast), (color, line) in zip(forecasts.items(), looks):
-            errors = np.nanmean(np.abs(forecast - self.test.targets), axis=(0, 2))
-            text = f"{'' if name == 'model' else 'baseline: '}{name.replace('_', ' ')} (mean {errors.mean():.3g} {unit})"
-            axes.plot(steps, errors, line, color=color, markersize=3, label=text)
-        axes.set(xlabel=f"{self.settings.time_unit}s ahead", ylabel=f"mean absolute error ({unit})", ylim=(0, None))
-        style.integer_ticks(axes)
-        axes.grid()
-        figure.legend(ncols=2, loc="outside lower center")
-        return figure
 
 
 def _check_steps(series: np.ndarray) -> None:

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from recipes.specs import GlimpseLayer, Image, PatchLayer, RewardLayer
-from src.config.tasks import ImageClassificationSettings
+from src.config.tasks import ImageClassificationSettings, ImageMultilabelClassificationSettings
 from src.datasets import Data, Split, validation
 from src.datasets.conversion import PixelRange
+from src.errors import UserError
 from src.figures import style
 from src.tasks.base import Figures, Task, nested_layers
 from src.tasks.baselines import images as methods
@@ -37,14 +38,20 @@ class ImageClassification(Classification):
     """
 
     example_noun = "images"
+    baseline_settings = ("name",)  # they do not depend on the weights of the classes
 
-    def __init__(self, settings: ImageClassificationSettings, data: Data):
+    def __init__(self, settings: ImageClassificationSettings | ImageMultilabelClassificationSettings, data: Data):
         validation.check_images(data, settings.name)
-        super().__init__(data)
+        super().__init__(settings, data)
         self.pixels = PixelRange.of(data.train.raw_inputs)
         self.inputs = Image(*data.train.raw_inputs.shape[1:])
 
     def wrap(self, network: keras.Model) -> keras.Model:
+        if self.balanced and takes_label(network):
+            raise UserError(
+                "task.class_weights=balanced does not weight the reward that this recipe learns by; type "
+                "task.class_weights=null."
+            )
         low, high = self.pixels
         pixels = keras.Input(self.train.raw_inputs.shape[1:], dtype=self.train.raw_inputs.dtype.name, name="image")
         # In float32 whatever the precision of the network: 16 bits do not hold the values of pixels of 16 bits.
@@ -74,21 +81,21 @@ class ImageClassification(Classification):
             "gradient_boosting": self._gradient_boosting,
         }
 
-    def _flatten(self, split: Split) -> np.ndarray:
+    def flatten(self, split: Split) -> np.ndarray:
         """Pixels from 0 to 1, float32 (examples, values)."""
         return self.pixels.normalize(np.asarray(split.raw_inputs).reshape(len(split), -1))
 
     def _logistic_regression(self) -> Prediction:
         train = self.train.take(methods.regression_examples(self.train.raw_inputs[0].size))
-        values = methods.logistic_regression(self._flatten(train), train.targets, self._flatten(self.test), self.outputs.count)
+        values = methods.logistic_regression(self.flatten(train), train.targets, self.flatten(self.test), self.outputs.count)
         return Prediction(values, sample_note(len(train), len(self.train), "images"))
 
     def _nearest_neighbors(self) -> Prediction:
         train = self.train.take(methods.neighbor_examples(self.train.raw_inputs[0].size, len(self.validation) + len(self.test)))
         k, values = methods.nearest_neighbors(
-            (self._flatten(train), train.targets),
-            (self._flatten(self.validation), self.validation.targets),
-            self._flatten(self.test),
+            (self.flatten(train), train.targets),
+            (self.flatten(self.validation), self.validation.targets),
+            self.flatten(self.test),
             self.outputs.count,
         )
         return Prediction(values, join_notes(f"k = {k}", sample_note(len(train), len(self.train), "images")))
@@ -97,7 +104,7 @@ class ImageClassification(Classification):
         size = self.train.raw_inputs.size * self.outputs.count
         if size > methods.BOOSTING_VALUES:
             raise SkippedError(f"{size:,} pixels times classes are more than {methods.BOOSTING_VALUES:,}")
-        train, test = self._flatten(self.train), self._flatten(self.test)
+        train, test = self.flatten(self.train), self.flatten(self.test)
         return Prediction(methods.gradient_boosting(train, self.train.targets, test, self.outputs.count))
 
     def figures(
@@ -121,7 +128,8 @@ class ImageClassification(Classification):
         patch = next((layer.patch for layer in network.layers if isinstance(layer, PatchLayer)), None)
         rows, columns = (-(-height // patch), -(-width // patch)) if patch else (height, 1)
         right, bottom = (columns * patch, rows * patch) if patch else (width, height)
-        title = f"Attention weights of the {'patches' if patch else 'rows'} of test images; true / predicted class"
+        what = "patches" if patch else "rows"
+        title = f"Attention weights of the {what} of test images; true / predicted {self.target_noun}"
         figure, tiles = style.create_tiles(title, len(images))
         for index, (axes, image, image_weights) in enumerate(zip(tiles, images, weights)):
             style.show_image(axes, image)
@@ -137,7 +145,7 @@ class ImageClassification(Classification):
 
     def _title(self, axes: Axes, index: int, logits: np.ndarray) -> None:
         """Write the true and the predicted class above a test image, in red if they differ."""
-        text, correct = self._verdict(index, logits)
+        text, correct = self.verdict(index, logits)
         axes.set_title(text, color="black" if correct else style.MISTAKE)
 
     def _glimpses(self, model: keras.Model, network: keras.Model, predictions: np.ndarray) -> dict[str, Figure]:
@@ -172,16 +180,14 @@ class ImageClassification(Classification):
             self._title(axes, index, predictions[index])
         return {"glimpses.png": figure}
 
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
-        mistakes = self._mistakes(log_probabilities)
+    def worst_mistakes(self, predictions: np.ndarray) -> Figures:
+        mistakes = self.mistakes(predictions)
         shown = mistakes[:MAX_SHOWN]
-        title = (
-            f"{mistakes_title(len(mistakes), len(shown), len(log_probabilities), self.example_noun)}; true / predicted class"
-        )
-        figure, tiles = style.create_tiles(title, len(shown))
+        title = mistakes_title(len(mistakes), len(shown), len(predictions), self.example_noun)
+        figure, tiles = style.create_tiles(f"{title}; true / predicted {self.target_noun}", len(shown))
         for axes, index in zip(tiles, shown):
             style.show_image(axes, self.pixels.normalize(self.test.raw_inputs[index]))
-            axes.set_title(self._verdict(index, log_probabilities[index])[0])
+            axes.set_title(self.verdict(index, predictions[index])[0])
         return {"worst_mistakes.png": figure}
 
 

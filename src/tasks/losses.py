@@ -1,11 +1,47 @@
-"""Losses, and the metrics of training beside them, of sequences of tokens and of forecasts."""
+"""Losses, and the metrics of training beside them, of classes, sequences of tokens and forecasts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
 from recipes.specs import PADDING
+
+
+class ClassWeightedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
+    """Cross-entropy of logits (batch, classes), given class indices (batch,), with a weight for each class.
+
+    The loss of a batch is the sum of the weighted losses divided by the number of its examples, not by the sum of weights:
+    so every example of a class has the same weight, whatever batch and device it is on.
+
+    Args:
+        class_weights: one for each class.
+    """
+
+    def __init__(self, class_weights: Sequence[float], name: str = "class_weighted_crossentropy", **kwargs: Any):
+        super().__init__(from_logits=True, name=name, **kwargs)
+        self.class_weights = list(class_weights)
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        """Loss (batch,) of logits (batch, classes), given class indices (batch,)."""
+        weights = ops.take(ops.convert_to_tensor(self.class_weights, y_pred.dtype), ops.cast(y_true, "int32"))
+        return weights * super().call(y_true, y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "reduction": self.reduction, "dtype": self.dtype, "class_weights": self.class_weights}
+
+
+class MicroF1(keras.metrics.Mean):
+    """F1 of all labels of all examples together, 2 TP / (2 TP + FP + FN); a label is predicted if its logit is above 0."""
+
+    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
+        """Take 0 or 1 for each label (batch, labels), logits of the same shape and weights of the examples (batch,)."""
+        present, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred > 0, "float32")
+        weights = present + predicted  # their mean with these weights: Σ 2 TP / Σ (2 TP + FP + FN)
+        if sample_weight is not None:
+            weights = weights * ops.cast(sample_weight, "float32")[:, None]
+        return super().update_state(present * predicted, sample_weight=weights)
 
 
 class TokenCrossentropy(keras.losses.Loss):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from recipes.specs import PADDING, Tokens
-from src.config.tasks import TextClassificationSettings
+from src.config.tasks import TextClassificationSettings, TextMultilabelClassificationSettings
 from src.datasets import Data, Split
 from src.errors import UserError
 from src.figures import html
@@ -39,10 +39,15 @@ class TextClassification(Classification):
     input_tokenizer: Tokenizer
     baseline_settings = ("tokenizer", "lowercase")
 
-    def __init__(self, settings: TextClassificationSettings, data: Data, tokenizer: Tokenizer | None = None):
+    def __init__(
+        self,
+        settings: TextClassificationSettings | TextMultilabelClassificationSettings,
+        data: Data,
+        tokenizer: Tokenizer | None = None,
+    ):
         for name, split in data.splits.items():
             check_texts(split.raw, f"the {name} split of dataset={data.name}")
-        super().__init__(data)
+        super().__init__(settings, data)
         self.settings = settings
         # What a language model is trained on: texts with START before them, and their own case.
         like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")
@@ -70,36 +75,37 @@ class TextClassification(Classification):
         return {"bag_of_words": self._bag_of_words, "nb_svm": self._nb_svm}
 
     @property
-    def _kind(self) -> Kind:
+    def token_kind(self) -> Kind:
         return "characters" if self.settings.tokenizer == "characters" else "words"
 
-    def _normalize(self, split: Split) -> list[str]:
-        return normalize(split.raw, self._kind, self.settings.lowercase)
+    def normalize(self, split: Split) -> list[str]:
+        """The texts of a split as baselines take them: tokens separated by spaces, or characters."""
+        return normalize(split.raw, self.token_kind, self.settings.lowercase)
 
     def _bag_of_words(self) -> Prediction:
-        train, test = self._normalize(self.train), self._normalize(self.test)
-        return methods.bag_of_words(train, self.train.targets, test, self.outputs.count, self._kind)
+        train, test = self.normalize(self.train), self.normalize(self.test)
+        return methods.bag_of_words(train, self.train.targets, test, self.outputs.count, self.token_kind)
 
     def _nb_svm(self) -> Prediction:
-        train, validation, test = map(self._normalize, (self.train, self.validation, self.test))
+        train, validation, test = map(self.normalize, (self.train, self.validation, self.test))
         targets = self.train.targets, self.validation.targets
-        return methods.nb_svm((train, targets[0]), (validation, targets[1]), test, self.outputs.count, self._kind)
+        return methods.nb_svm((train, targets[0]), (validation, targets[1]), test, self.outputs.count, self.token_kind)
 
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Figures:
         return {**super().figures(model, predictions, baselines), **self._attention(model, predictions)}
 
-    def worst_mistakes(self, log_probabilities: np.ndarray) -> Figures:
-        mistakes = self._mistakes(log_probabilities)
+    def worst_mistakes(self, predictions: np.ndarray) -> Figures:
+        mistakes = self.mistakes(predictions)
         shown = mistakes[:MAX_SHOWN]
         rows = [
-            f"<p>{self._heading(index, log_probabilities[index])}</p>"
+            f"<p>{self._heading(index, predictions[index])}</p>"
             f"<blockquote>{html.escape(MARKUP.sub(' ', self.test.raw[index].decode())[:MAX_CHARACTERS])}</blockquote>"
             for index in shown
         ]
-        title = mistakes_title(len(mistakes), len(shown), len(log_probabilities), self.example_noun)
-        return {"worst_mistakes.html": html.page(f"{title}; true / predicted class", rows)}
+        title = mistakes_title(len(mistakes), len(shown), len(predictions), self.example_noun)
+        return {"worst_mistakes.html": html.page(f"{title}; true / predicted {self.target_noun}", rows)}
 
     def _attention(self, model: keras.Model, predictions: np.ndarray) -> dict[str, str]:
         """Attention weights of the tokens of the first test texts; nothing for a model without attention."""
@@ -114,11 +120,12 @@ class TextClassification(Classification):
             highlighted = html.highlight([tokens[place] for place in shown], text_weights[shown])
             largest = f"{text_weights.max():.3f}; {1 / max(len(tokens), 1):.3f} if all were equal"
             rows.append(f"<p>{self._heading(index, predictions[index])} — largest weight {largest}</p><p>{highlighted}</p>")
-        return {"attention.html": html.page("Attention weights of the tokens of test texts; true / predicted class", rows)}
+        title = f"Attention weights of the tokens of test texts; true / predicted {self.target_noun}"
+        return {"attention.html": html.page(title, rows)}
 
     def _heading(self, index: int, logits: np.ndarray) -> str:
         """HTML of the true and the predicted class of a test example, in red if they differ."""
-        text, correct = self._verdict(index, logits)
+        text, correct = self.verdict(index, logits)
         return f"<b{'' if correct else ' class=mistake'}>{html.escape(text)}</b>"
 
 

@@ -140,9 +140,10 @@ class FinishedRun:
         datasets = [entry.dataset for entry in (inputs.dataset_inputs if inputs else []) if entry.tags[0].value == split]
         return {key: getattr(datasets[0], key) for key in ("name", "digest", "source_type", "source")} if datasets else {}
 
-    def metric(self, name: str) -> float:
-        """The last value of a metric."""
-        return {current_name(key): value for key, value in self.client.get_run(self.run_id).data.metrics.items()}[name]
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric, as this version names them."""
+        return {current_name(key): value for key, value in self.client.get_run(self.run_id).data.metrics.items()}
 
     def tag(self, name: str) -> str | None:
         """The value of a tag."""
@@ -187,7 +188,7 @@ def load_reference_classifier(run_id: str, data: "Data") -> "ReferenceClassifier
     settings = run.settings
     loop.prepare(settings)
     load_weights = functools.partial(run.load_weights, advice="delete that run, and a new one is trained")
-    return ReferenceClassifier.from_run(settings, data, load_weights, run_id, run.metric("test/accuracy"))
+    return ReferenceClassifier.from_run(settings, data, load_weights, run_id, run.metrics["test/accuracy"])
 
 
 def load_teacher(settings: Settings, task: "Task") -> "Callable[[], keras.Model]":
@@ -232,7 +233,7 @@ def load_pretrained(settings: Settings) -> "tuple[Settings, TextGenerator]":
     tokenization = {
         "tokenizer": source_task.tokenizer,
         "vocabulary_size": len(language_model.tokenizer),
-        "length" if settings.task.name == "text_classification" else "context": source_task.context,
+        "context" if settings.task.name == "language_modeling" else "length": source_task.context,
     }
     return settings.model_copy(update={"task": settings.task.model_copy(update=tokenization)}), language_model
 

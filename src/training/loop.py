@@ -13,6 +13,7 @@ from src import signals
 from src.config import schema
 from src.datasets import Split, pipeline
 from src.errors import DiskFullError, OutOfMemoryError, UserError
+from src.metrics import lower_is_better
 from src.tasks.base import Task
 from src.training import distillation, keras_patches, optimizers, tensorflow_patches
 from src.training.callbacks import (
@@ -261,7 +262,7 @@ def fit(
         first_sparse_epoch = math.ceil(settings.compression.end * training.epochs)  # earlier weights are not sparse enough
     best = BestWeights(
         monitor=training.monitor,
-        mode="min" if training.monitor in _monitored_previews(task) else "auto",  # Keras knows the mode of its own metrics
+        mode="min" if training.monitor in _monitored_previews(task) or lower_is_better(training.monitor) else "max",
         patience=training.early_stopping or training.epochs,
         restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first_sparse_epoch, training.epochs - 1),

@@ -1,11 +1,20 @@
 """`src.evaluate` and `src.reproduce`: evaluating or repeating a finished run gives the metrics that it logged."""
 
+import contextlib
 import re
+import sqlite3
+from pathlib import Path
 
+import numpy as np
+import pandas
 import pytest
+import tensorflow_datasets as tfds
 import yaml
+from sklearn.datasets import load_digits
+from sklearn.metrics import f1_score
 
 from src import evaluate, experiment
+from src.tracking.client import PREDICTIONS_FILE
 from tests import commands, faults
 from tests.stored import client, runs
 
@@ -18,6 +27,35 @@ QUICK = ("gpt", "lstm")  # one that is scored on tokens, one on numbers; cnn is 
 def test_evaluation_gives_the_logged_metrics(store, settings, recipe):
     done = experiment.run(settings(*faults.overrides(recipe), "training.epochs=1"))
     assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(done.run_id, record="false"))
+
+
+def test_evaluation_of_several_labels_uses_the_thresholds_of_the_run(store, settings, tmp_path):
+    digits = load_digits()
+    images = np.rint(digits.images[:200] * (255 / 16)).astype(np.uint8)[..., None]
+    present = np.stack([digits.target[:200] % 2 == 0, digits.target[:200] < 3], axis=1)
+    features = {"image": tfds.features.Image(shape=(8, 8, 1)), "even": np.bool_, "small": np.bool_}
+    examples = [(n, {"image": image, "even": row[0], "small": row[1]}) for n, (image, row) in enumerate(zip(images, present))]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "made", version="1.0.0", features=tfds.features.FeaturesDict(features), split_datasets={"train": examples},
+        data_dir=tmp_path, disable_shuffling=True,
+    )  # fmt: skip
+    options = ("task.name=image_multilabel_classification", "dataset.name=made", "dataset.builder=made")
+    monitor = "training.monitor=val_micro_f1_at_half"
+    model = ("model=cnn", "model.filters=[4]", "training.epochs=3", "training.batch_size=16", "optimizer.learning_rate=0.03")
+    composed = settings(*model, monitor, *options, "dataset.targets=[even,small]")
+    dataset = composed.dataset.model_copy(update={"data_dir": str(tmp_path)})
+    done = experiment.run(composed.model_copy(update={"dataset": dataset}))
+    assert re.search(r"\nAll 3 metrics are identical\.$", evaluate.evaluate(done.run_id, record="false"))
+    curve = [metric.value for metric in store.get_metric_history(done.run_id, "epoch/val/micro_f1_at_half")]
+    assert done.objective == max(curve) > min(curve)
+    run = store.get_run(done.run_id)
+    assert {"classes.png", "classes.html"} <= {Path(file.path).name for file in store.list_artifacts(done.run_id, "figures")}
+    table = pandas.read_parquet(store.download_artifacts(done.run_id, PREDICTIONS_FILE))
+    pairs = [table[name].to_numpy().reshape(-1, 2) for name in ("label", "prediction")]
+    assert run.data.metrics["test/macro_f1"] == f1_score(*pairs, average="macro", zero_division=np.nan)
+    low, high = (run.data.metrics[f"test/ci_{bound}/macro_f1"] for bound in ("low", "high"))
+    assert low < run.data.metrics["test/macro_f1"] < high
+    assert run.data.metrics["test/baseline/label_frequencies/macro_f1"] > 0
 
 
 def test_an_evaluation_is_a_run_linked_to_the_model_and_the_data(store, settings, caplog):
@@ -57,7 +95,10 @@ def test_a_run_of_an_earlier_version_is_scored_with_its_settings_migrated(finish
     recorded["training"]["glances"] = recorded["training"].pop("previews")
     recorded["training"]["keep"] = "best" if recorded["training"].pop("restore_best_weights") else "last"
     file.write_text(yaml.safe_dump(recorded), encoding="utf-8")
-    assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(finished_copy.run_id))
+    with contextlib.closing(sqlite3.connect(finished_copy.folder / "mlflow.db")) as database, database:
+        for table in ("metrics", "latest_metrics"):  # which it did not have
+            database.execute(f"DELETE FROM {table} WHERE key IN ('test/balanced_accuracy', 'test/macro_f1')")
+    assert re.search(r"\nAll 3 metrics that were logged are identical\.$", evaluate.evaluate(finished_copy.run_id))
 
 
 def test_another_data_set_has_to_be_compatible(finished_run):

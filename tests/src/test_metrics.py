@@ -30,7 +30,7 @@ def test_tags_and_metrics_of_an_earlier_version_are_read_under_their_new_names()
     run = finished_runs.FinishedRun.__new__(finished_runs.FinishedRun)
     run.run_id, run.client = "abc", SimpleNamespace(get_run=lambda run_id: stored)
     assert run.tag("reference_classifier") == "0123"
-    assert run.metric("test/frechet_distance") == 2.0
+    assert run.metrics["test/frechet_distance"] == 2.0
 
 
 def test_a_distance_between_features_says_whose_features():

@@ -7,7 +7,7 @@ import sacrebleu
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
 from src import uncertainty
 from src.comparison import paired
@@ -184,7 +184,7 @@ def tasks(settings):
 @pytest.mark.parametrize(
     ("name", "metrics"),
     [
-        ("classification", ("accuracy", "nll")),
+        ("classification", ("accuracy", "nll", "balanced_accuracy", "macro_f1")),
         ("forecasting", ("mae", "rmse", "standardized_mae", "standardized_mse")),
         ("translation", ("bleu", "exact_match")),
         ("language", ("nll", "perplexity", "bits_per_character")),
@@ -205,6 +205,10 @@ def test_per_example_results_of_a_classifier_by_scikit_learn(tasks):
     assert value("accuracy", table) == accuracy_score(task.test.targets, logits.argmax(axis=1))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert value("nll", table) == pytest.approx(log_loss(task.test.targets, probabilities))
+    labels, predicted = task.test.targets, logits.argmax(axis=1)
+    assert value("balanced_accuracy", table) == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert value("macro_f1", table) == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert value("micro_f1", table) == pytest.approx(accuracy_score(labels, predicted))  # where each example has one class
     np.testing.assert_allclose(table["confidence"], probabilities.max(axis=1), rtol=1e-5)
 
 

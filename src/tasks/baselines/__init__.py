@@ -2,6 +2,7 @@
 
 interface    what a baseline returns
 forecasting  repeat last, drift, seasonal naive (with drift), ridge, autoregression, Holt–Winters, Theta
+labels       frequencies of labels, one classifier for each label
 classes      majority class, and scores to logits
 images       logistic regression, k nearest neighbors, gradient boosting
 texts        TF–IDF with logistic regression, NB-SVM

@@ -57,7 +57,9 @@ def seasonal_naive_with_drift(
     return seasonal_naive(windows, season, horizon) + seasons_ahead[:, None] * means[origins - season][:, None]
 
 
-def ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
+def ridge(
+    inputs: np.ndarray, targets: np.ndarray, penalty: float, targeted: np.ndarray | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Ridge regression from all values of a window to all steps of the horizon, as differences from the last value.
 
     A missing target leaves its window out of the regression of its step alone.
@@ -66,15 +68,17 @@ def ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[
         inputs: windows, of about standard deviation 1.
         targets: of the windows.
         penalty: λ, of the sum of squared weights; the intercept has none.
+        targeted: indices of the features of windows that are the targets; None: all are.
 
     Returns:
         The function from windows to forecasts.
     """
+    columns = slice(None) if targeted is None else targeted
 
     def design(windows: np.ndarray) -> np.ndarray:
         return (windows - windows[:, -1:]).reshape(len(windows), -1)
 
-    x, y = design(inputs), (targets - inputs[:, -1:]).reshape(len(inputs), -1)
+    x, y = design(inputs), (targets - inputs[:, -1:, columns]).reshape(len(inputs), -1)
     masks, group_of = _masks(targets)
     models = {group: Ridge(alpha=penalty) for group, mask in enumerate(masks.T) if mask.any()}
     with warnings.catch_warnings():
@@ -86,7 +90,7 @@ def ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[
         changes = np.zeros((len(windows), y.shape[1]))
         for group, model in models.items():
             changes[:, group_of == group] = model.predict(design(windows)).reshape(len(windows), -1)
-        return windows[:, -1:] + changes.reshape(len(windows), *targets.shape[1:])
+        return windows[:, -1:, columns] + changes.reshape(len(windows), *targets.shape[1:])
 
     return forecast
 

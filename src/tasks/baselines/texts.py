@@ -36,13 +36,23 @@ def _tokens(kind: Kind) -> dict:
     return {"lowercase": False, "ngram_range": (1, 2), **options}
 
 
+def tfidf(kind: Kind) -> TfidfVectorizer:
+    """TF–IDF features of tokens and pairs of tokens."""
+    return TfidfVectorizer(**_tokens(kind), min_df=2, sublinear_tf=True)
+
+
+def regression() -> LogisticRegression:
+    """Logistic regression on TF–IDF features."""
+    return LogisticRegression(C=10, max_iter=200)
+
+
 def bag_of_words(train: Sequence[str], targets: np.ndarray, test: Sequence[str], classes: int, kind: Kind) -> Prediction:
     """Logistic regression on TF–IDF features of tokens and pairs of tokens."""
     used = within(train)
-    vectorizer = TfidfVectorizer(**_tokens(kind), min_df=2, sublinear_tf=True)
+    vectorizer = tfidf(kind)
     features = vectorizer.fit_transform(train[:used])
     with threadpool_limits(1):  # on sparse features several threads would only wait for each other
-        model = LogisticRegression(C=10, max_iter=200).fit(features, targets[:used])
+        model = regression().fit(features, targets[:used])
     return Prediction(log_probabilities(model, vectorizer.transform(test), classes), sample_note(used, len(train), "texts"))
 
 

@@ -27,7 +27,7 @@ MISTAKES = [
     ("model=gan task.reference_classifier=cnm", "There is no model=cnm; available: attention, cnn,"),
     ("model=gan task.reference_classifier=gan", "model=gan cannot learn image_classification"),
     ("model=gan model.pretrained=abc", "There is no setting 'model.pretrained'"),
-    ("model=gpt dataset=digits model.pretrained=abc", "works for text_classification and language_modeling, not for pixel_"),
+    ("model=gpt dataset=digits model.pretrained=abc", "text_multilabel_classification and language_modeling, not for pixel_"),
     ("model=gan task.samples=3", "task.samples must be greater than or equal to 20, not 3."),
     ("dataset=mnits", "did you mean dataset=mnist?"),
     ("dataset=_image", "There is no dataset=_image; available: ag_news_subset, arrays, cats_vs_dogs,"),
@@ -75,6 +75,7 @@ MISTAKES = [
     ("model=gpt task.tokenizer=words", "task.tokenizer must be 'characters', 'bytes' or 'bpe', not 'words'."),
     ("model=gpt task.vocabulary_size=100", "task.vocabulary_size=100 has no room for 4 special tokens and 256 bytes"),
     ("model=gpt task.name=poetry", "task.name must be"),
+    ("model=cnn task.class_weights=equal", "task.class_weights must be 'balanced', not 'equal'."),
     ("model=lstm compression=litert", "compression.export works for image classification, not for forecasting"),
     ("model=lstm compression.onnx=true", "compression.onnx works for image classification, not for forecasting"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
@@ -123,7 +124,7 @@ def test_incompatible_data_set_is_reported_with_compatible_ones(tmp_path, monkey
     overrides = ["model=lstm", "model._target_=only_series.build", *(f"~model.{name}" for name in LSTM_ONLY)]
     config.parse(overrides)
     with pytest.raises(
-        UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, series, sunspots\."
+        UserError, match=r"cannot learn image_classification.*it can learn from dataset=co2, etth1, etth2, series, sunspots\."
     ):
         config.parse([*overrides, "dataset=digits"])
 
@@ -150,6 +151,7 @@ LEARNED = {  # the table of tasks and recipes
     "language_modeling": {"gpt", "lstm", "rnn"},
     "forecasting": {"lstm", "rnn", "transformer", "cnn", "attention"},
     "translation": {"transformer", "attention"},
+    "text_multilabel_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
 }
 DATASETS = {
     recipe: [name for name in GROUPS["dataset"] if any(recipe in LEARNED[task] for task in tasks_of(name))]

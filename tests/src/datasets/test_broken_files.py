@@ -149,6 +149,16 @@ BROKEN = {
         table(TABLE.replace("film 4", "très bon"), encoding="latin-1"),
         "own.csv, line 6: this is no text in utf-8; type its encoding, as in dataset.encoding=latin-1.",
     ),
+    "a label of several that is neither there nor not": (
+        (*TEXTS[:2], "dataset.targets=[good,long]", "task.name=text_multilabel_classification"),
+        table("review,good,long\na film,1,0\nanother,true,perhaps\n"),
+        "own.csv, line 3: the column 'long' holds 'perhaps', but of several labels each column says whether its own",
+    ),
+    "two columns of texts": (
+        ("texts", "dataset.inputs=[review,stars]", "dataset.targets=stars"),
+        table(TABLE),
+        "dataset=texts has one input for each example; type one name, as in dataset.inputs=text.",
+    ),
     "an unknown split": (
         TEXTS,
         table("review,stars,split\na,1,train\nb,2,later\n"),
@@ -210,12 +220,7 @@ BROKEN = {
     "a time of an unclear form": (
         SERIES,
         of_times(["07/01/2016", "07/02/2016"]),
-        "own.csv, line 2: '07/01/2016' in the column 'date' is no time of a clear",
-    ),
-    "times of two forms": (
-        SERIES,
-        of_times([*HOURS[:5], "5"]),
-        "own.csv, line 7: 5 is a number, but 2016-07-01 04:00:00 before it a date; write all alike.",
+        "own.csv, line 2: '07/01/2016' in the column 'date' is no time in ISO 8601; write it like 2016-07-01 12:00.",
     ),
     "a missing time": (SERIES, of_times([*HOURS[:5], ""]), "own.csv, line 7: the column 'date' is empty; write the time"),
     "a time that comes twice": (

@@ -110,6 +110,7 @@ def test_no_phrase_of_a_sentence_is_in_two_splits():
         ("multi30k", {"train": 29_000, "validation": 1_014, "test": 1_000}),
         ("chnsenticorp", {"train": 7_765}),
         ("etth1", {"train": 17_420}),
+        ("etth2", {"train": 17_420}),
         ("sst2_by_sentence", {"train": 63_103, "validation": 3_236, "test": 872}),
     ],
 )

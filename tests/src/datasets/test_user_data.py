@@ -4,9 +4,11 @@ import logging
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from keras import layers
 from sklearn.datasets import load_digits
 
 from recipes import cnn, lstm
@@ -246,8 +248,82 @@ def test_splits_of_a_series_follow_each_other(make, slices):
 
 def test_another_feature_than_the_inputs_is_not_forecast_silently(make):
     columns = {"value": sine(), "other": sine() + 1}
-    with pytest.raises(UserError, match=r"type the same feature as dataset.inputs and dataset.targets"):
+    with pytest.raises(UserError, match=r"add 'other' to dataset.inputs, as in dataset.inputs=\[value,other\]"):
         task_of(make(SERIES, {"value": np.float32, "other": np.float32}, *SPLIT, "dataset.targets=other", train=columns))
+
+
+HOURLY = [str(time) for time in np.datetime64("2026-01-30T00:00") + np.arange(200).astype("timedelta64[h]")]
+
+
+def test_some_variables_are_forecast_from_all(make):
+    """`late` is `early` of eight steps ago, so that its next four steps are in the window of `early`."""
+    draw = np.random.default_rng(0).normal(size=208).astype(np.float32)
+    columns = {"early": draw[8:], "late": draw[:-8], "never": np.ones(200, np.float64)}
+    features = {"early": np.float32, "late": np.float32, "never": np.float64}
+    variables = ("dataset.inputs=[early,late,never]", "dataset.targets=[late]")
+    task, model, _ = fit(make(SERIES, features, *SPLIT, *variables, "training.epochs=1", train=columns))
+    np.testing.assert_array_equal(task.train.inputs[5], np.stack([columns[name][5:17] for name in features], axis=1))
+    np.testing.assert_array_equal(task.train.targets[5], columns["late"][17:21, None])
+    assert task.predict(model, task.test, 8).shape == task.test.targets.shape
+    measured = store.compute(task).metrics
+    assert measured["ridge"]["mae"] < 0.05 < 0.5 < measured["autoregression"]["mae"]
+    assert not any(task.constant)
+
+
+@pytest.mark.parametrize("center", ["last", "mean", "train"])
+def test_an_untrained_network_forecasts_the_center_of_the_targets(make, center):
+    columns = {"one": sine(), "two": 100 + sine()}
+    run_settings = make(
+        SERIES, {"one": np.float32, "two": np.float32}, *SPLIT, "dataset.inputs=[one,two]", "dataset.targets=[two]",
+        f"task.center={center}", train=columns,
+    )  # fmt: skip
+    task = task_of(run_settings)
+    zeros = layers.Dense(4, use_bias=False, kernel_initializer="zeros")
+    model = task.wrap(keras.Sequential([keras.Input((12, 2)), layers.Flatten(), zeros, layers.Reshape((4, 1))]))
+    windows = task.test.inputs[..., 1]
+    expected = {"last": windows[:, -1], "mean": windows.mean(axis=1), "train": np.full(len(windows), task.mean[1])}[center]
+    np.testing.assert_allclose(task.predict(model, task.test, 8), np.tile(expected[:, None, None], (1, 4, 1)), rtol=1e-6)
+
+
+def test_the_calendar_shows_the_steps_of_the_forecast(make):
+    """A series that is the hour of the day, and the day of the week."""
+    times = pd.to_datetime(HOURLY)
+    columns = {"time": HOURLY, "value": times.hour.astype(np.float32) + 100 * times.dayofweek}
+    line = ("dataset.time=time", "task.calendar=[hour,weekday,day,month]")
+    run_settings = make(
+        SERIES, {"time": FEATURES.Text(), "value": np.float32}, *SPLIT, *line, "training.epochs=1", train=columns
+    )
+    task, model, _ = fit(run_settings)
+    for split in (task.train, task.test):
+        hour, weekday = np.moveaxis(split.inputs[:, -4:, 1:3], 2, 0) + 0.5
+        later = 23 * hour + 600 * weekday
+        np.testing.assert_allclose(later, split.targets[..., 0], atol=1e-3)
+    first = task.train.inputs[0]
+    np.testing.assert_allclose(first[:, 3] + 0.5, [29 / 30] * 12)  # January 30, from 4 to 15 o'clock
+    np.testing.assert_allclose(first[:, 4] + 0.5, 0)
+    assert task.predict(model, task.test, 8).shape == (len(task.test), 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda times: times[:5] + [times[4]] + times[6:], r"Row 5 of the train split .* 2026-01-30T04:00, and the row before"),
+        (lambda times: times[1:] + times[:1], r"Row 39 of the test split"),
+        (lambda times: ["soon"] + times[1:], r"dataset.time=time holds no times in ISO 8601"),
+    ],
+)  # fmt: skip
+def test_times_are_checked(make, change, message):
+    columns = {"time": change(HOURLY), "value": sine()}
+    with pytest.raises(UserError, match=message):
+        task_of(make(SERIES, {"time": FEATURES.Text(), "value": np.float32}, *SPLIT, "dataset.time=time", train=columns))
+
+
+def test_a_calendar_needs_times(make):
+    run_settings = make(SERIES, {"value": np.float32}, *SPLIT, "task.calendar=[hour]", train={"value": sine()})
+    with pytest.raises(UserError, match=r"task.calendar needs the time of each step of dataset=made; type dataset.time="):
+        task_of(run_settings)
+    with pytest.raises(UserError, match=r"made has no feature 'hour', which dataset.time names; it has: value"):
+        datasets.load(run_settings.dataset.model_copy(update={"time": "hour"}))
 
 
 def test_missing_values_are_said_and_count_nowhere(make, caplog):
@@ -354,7 +430,7 @@ def test_a_constant_feature_is_scaled_by_1_and_left_out_of_scaled_errors(make, c
     features = {"value": FEATURES.Tensor(shape=(3,), dtype=np.float32)}
     with caplog.at_level(logging.WARNING):
         task = task_of(make(SERIES, features, *SPLIT, f"task.center={center}", train={"value": values}))
-    assert "Of the 3 features of the series these keep one value in the training split: 1 (counted from 0)" in caplog.text
+    assert "Of the 3 targets of the series these keep one value in the training split: 1 (counted from 0)" in caplog.text
     assert task.scale[1] == 1
     predictions = task.test.targets + np.array([0.5, 1.0, 0.5])
     result = task.metrics(task.test, predictions)

@@ -24,6 +24,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from src import datasets, experiment
 from src.config import schema
+from src.config.tasks import TASKS
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.export import litert, serving
 from src.tasks import factory, report
@@ -113,7 +114,7 @@ def test_the_test_metrics_and_the_cost_of_a_model_are_linked_to_it_and_to_the_da
     digest = datasets.load(run_settings.dataset).test.digest
     (model,) = client.search_logged_models([run.info.experiment_id])
     linked = {metric.key: (metric.value, metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
-    for name in ("accuracy", "nll", "calibration_error"):
+    for name in TASKS["image_classification"].metrics:
         assert linked.pop(f"test/{name}") == (run.data.metrics[f"test/{name}"], "digits", digest)
     assert linked == {name: (run.data.metrics[name], None, None) for name in ("parameters", "macs", "seconds")}
     for name in ("test/accuracy", "seconds"):

@@ -12,6 +12,7 @@ from src.config import signature
 from src.config.tasks import TASKS
 from src.tasks import factory
 from src.training import loop, strategies
+from tests.labels import several_labels
 from tests.served import save_and_load
 
 DATASETS = {
@@ -22,6 +23,8 @@ DATASETS = {
     "language_modeling": "docstrings",
     "forecasting": "sunspots",
     "translation": "dates",
+    "image_multilabel_classification": "digits",
+    "text_multilabel_classification": "docstrings",
 }
 SMALL = {  # less of everything, where that makes a recipe faster to build
     "cnn": ["model.filters=[4,4]"],
@@ -42,6 +45,8 @@ FEW = {
     "text_classification": [*SLICES, "task.name=text_classification", "task.length=12"],
     "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.vocabulary_size=300"],
     "translation": SLICES,
+    "image_multilabel_classification": ["task.name=image_multilabel_classification", "compression=none"],
+    "text_multilabel_classification": [*SLICES, "task.name=text_multilabel_classification", "task.length=12"],
 }
 SAMPLING = {"state": [7, 0], "stop": 12, "temperature": 1.0, "top_k": 5, "top_p": 0.9}  # of served generators
 RECIPES = config.option_names("model")
@@ -73,9 +78,11 @@ def float32_afterwards():
     keras.config.set_dtype_policy("float32")
 
 
-# Every recipe runs every task in float32, and its first task in each 16-bit precision, one of them on two devices.
+# Every recipe runs every task in float32 (one runs each of several labels, which differ from those of one class in their loss
+# alone), and its first task in each 16-bit precision, one of them on two devices.
 FIRST = dict(reversed(PAIRS))
-QUICK = {(*pair, "single", "float32") for pair in PAIRS}
+SEVERAL_LABELS = {("cnn", "image_multilabel_classification"), ("cnn", "text_multilabel_classification")}
+QUICK = {(*pair, "single", "float32") for pair in PAIRS if "multilabel" not in pair[1] or pair in SEVERAL_LABELS}
 QUICK |= {(*pair, *case) for pair in FIRST.items() for case in (("single", "mixed_float16"), ("mirrored", "mixed_bfloat16"))}
 # The served model of every recipe and of every task; in the slow part, of both together.
 SERVED = set(FIRST.items()) | {(recipe, task) for task, recipe in {task: recipe for recipe, task in reversed(PAIRS)}.items()}
@@ -97,6 +104,8 @@ def prepared(settings):
             "dataset.limit=16", "training.batch_size=8", "training.epochs=1", *SMALL.get(recipe, []), *FEW.get(task_name, []),
         )  # fmt: skip
         data = datasets.load(run_settings.dataset)
+        if "multilabel" in task_name:
+            data = several_labels(data)
         loop.prepare(run_settings)
         task = factory.create(
             run_settings.task, data, run_settings.dataset.limit, reference_classifier=FakeReferenceClassifier()
@@ -119,6 +128,7 @@ def test_recipe_trains_saves_and_loads(prepared, tmp_path, recipe, task_name, st
     changed = [np.abs(keras.ops.convert_to_numpy(w) - b).max() > 0 for w, b in zip(model.trainable_weights, weights_before)]
     assert all(changed), [w.path for w, c in zip(model.trainable_weights, changed) if not c]
 
+    task.finalize(model, 8)
     predictions = task.predict(model, task.test, 8)
     metrics = task.metrics(task.test, predictions)
     assert metrics.keys() == TASKS[task_name].metrics.keys()

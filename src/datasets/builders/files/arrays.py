@@ -17,14 +17,26 @@ from src.errors import UserError
 class Arrays(FilesBuilder):
     """Arrays `x` and `y`, or `x_train`, `y_train`, … for each split, in a .npz file.
 
-    Images are (examples, height, width) or (examples, height, width, channels), and labels (examples,) or (examples, 1).
+    Images are (examples, height, width) or (examples, height, width, channels), and labels (examples,) or (examples, 1);
+    (examples, labels) says 0 or 1 for each label, of which an image has any number.
     """
 
     DESCRIPTION = "Arrays of the user's own"
 
     @property
     def draw(self) -> Draw:
-        return "stratified"
+        return "random" if self.info.features[self.target].shape else "stratified"
+
+    @property
+    def target(self) -> str:
+        """The single array of targets.
+
+        Raises:
+            UserError: there are several.
+        """
+        if len(self.targets) > 1:
+            raise UserError("dataset=arrays has one array of targets; type one name, as in dataset.targets=y.")
+        return self.targets[0]
 
     @functools.cached_property
     def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -38,7 +50,7 @@ class Arrays(FilesBuilder):
             with np.load(path, allow_pickle=False) as stored:  # a pickle can hold code, which would be run
                 names = {split: self._names(split, stored.files) for split in ("train", "validation", "test")}
                 if names["train"] is None:
-                    inputs, targets = self.settings.inputs, self.settings.targets
+                    inputs, targets = self.input, self.target
                     raise UserError(
                         f"{path} has no arrays {inputs} and {targets}, or {inputs}_train and {targets}_train; type "
                         f"dataset.inputs=… and dataset.targets=… with names from: {', '.join(stored.files)}."
@@ -51,7 +63,7 @@ class Arrays(FilesBuilder):
         """The names of the arrays of a split, if the file has them."""
         suffixes = [f"_{suffix}" for suffix, of_split in SPLITS.items() if of_split == split]
         for suffix in [*suffixes, *([""] if split == "train" else [])]:
-            pair = f"{self.settings.inputs}{suffix}", f"{self.settings.targets}{suffix}"
+            pair = f"{self.input}{suffix}", f"{self.target}{suffix}"
             if set(pair) <= set(available):
                 return pair
         return None
@@ -76,18 +88,20 @@ class Arrays(FilesBuilder):
             )
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
-        if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
+        several = labels.ndim == 2 and labels.dtype.kind in "biu" and np.isin(labels, (0, 1)).all()
+        if not several and (labels.ndim != 1 or labels.dtype.kind not in "biuUS"):
             raise UserError(
-                f"{path}: {targets} holds {labels.dtype} of shape {labels.shape}, but each image has one label, an integer "
-                f"or a text (for one-hot vectors, store {targets}.argmax(axis=1)); regression, detection and segmentation are "
-                f"not supported, {SUPPORTED}."
+                f"{path}: {targets} holds {labels.dtype} of shape {labels.shape}, but each image has one label, an integer or "
+                "a text, or 0 or 1 for each of several labels; regression, detection and segmentation are not supported, "
+                f"{SUPPORTED}."
             )
         return images.reshape(*images.shape[:3], -1), labels
 
     def describe_features(self) -> tfds.features.FeaturesDict:
-        images, _ = self.arrays["train"]
+        images, labels = self.arrays["train"]
         image = tfds.features.Tensor(shape=images.shape[1:], dtype=images.dtype, encoding=tfds.features.Encoding.BYTES)
-        return tfds.features.FeaturesDict({self.settings.inputs: image, self.settings.targets: tfds.features.Text()})
+        label = tfds.features.Tensor(shape=labels.shape[1:], dtype=np.uint8) if labels.ndim == 2 else tfds.features.Text()
+        return tfds.features.FeaturesDict({self.input: image, self.target: label})
 
     def split_names(self) -> Sequence[str]:
         return list(self.arrays)
@@ -100,5 +114,8 @@ class Arrays(FilesBuilder):
                 f"{self.settings.path}: images of the {split} split are {images.shape[1:]}, but those of train {shape}."
             )
         for image, label in zip(images, labels):
-            text = label.decode() if isinstance(label, bytes) else str(label)
-            yield {self.settings.inputs: image, self.settings.targets: text}
+            yield {self.input: image, self.target: label.astype(np.uint8) if np.ndim(label) else _name(label)}
+
+
+def _name(label: bytes | np.generic) -> str:
+    return label.decode() if isinstance(label, bytes) else str(label)

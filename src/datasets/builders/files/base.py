@@ -53,6 +53,29 @@ class FilesBuilder(tfds.core.GeneratorBasedBuilder):
         return find_files(self.settings.builder, str(self.settings.path))
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns or arrays that `dataset.inputs` names."""
+        return _as_tuple(self.settings.inputs)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns or arrays that `dataset.targets` names."""
+        return _as_tuple(self.settings.targets)
+
+    @property
+    def input(self) -> str:
+        """The single column or array of inputs.
+
+        Raises:
+            UserError: there are several.
+        """
+        if len(self.inputs) > 1:
+            raise UserError(
+                f"dataset={self.settings.builder} has one input for each example; type one name, as in dataset.inputs=text."
+            )
+        return self.inputs[0]
+
+    @property
     def draw(self) -> Draw | None:
         """How examples are shuffled, unless the settings say it; None: they keep their order."""
         return "random"
@@ -99,6 +122,10 @@ class FilesBuilder(tfds.core.GeneratorBasedBuilder):
                 f"{self.settings.path} has {count} examples, too few to draw validation and test sets from; "
                 f"add some until there are at least {fewest}."
             )
+
+
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def create(settings: schema.Dataset) -> FilesBuilder:

@@ -32,7 +32,7 @@ class Corpus(FilesBuilder):
         return None  # the pieces of a text follow each other
 
     def describe_features(self) -> tfds.features.FeaturesDict:
-        return tfds.features.FeaturesDict({self.settings.inputs: tfds.features.Text()})
+        return tfds.features.FeaturesDict({self.input: tfds.features.Text()})
 
     def split_names(self) -> Sequence[str]:
         return SPLITS
@@ -41,7 +41,7 @@ class Corpus(FilesBuilder):
         texts = self._cut(split) if split in self._shares else map(self._read, self.files[split])
         for text in texts:
             for piece in _pieces(text):
-                yield {self.settings.inputs: piece}
+                yield {self.input: piece}
 
     @functools.cached_property
     def _shares(self) -> dict[str, tuple[float, float]]:

@@ -15,7 +15,7 @@ from src.errors import UserError
 
 
 class Series(FilesBuilder):
-    """Columns of numbers, and perhaps one of timestamps. An empty value is NaN: it is missing."""
+    """Columns of numbers, and perhaps one of timestamps, in UTC if they have offsets. An empty value is NaN: it is missing."""
 
     DESCRIPTION = "A time series of the user's own"
 
@@ -31,7 +31,7 @@ class Series(FilesBuilder):
     @property
     def _columns(self) -> list[str]:
         """The columns of numbers."""
-        return list(dict.fromkeys([self.settings.inputs, self.settings.targets]))
+        return list(dict.fromkeys(self.inputs + self.targets))
 
     @functools.cached_property
     def tables(self) -> dict[str, list[Table]]:
@@ -41,12 +41,13 @@ class Series(FilesBuilder):
             UserError: a table lacks a column, or its timestamps are not those of a regular series.
         """
         settings = self.settings
-        columns = {"dataset.inputs": settings.inputs, "dataset.targets": settings.targets, "dataset.time": settings.time}
         tables: dict[str, list[Table]] = {}
         for split in sorted(self.files, key=("train", "validation", "test").index):
             tables[split] = [Table(file, settings.encoding) for file in self.files[split]]
             for table in tables[split]:
-                table.check_columns(columns)
+                table.check_columns(self.inputs, "dataset.inputs")
+                table.check_columns(self.targets, "dataset.targets")
+                table.check_columns([settings.time] if settings.time else [], "dataset.time")
         if self.settings.time:
             timestamps.check(tables, self.settings.time)
         return tables
@@ -55,10 +56,11 @@ class Series(FilesBuilder):
         columns, time = self._columns, self.settings.time
         for table in self.tables[split]:
             for number, values in table.rows([*columns, *([time] if time else [])]):
-                example: dict[str, Any] = {
-                    column: _number(value, column, table.at(number)) for column, value in zip(columns, values)
-                }
-                yield example | ({time: str(values[-1])} if time else {})
+                place = table.at(number)
+                example: dict[str, Any] = {column: _number(value, column, place) for column, value in zip(columns, values)}
+                if time:
+                    example[time] = timestamps.parse(values[-1], time, place).isoformat()
+                yield example
 
 
 def _number(value: Any, column: str, place: str) -> float:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,14 @@ class Table:
         """Where a row is, for messages: "reviews.csv, line 7"."""
         return f"{self.path}, {'row' if self.format == '.parquet' else 'line'} {number}"
 
-    def check_columns(self, columns: Mapping[str, str | None]) -> None:
-        """Check that there are these columns.
-
-        Args:
-            columns: {setting: name of the column that it selects}; None: it selects none.
+    def check_columns(self, columns: Iterable[str], setting: str) -> None:
+        """Check that there are these columns, which a setting names.
 
         Raises:
             UserError: there is no such column.
         """
-        for setting, column in columns.items():
-            if column is not None and column not in self.columns:
+        for column in columns:
+            if column not in self.columns:
                 hint = ""
                 if self.format == ".csv" and len(self.columns) == 1 and ";" in self.columns[0]:
                     hint = " (it seems to be separated by semicolons; save it with commas)"

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from src.config.files import SPLITS, SUPPORTED
@@ -11,25 +12,32 @@ from src.datasets.builders.files.base import Draw, FilesBuilder
 from src.datasets.builders.files.tables import Table
 from src.errors import UserError
 
+BOOLEANS = {"0": False, "false": False, "1": True, "true": True}  # whether a label applies
 SPLIT_COLUMN = "split"  # its values, if there is such a column, are train, validation and test
 
 
 class Texts(FilesBuilder):
-    """A column of texts, and one of labels; or the texts alone, if both settings name them."""
+    """A column of texts, and one of labels; or several, which say of each label whether it applies; or the texts alone."""
 
     DESCRIPTION = "Texts of the user's own"
 
     @property
     def draw(self) -> Draw:
-        return "random" if self.settings.inputs == self.settings.targets else "stratified"
+        return "random" if self.has_several_labels or self.inputs == self.targets else "stratified"
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether an example has any number of labels, with a column for each."""
+        return not isinstance(self.settings.targets, str)
 
     def describe_features(self) -> tfds.features.FeaturesDict:
-        return tfds.features.FeaturesDict({column: tfds.features.Text() for column in self._columns})
+        label = tfds.features.Scalar(np.bool_) if self.has_several_labels else tfds.features.Text()
+        return tfds.features.FeaturesDict(dict.fromkeys(self.targets, label) | {self.input: tfds.features.Text()})
 
     @property
     def _columns(self) -> list[str]:
-        """The column of inputs, and that of targets if it is another one."""
-        return list(dict.fromkeys([self.settings.inputs, self.settings.targets]))
+        """The column of inputs, and those of targets if they are others."""
+        return list(dict.fromkeys([self.input, *self.targets]))
 
     @functools.cached_property
     def tables(self) -> dict[str, list[Table]]:
@@ -40,7 +48,8 @@ class Texts(FilesBuilder):
         """
         tables = {split: [Table(file, self.settings.encoding) for file in files] for split, files in self.files.items()}
         for table in (table for of_split in tables.values() for table in of_split):
-            table.check_columns({"dataset.inputs": self.settings.inputs, "dataset.targets": self.settings.targets})
+            table.check_columns(self.inputs, "dataset.inputs")
+            table.check_columns(self.targets, "dataset.targets")
         return tables
 
     @functools.cached_property
@@ -57,18 +66,17 @@ class Texts(FilesBuilder):
         names = {_split(name, table.at(number)) for table in tables for number, (name,) in table.rows([SPLIT_COLUMN])}
         return sorted(names | {"train"})  # of which there must be some
 
-    def examples(self, split: str) -> Iterator[dict[str, str]]:
+    def examples(self, split: str) -> Iterator[dict[str, Any]]:
         numbers_only = True
         table = None
-        for table, number, (text, *target) in self._rows(split):
-            example = {self.settings.inputs: _text(text, self.settings.inputs, table.at(number))}
+        targets = self._columns[1:]
+        for table, number, (text, *values) in self._rows(split):
+            example = {self.input: _text(text, self.input, table.at(number))}
             numbers_only = numbers_only and _is_number(text)
-            if target:
-                example[self.settings.targets] = self.target(target[0], table.at(number))
-            yield example
+            yield example | {name: self.target(value, name, table.at(number)) for name, value in zip(targets, values)}
         if table and numbers_only:
             raise UserError(
-                f"The column '{self.settings.inputs}' of {table.path} holds numbers, not texts, and tables of numbers are not "
+                f"The column '{self.input}' of {table.path} holds numbers, not texts, and tables of numbers are not "
                 f"supported as inputs; {SUPPORTED}."
             )
 
@@ -84,17 +92,18 @@ class Texts(FilesBuilder):
                 if _split(name, table.at(number)) == split:
                     yield table, number, values
 
-    def target(self, value: Any, place: str) -> str:
-        """The target of an example: its label.
+    def target(self, value: Any, column: str, place: str) -> str | bool:
+        """The target of an example: its label, or whether one of several applies.
 
         Args:
             value: as the table has it.
+            column: that has it.
             place: where, for messages.
 
         Raises:
             UserError: it is missing, or no label.
         """
-        return _label(value, self.settings.targets, place)
+        return _applies(value, column, place) if self.has_several_labels else _label(value, column, place)
 
 
 class Pairs(Texts):
@@ -106,9 +115,9 @@ class Pairs(Texts):
     def draw(self) -> Draw:
         return "random"
 
-    def target(self, value: Any, place: str) -> str:
+    def target(self, value: Any, column: str, place: str) -> str:
         """The target of an example: its second text."""
-        return _text(value, self.settings.targets, place)
+        return _text(value, column, place)
 
 
 def _split(value: Any, place: str) -> str:
@@ -137,6 +146,16 @@ def _label(value: Any, column: str, place: str) -> str:
             f"{place}: the column '{column}' holds a {type(value).__name__}, not a label; classification needs one a text."
         )
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _applies(value: Any, column: str, place: str) -> bool:
+    text = str(value).strip().lower()
+    if text not in BOOLEANS:
+        raise UserError(
+            f"{place}: the column '{column}' holds '{value}', but of several labels each column says whether its own applies, "
+            "with 0 or 1, or false or true."
+        )
+    return BOOLEANS[text]
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import array
 import datetime
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ import numpy as np
 from src.datasets.builders.files.tables import Table
 from src.errors import UserError
 
-TOLERANCE = 1e-6  # of a step: numbers as timestamps are rounded
 EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -21,12 +21,12 @@ class Timestamp(NamedTuple):
     Attributes:
         text: as the table has it.
         place: where, for messages.
-        value: a date with a time, in UTC if the text has an offset, or a number.
+        time: what it says, in UTC if the text has an offset.
     """
 
     text: str
     place: str
-    value: datetime.datetime | float
+    time: datetime.datetime
 
 
 def check(tables: Mapping[str, Sequence[Table]], column: str) -> None:
@@ -42,55 +42,52 @@ def check(tables: Mapping[str, Sequence[Table]], column: str) -> None:
     last: Timestamp | None = None
     for of_split in tables.values():
         axis = Axis()
-        for time in _read(of_split, column):
+        for timestamp in _read(of_split, column):
             if last is not None:
-                _check_order(last, time)
-            axis.add(time.value)
-            last = time
+                _check_order(last, timestamp)
+            axis.add(timestamp.time)
+            last = timestamp
         _check_regular(axis, of_split, column)
 
 
 def _read(tables: Sequence[Table], column: str) -> Iterator[Timestamp]:
     for table in tables:
         for number, (value,) in table.rows([column]):
-            yield _parse(value, column, table.at(number))
+            yield Timestamp(str(value).strip(), table.at(number), parse(value, column, table.at(number)))
 
 
-def _parse(value: Any, column: str, place: str) -> Timestamp:
-    if value is None or value != value:  # NaN differs from itself
+def parse(value: Any, column: str, place: str) -> datetime.datetime:
+    """The time of a row, in UTC if it has an offset.
+
+    Args:
+        value: as the table has it: a date, or a text in ISO 8601; a year or a month is its beginning.
+        column: that has it.
+        place: where, for messages.
+
+    Raises:
+        UserError: it is missing, or has another form.
+    """
+    if value is None:
         raise UserError(f"{place}: the column '{column}' is empty; write the time of the row there.")
-    if isinstance(value, datetime.datetime):
-        return Timestamp(str(value), place, _utc(value))
-    if isinstance(value, datetime.date):
-        return Timestamp(str(value), place, datetime.datetime(value.year, value.month, value.day))
-    text = str(value).strip()
+    text = value.isoformat() if isinstance(value, datetime.date) else str(value).strip()
+    if match := re.fullmatch(r"(\d{4})(?:-(\d\d))?", text):
+        text = f"{match[1]}-{match[2] or '01'}-01"
     try:
-        return Timestamp(text, place, _utc(datetime.datetime.fromisoformat(text)))
-    except ValueError:
-        pass
-    try:
-        return Timestamp(text, place, float(text))
+        time = datetime.datetime.fromisoformat(text)
     except ValueError:
         raise UserError(
-            f"{place}: '{text}' in the column '{column}' is no time of a clear form; write it as ISO 8601, like 2016-07-01 "
-            "12:00, or as a number."
+            f"{place}: '{text}' in the column '{column}' is no time in ISO 8601; write it like 2016-07-01 12:00."
         ) from None
-
-
-def _utc(time: datetime.datetime) -> datetime.datetime:
     return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def _check_order(before: Timestamp, after: Timestamp) -> None:
-    if isinstance(after.value, float) != isinstance(before.value, float):
-        kinds = ("a number", "a date") if isinstance(after.value, float) else ("a date", "a number")
-        raise UserError(f"{after.place}: {after.text} is {kinds[0]}, but {before.text} before it {kinds[1]}; write all alike.")
-    if after.value == before.value:
+    if after.time == before.time:
         raise UserError(
             f"{after.place}: {after.text} comes twice; keep one row for each time (where clocks are set back, write the offset "
             "from UTC, as in 2016-10-30T02:00+01:00)."
         )
-    if after.value < before.value:  # type: ignore[operator]  # both are dates, or both are numbers
+    if after.time < before.time:
         raise UserError(f"{after.place}: {after.text} comes after {before.text}; sort the rows by time, the oldest first.")
 
 
@@ -98,38 +95,33 @@ class Axis:
     """The timestamps of a split as numbers: months, if all are the same day of a month or its last one, else seconds."""
 
     def __init__(self) -> None:
-        self._numbers, self._months = array.array("d"), array.array("d")
+        self._seconds, self._months = array.array("d"), array.array("d")
         self._days: set[tuple[int, datetime.time]] = set()  # of at most two different ones
         self._ends_months = True
-        self._are_dates = False
 
-    def add(self, value: datetime.datetime | float) -> None:
+    def add(self, time: datetime.datetime) -> None:
         """Append a timestamp."""
-        if isinstance(value, float):
-            self._numbers.append(value)
-            return
-        self._are_dates = True
-        self._numbers.append((value - EPOCH).total_seconds())
-        self._months.append(12 * value.year + value.month)
+        self._seconds.append((time - EPOCH).total_seconds())
+        self._months.append(12 * time.year + time.month)
         if len(self._days) < 2:
-            self._days.add((value.day, value.time()))
-        ends_month = (value + datetime.timedelta(days=1)).day == 1 and value.time() == datetime.time()
+            self._days.add((time.day, time.time()))
+        ends_month = (time + datetime.timedelta(days=1)).day == 1 and time.time() == datetime.time()
         self._ends_months = self._ends_months and ends_month
 
     @property
     def _is_monthly(self) -> bool:
-        return self._are_dates and (len(self._days) == 1 or self._ends_months)
+        return len(self._days) == 1 or self._ends_months
 
     @property
     def positions(self) -> np.ndarray:
         """The timestamps (rows,)."""
-        return np.array(self._months if self._is_monthly else self._numbers)
+        return np.array(self._months if self._is_monthly else self._seconds)
 
     def describe(self, step: float) -> str:
         """A difference of positions in words."""
         if self._is_monthly:
             return "1 month" if step == 1 else f"{step:g} months"
-        return str(datetime.timedelta(seconds=step)).removesuffix(", 0:00:00") if self._are_dates else f"{step:g}"
+        return str(datetime.timedelta(seconds=step)).removesuffix(", 0:00:00")
 
 
 def _check_regular(axis: Axis, tables: Sequence[Table], column: str) -> None:
@@ -139,14 +131,14 @@ def _check_regular(axis: Axis, tables: Sequence[Table], column: str) -> None:
         return
     lengths, counts = np.unique(steps, return_counts=True)
     usual = lengths[counts.argmax()]
-    different = np.flatnonzero(np.abs(steps - usual) > TOLERANCE * usual)
+    different = np.flatnonzero(steps != usual)
     if not len(different):
         return
     row = int(different[0])
     before, after = itertools.islice(_read(tables, column), row, row + 2)
     what = f"{after.place}: {after.text} comes after {before.text}, but most rows are {axis.describe(usual)} apart"
     missing = steps[row] / usual - 1
-    if abs(missing - round(missing)) < TOLERANCE and missing >= 1:
-        gap = f"missing rows: {round(missing):,}, gaps in all: {len(different):,}"
+    if missing >= 1 and missing.is_integer():
+        gap = f"missing rows: {int(missing):,}, gaps in all: {len(different):,}"
         raise UserError(f"{what} ({gap}); add the missing rows, with an empty value.")
     raise UserError(f"{what} ({len(different):,} rows are irregular); resample the series to regular times.")

@@ -1,0 +1,72 @@
+"""Figures of forecasts: some windows of the test set, and the error by step."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from src.figures import style
+
+
+def forecasts(
+    windows: np.ndarray, targets: np.ndarray, predictions: np.ndarray, baselines: Mapping[str, np.ndarray],
+    *, variable: str, unit: str, time_unit: str,
+) -> Figure:  # fmt: skip
+    """Input, target, forecast and the best baseline of three evenly spaced windows of the test set.
+
+    Args:
+        windows: of one variable, (windows, window).
+        targets: of the same, (windows, horizon).
+        predictions: of the model, (windows, horizon).
+        baselines: {name: forecasts}, the best first.
+        variable: its name, for the title; empty: there is only one.
+        unit: of the values.
+        time_unit: of the steps.
+    """
+    steps = np.arange(1 - windows.shape[1], targets.shape[1] + 1)  # 0: the last step of the input
+    best = [(f"baseline: {name.replace('_', ' ')}", each, style.BASELINE, "--") for name, each in baselines.items()][:1]
+    indices = np.unique(np.linspace(0, len(windows) - 1, 3).astype(int))
+    title = f"Forecasts of the test set{f' ({variable})' if variable else ''}"
+    figure, panels = style.create(title, len(indices), size=(style.WIDTH, 1.0 + 2.2 * len(indices)), sharex=True)
+    for axes, index in zip(panels, indices):
+        past = windows[index]
+        axes.axvline(0, color="0.85", linewidth=1)
+        axes.plot(steps[: len(past)], past, color=style.PAST, label="input")
+        for name, values, color, line in (
+            ("target", targets, style.TARGET, "-"),
+            *best,
+            ("model", predictions, style.MODEL, "-"),
+        ):  # each begins at the last value of the input
+            axes.plot(steps[len(past) - 1 :], [past[-1], *values[index]], color=color, linestyle=line, label=name)
+        axes.set(ylabel=unit)
+        axes.set_title(f"window {index + 1} of {len(windows)}", loc="left")
+    panels[-1].set_xlabel(f"{time_unit}s from the last value of the input")
+    style.integer_ticks(panels[-1])
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    return figure
+
+
+def error_by_step(
+    targets: np.ndarray, predictions: np.ndarray, baselines: Mapping[str, np.ndarray], *, unit: str, time_unit: str
+) -> Figure:
+    """Mean absolute error against the number of steps ahead, of the model and the two best baselines.
+
+    Args:
+        targets: (windows, horizon, features).
+        predictions: of the model, of the same shape.
+        baselines: {name: forecasts}, the best first.
+        unit: of the values.
+        time_unit: of the steps.
+    """
+    figure, (axes,) = style.create("Error on the test set by step of the forecast", size=(style.WIDTH, 4))
+    steps, named = np.arange(1, targets.shape[1] + 1), {"model": predictions, **baselines}
+    looks = ((style.MODEL, "o-"), (style.BASELINE, "--"), (style.OTHER_BASELINE, ":"))
+    for (name, forecast), (color, line) in zip(named.items(), looks):
+        errors = np.nanmean(np.abs(forecast - targets), axis=(0, 2))
+        text = f"{'' if name == 'model' else 'baseline: '}{name.replace('_', ' ')} (mean {errors.mean():.3g} {unit})"
+        axes.plot(steps, errors, line, color=color, markersize=3, label=text)
+    axes.set(xlabel=f"{time_unit}s ahead", ylabel=f"mean absolute error ({unit})", ylim=(0, None))
+    style.integer_ticks(axes)
+    axes.grid()
+    figure.legend(ncols=2, loc="outside lower center")
+    return figure

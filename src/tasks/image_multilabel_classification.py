@@ -1,0 +1,34 @@
+"""Multi-label classification of images."""
+
+import keras
+from sklearn.linear_model import LogisticRegression
+
+from src.errors import UserError
+from src.tasks.baselines import images, labels
+from src.tasks.baselines.interface import Baselines, Prediction, sample_note
+from src.tasks.image_classification import ImageClassification, takes_label
+from src.tasks.multilabel_classification import MultilabelClassification, add_thresholds
+
+
+class ImageMultilabelClassification(MultilabelClassification, ImageClassification):
+    """Images (H, W, C) to any number of labels. The model takes pixels as they are in the data, and scales them to 0..1."""
+
+    def wrap(self, network: keras.Model) -> keras.Model:
+        if takes_label(network):
+            raise UserError(
+                "This recipe learns by a reward for the one right class, so it cannot learn image_multilabel_classification; "
+                "choose another model, or model.kind=soft."
+            )
+        return add_thresholds(super().wrap(network))
+
+    def learned_baselines(self) -> Baselines:
+        return {"logistic_regression": self._one_vs_rest}
+
+    def _one_vs_rest(self) -> Prediction:
+        """One logistic regression for each label."""
+        train = self.train.take(images.regression_examples(self.train.raw_inputs[0].size))
+        inputs = map(self.flatten, (train, self.validation, self.test))
+        validation, test = labels.one_vs_rest(
+            lambda: LogisticRegression(max_iter=images.REGRESSION_ITERATIONS), next(inputs), train.targets, *inputs
+        )
+        return self.baseline_prediction(validation, test, sample_note(len(train), len(self.train), "images"))
