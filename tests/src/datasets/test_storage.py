@@ -55,16 +55,27 @@ def test_texts_have_no_size(settings):
         load(settings("dataset=dates", "model=transformer").dataset.model_copy(update={"image_size": (8, 8)}))
 
 
-def pillow_resized(image, size):
-    """The same with Pillow's filter, which is antialiased too."""
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+def means_of_areas(length, count):
+    """(count, length): the weights of the pixels of a line in the mean of each of `count` equal parts of it."""
+    edges = np.arange(count + 1) * length / count
+    overlaps = np.minimum(edges[1:, None], np.arange(length) + 1) - np.maximum(edges[:-1, None], np.arange(length))
+    return np.maximum(overlaps, 0) * count / length
 
 
-def test_stretching_is_that_of_pillow():
-    image = columns(1, 3)["image"][0]
+def test_a_smaller_image_has_the_means_of_areas():
+    image = np.random.default_rng(3).integers(0, 256, (13, 17, 3), dtype=np.uint8)
     resized = images.resize(tf.constant(image), (5, 9), "stretch").numpy()
     assert resized.dtype == np.uint8
-    np.testing.assert_allclose(resized, pillow_resized(image, (5, 9)).astype(int), atol=1)
+    expected = np.einsum("ij,kl,jlc->ikc", means_of_areas(13, 5), means_of_areas(17, 9), image)
+    np.testing.assert_allclose(resized, expected, atol=0.501)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (20, 9)])
+def test_a_larger_image_is_that_of_pillow(size):
+    image = np.random.default_rng(3).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    resized = images.resize(tf.constant(image), size, "stretch").numpy()
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))  # antialiased, too
+    np.testing.assert_allclose(resized, expected.astype(int), atol=1)
 
 
 @pytest.mark.parametrize(
