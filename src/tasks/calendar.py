@@ -8,10 +8,10 @@ import pandas as pd
 FIELDS: dict[str, Callable[[pd.DatetimeIndex], pd.Index]] = {  # from 0 to 1
     "minute": lambda times: times.minute / 59,
     "hour": lambda times: times.hour / 23,
-    "weekday": lambda times: times.dayofweek / 6,
+    "weekday": lambda times: times.day_of_week / 6,
     "day": lambda times: (times.day - 1) / 30,
     "month": lambda times: (times.month - 1) / 11,
-    "day_of_year": lambda times: (times.dayofyear - 1) / 365,
+    "day_of_year": lambda times: (times.day_of_year - 1) / 365,
 }
 
 

@@ -288,7 +288,7 @@ def test_an_untrained_network_forecasts_the_center_of_the_targets(make, center):
 def test_the_calendar_shows_the_steps_of_the_forecast(make):
     """A series that is the hour of the day, and the day of the week."""
     times = pd.to_datetime(HOURLY)
-    columns = {"time": HOURLY, "value": times.hour.astype(np.float32) + 100 * times.dayofweek}
+    columns = {"time": HOURLY, "value": times.hour.astype(np.float32) + 100 * times.day_of_week}
     line = ("dataset.time=time", "task.calendar=[hour,weekday,day,month]")
     run_settings = make(
         SERIES, {"time": FEATURES.Text(), "value": np.float32}, *SPLIT, *line, "training.epochs=1", train=columns
