@@ -195,7 +195,7 @@ def test_several_variables_and_the_calendar_come_from_the_columns(read, tmp_path
     )
     times = np.concatenate(list(data.times.values()))
     np.testing.assert_array_equal(times, np.array([row["date"] for row in rows], "datetime64[us]"))
-    assert len(read("series", tmp_path / "load.csv", *more, "task.calendar=[hour]", task=True).test)
+    assert len(read("series", tmp_path / "load.csv", *more, "task.calendar=[hour]", "task.window=8", task=True).test)
 
 
 def test_a_series_keeps_its_order_and_precision(read, tmp_path):
