@@ -40,7 +40,6 @@ def test_requirements_are_pinned_once_in_the_lock():
 NOT_IMPORTED = {
     "hydra-joblib-launcher": "a plugin, which Hydra finds by itself",
     "importlib-resources": "TensorFlow Datasets imports it and does not declare it",
-    "pandas": "MLflow hands texts to a served model in a DataFrame",
 }
 # Imported where it is there.
 OPTIONAL = {"pynvml": "comes with the driver's tools; without it there are no energy counters of GPUs"}
