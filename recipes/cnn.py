@@ -36,7 +36,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of 
     cnn_imdb_reviews   accuracy 86.26 ± 0.31 % (nb svm 91.40 %), 2,626,178 parameters, 141 s
     cnn_mnist          accuracy 99.62 ± 0.07 % (nearest neighbors 96.83 %), 204,506 parameters, 543 s
     cnn_small_mnist    accuracy 99.27 ± 0.09 % (nearest neighbors 96.83 %), 8,766 parameters, 364 s
-    cnn_sst2           accuracy 81.77 ± 0.50 % (nb svm 82.11 %), 566,082 parameters, 141 s
+    cnn_sst2           accuracy 81.80 ± 0.86 % (nb svm 81.42 %), 566,082 parameters, 141 s
     cnn_trec           accuracy 87.27 ± 1.81 % (bag of words 91.20 %), 1,090,694 parameters, 19 s
 """
 
