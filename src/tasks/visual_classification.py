@@ -32,11 +32,11 @@ class VisualClassification(Classification):
 
     Attributes:
         input_name: name of the model's input.
-        reading: how images are to be read, in titles; empty: as usual.
+        legend: second line of the titles of figures of inputs, which says how to read them.
     """
 
     input_name = "image"
-    reading = ""
+    legend = ""
 
     def wrap(self, network: keras.Model) -> keras.Model:
         if self.balanced and takes_label(network):
@@ -95,9 +95,8 @@ class VisualClassification(Classification):
         rows, columns = (-(-height // patch), -(-width // patch)) if patch else (height, 1)
         right, bottom = (columns * patch, rows * patch) if patch else (width, height)
         what = "patches" if patch else "rows"
-        examples = f"test {self.example_noun}{self.reading}"
-        title = f"Attention weights of the {what} of {examples}; true / predicted {self.target_noun}"
-        figure, tiles = style.create_tiles(title, len(images))
+        title = f"Attention weights of the {what} of test {self.example_noun}; true / predicted {self.target_noun}"
+        figure, tiles = style.create_tiles(title + self.legend, len(images))
         for index, (axes, image, image_weights) in enumerate(zip(tiles, self.shown(images), weights)):
             style.show_image(axes, image)
             opacity = image_weights.reshape(rows, columns) / image_weights.max()
@@ -125,8 +124,8 @@ class VisualClassification(Classification):
         inputs = {"image": images, "label": np.full(len(images), UNKNOWN_LABEL)}
         locations = locations_model.predict(inputs, verbose=0)  # (images, glimpses, 2), −1..1
         height, width = images.shape[1:3]
-        title = f"Glimpses at test {self.example_noun}{self.reading}, numbered in their order; true / predicted class"
-        figure, tiles = style.create_tiles(title, len(images))
+        title = f"Glimpses at test {self.example_noun}, numbered in their order; true / predicted class"
+        figure, tiles = style.create_tiles(title + self.legend, len(images))
         colors = colormaps["autumn"](np.linspace(0, 1, locations.shape[1]))  # from red to yellow
         for index, (axes, image, path) in enumerate(zip(tiles, self.shown(images), locations)):
             rows, columns = (path.T + 1) / 2 * np.array([[height - 1], [width - 1]])
@@ -151,7 +150,7 @@ class VisualClassification(Classification):
         mistakes = self.mistakes(predictions)
         shown = mistakes[:MAX_SHOWN]
         title = mistakes_title(len(mistakes), len(shown), len(predictions), self.example_noun)
-        figure, tiles = style.create_tiles(f"{title}{self.reading}; true / predicted {self.target_noun}", len(shown))
+        figure, tiles = style.create_tiles(f"{title}; true / predicted {self.target_noun}{self.legend}", len(shown))
         for axes, index, image in zip(tiles, shown, self.shown(self.images(self.test.raw_inputs[shown]))):
             style.show_image(axes, image)
             axes.set_title(self.verdict(index, predictions[index])[0])
