@@ -1,11 +1,12 @@
 """What recipes share: from each kind of input to a sequence, from features to the output, thresholds of labels; augmentation
-and normalization of images; rotations of queries and keys.
+and normalization of images, and augmentation of spectrograms; rotations of queries and keys.
 
 References:
     Iyyer, Manjunatha, Boyd-Graber, Daumé III: Deep unordered composition rivals syntactic methods for text classification. ACL
         2015. Dropping whole tokens keeps a network from relying on a few telling words: with 30 % dropped, the average of
         pre-trained word vectors and three layers on top reach 89.4 % on IMDb.
     Ioffe, Szegedy: Batch normalization. ICML 2015.
+    Park, Chan, Zhang, Chiu, Zoph, Cubuk, Le: SpecAugment. Interspeech 2019.
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021. Rotary positions.
 """
 
@@ -163,6 +164,47 @@ def augment(image: KerasTensor, strength: float = 0.0, *, flip: bool = False, sh
     image = layers.RandomTranslation(strength, strength, **outside, name="random_shift")(image)
     image = layers.RandomRotation(strength / 3, **outside, name="random_rotation")(image)
     return layers.RandomZoom(strength, **outside, name="random_zoom")(image)
+
+
+@keras.saving.register_keras_serializable("recipes.shared_layers")
+class SpecAugment(layers.Layer):
+    """Hide bands and frames of standardized spectrograms (batch, frames, bands), in training only (Park et al. 2019).
+
+    Each example gets masks of its own. A mask of f adjacent bands, f uniform in 0 … `bands`, starts at a uniformly drawn place
+    where it fits; masks of frames likewise. What is masked becomes 0, the mean. (The warping of time is left out: of the three
+    it helps least.)
+
+    Args:
+        bands: largest width of a mask of bands, F in the paper.
+        frames: largest width of a mask of frames, T in the paper.
+        masks: number of masks of each kind; they may overlap.
+        seed: of the random numbers; None: it follows from `keras.utils.set_random_seed`.
+    """
+
+    def __init__(self, bands: int, frames: int, masks: int = 2, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.bands, self.frames, self.masks, self.seed = bands, frames, masks, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, x: KerasTensor, training: bool = False) -> KerasTensor:
+        if not training:
+            return x
+        batch, frames, bands = ops.shape(x)
+        hidden_frames = self._masked(batch, frames, self.frames)[:, :, None]  # (batch, frames, 1)
+        hidden_bands = self._masked(batch, bands, self.bands)[:, None, :]  # (batch, 1, bands)
+        return ops.where(ops.logical_or(hidden_frames, hidden_bands), ops.zeros_like(x), x)
+
+    def _masked(self, batch: int | KerasTensor, length: int, largest: int) -> KerasTensor:
+        """Which of the places are masked, (batch, length)."""
+        shape = (batch, self.masks, 1)
+        width = ops.floor((largest + 1) * keras.random.uniform(shape, seed=self.seed_generator))  # 0 … largest
+        start = ops.floor((length - width + 1) * keras.random.uniform(shape, seed=self.seed_generator))  # 0 … length − width
+        place = ops.arange(length, dtype=start.dtype)
+        return ops.any(ops.logical_and(start <= place, place < start + width), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        options = {"bands": self.bands, "frames": self.frames, "masks": self.masks, "seed": self.seed}
+        return {**super().get_config(), **options}
 
 
 # --- positions ------------------------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ class Dataset(Section):
     image_size: Annotated[tuple[Count, Count], pydantic.Field(strict=False)] | None = None  # (height, width); YAML has lists
     resize: Literal["crop", "pad", "stretch"] = "crop"
     channels: Annotated[int, pydantic.Field(ge=1, le=4)] | None = None
+    sample_rate: Count | None = None  # of audio, in Hz
+    seconds: Positive | None = None  # of audio
     storage: Literal["auto", "memory", "disk"] = "auto"
     time: str | None = None
     encoding: str = "utf-8"
@@ -64,6 +66,12 @@ class Dataset(Section):
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{setting} names '{repeated[0]}' twice; leave one out")
         return tuple(names)
+
+    @pydantic.model_validator(mode="after")
+    def _check_seconds(self) -> Self:
+        if (self.seconds is None) != (self.sample_rate is None):
+            raise ValueError("audio needs both dataset.sample_rate and dataset.seconds; type the one that is missing")
+        return self
 
     @pydantic.field_validator("encoding")
     @classmethod

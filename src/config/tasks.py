@@ -20,6 +20,7 @@ from recipes.specs import (
     Image,
     LabelledImage,
     NextTokenLogits,
+    Positive,
     Rate,
     Series,
     SourceTarget,
@@ -140,7 +141,7 @@ CLASSIFICATION_METRICS: Mapping[str, Direction] = {
 
 
 class ClassificationSettings(TaskSettings):
-    """What image and text classification share."""
+    """What classification of images, texts and audio shares."""
 
     class_weights: Literal["balanced"] | None = None  # runs of earlier versions have none
 
@@ -179,6 +180,24 @@ class TextClassificationSettings(ClassificationSettings, TextSettings):
     length: Count  # tokens; longer texts are truncated
 
 
+class AudioClassificationSettings(ClassificationSettings):
+    """Settings of audio classification."""
+
+    mels: Count
+    frame_length: Positive  # milliseconds
+    frame_step: Positive
+    spec_augment: Annotated[tuple[Count, Count], pydantic.Field(strict=False), pydantic.PlainSerializer(list)] | None
+
+    @pydantic.model_validator(mode="after")
+    def _check_masks(self) -> Self:
+        if self.spec_augment and self.spec_augment[0] > self.mels:
+            raise ValueError(
+                f"task.spec_augment={list(self.spec_augment)} hides up to {self.spec_augment[0]} bands, and there are "
+                f"task.mels={self.mels}; type a smaller first number"
+            )
+        return self
+
+
 class ImageMultilabelClassificationSettings(TaskSettings):
     """Multi-label classification of images has no settings."""
 
@@ -210,6 +229,17 @@ register(
         outputs=Classes,
         metrics=CLASSIFICATION_METRICS,
         implementation="src.tasks.text_classification:TextClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="audio_classification",
+        title="audio classification",
+        settings=AudioClassificationSettings,
+        inputs=Image,  # a spectrogram
+        outputs=Classes,
+        metrics=CLASSIFICATION_METRICS,
+        implementation="src.tasks.audio_classification:AudioClassification",
     )
 )
 register(

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from src.config import schema
+from src.datasets.audio import AudioTransform
 from src.datasets.images import ImageTransform
 from src.errors import UserError
 
@@ -56,19 +57,25 @@ class Inputs(Column):
     """The inputs that the settings name: one feature, or several that are the variables of a series.
 
     Attributes:
-        is_image, is_text: whether they are images or texts.
+        is_image, is_text, is_audio: whether they are images, texts, or audio clips.
 
     Raises:
-        UserError: there is no such feature, it has no fixed shape, or what is no image is to be resized.
+        UserError: there is no such feature, it has no fixed shape, what is no image is to be resized, or the settings are those
+            of audio and the feature is none.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset):
         super().__init__(builder, settings.inputs, "dataset.inputs")
-        self.transform = ImageTransform.of(settings)
+        audio = AudioTransform.of(settings)
+        self.transform: AudioTransform | ImageTransform = audio or ImageTransform.of(settings)
+        self.is_audio = audio is not None
         self.is_text = self.dtype == object
         self.is_image = not self.several and isinstance(self.feature, tfds.features.Image)
         name = self.names[0]
-        if not self.transform.is_identity:
+        if isinstance(self.transform, AudioTransform):
+            self._check_audio(settings)
+            self.shape, self.dtype = self.transform.shape(self.shape), self.transform.dtype(self.dtype)
+        elif not self.transform.is_identity:
             if self.is_text or len(self.shape) != 3:
                 raise UserError(
                     f"dataset={settings.name}: '{name}' holds no images (height, width, channels); leave out "
@@ -83,8 +90,23 @@ class Inputs(Column):
         if None in self.shape:
             raise UserError(f"dataset={settings.name}: '{name}' has no fixed shape ({self.shape}), which is not supported.")
 
+    def _check_audio(self, settings: schema.Dataset) -> None:
+        """Raise a UserError unless the feature holds clips of one channel, with the sample rate of the settings."""
+        name = self.names[0]
+        if self.several or len(self.shape) != 1 or self.dtype.kind not in "if" or self.dtype.itemsize < 2:
+            raise UserError(
+                f"dataset={settings.name}: '{name}' holds no audio of one channel (samples as signed integers of 16 bits or "
+                f"more, or as floats, in one dimension); choose another dataset.inputs."
+            )
+        rate = self.feature.sample_rate if isinstance(self.feature, tfds.features.Audio) else None
+        if rate not in (None, settings.sample_rate):
+            raise UserError(
+                f"dataset={settings.name}: '{name}' has {rate:,} samples in a second, not {settings.sample_rate:,}; type "
+                f"dataset.sample_rate={rate}."
+            )
+
     def of_example(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The inputs of an example, transformed if they are images."""
+        """The inputs of an example, transformed if they are images or audio."""
         return self.transform.apply(super().of_example(features))
 
 

@@ -63,9 +63,10 @@ def to_class_indices(data: Data) -> Data:
             only one class.
     """
     if data.classes and data.train.targets.ndim == 2:
+        multilabel = "" if data.sample_rate else f"type task.name={_kind(data)}_multilabel_classification, or "
         raise UserError(
-            f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; type "
-            f"task.name={_kind(data)}_multilabel_classification, or choose another dataset.targets."
+            f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; "
+            f"{multilabel}choose another dataset.targets."
         )
     if data.classes:
         _check_complete(data)

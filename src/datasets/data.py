@@ -128,6 +128,7 @@ class Data:
         times: {split: time of each row, datetime64}; empty: unknown.
         ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
         slices: {split: where its rows are in the builder's splits}; empty: unknown.
+        sample_rate: samples in a second of inputs that are audio clips; None: they are none.
         folder: of prepared data sets, in which it is; None: it is in none.
     """
 
@@ -143,6 +144,7 @@ class Data:
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
     ordered: bool = True
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
+    sample_rate: int | None = None
     folder: Path | None = None
 
     @property

@@ -55,10 +55,11 @@ class Examples:
             UserError: memory does not suffice for what cannot stay on disk.
         """
         storage, name = self.settings.storage, self.settings.name
-        if storage == "disk" and not self.inputs.is_image:
+        storable = self.inputs.is_image or self.inputs.is_audio
+        if storage == "disk" and not storable:
             raise UserError(
-                f"dataset={name}: only images can be read from disk during training, but '{self.inputs.names[0]}' is none; "
-                "type dataset.storage=memory."
+                f"dataset={name}: only images and audio can be read from disk during training, but '{self.inputs.names[0]}' is "
+                "neither; type dataset.storage=memory."
             )
         if storage == "disk":
             return True
@@ -66,10 +67,10 @@ class Examples:
         required = sum(self._bytes(stop - start) for _, start, stop in _all(slices))
         if required <= available:
             return False
-        if storage == "auto" and self.inputs.is_image:
-            log.info("%s would take %.1f GiB of memory, so images are read from disk during training.", name, required / 2**30)
+        if storage == "auto" and storable:
+            log.info("%s would take %.1f GiB of memory, so inputs are read from disk during training.", name, required / 2**30)
             return True
-        hint = " or dataset.storage=disk" if self.inputs.is_image else ""
+        hint = " or dataset.storage=disk" if storable else ""
         raise UserError(
             f"dataset={name} needs {required / 2**30:.1f} GiB in memory; type a smaller slice, like "
             f"""'dataset.splits.train="train[:10%]"'{hint}."""

@@ -46,6 +46,7 @@ def load(settings: schema.Dataset) -> Data:
         times=times,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
+        sample_rate=settings.sample_rate,
         folder=Path(os.fspath(builder.data_dir_root)),
         **splits,
     )

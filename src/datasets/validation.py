@@ -14,6 +14,9 @@ from src.errors import UserError
 
 log = logging.getLogger(__name__)
 
+CLIPS = 1000  # that are looked at for clipped samples
+MAX_CLIPPED = 0.1  # fraction of samples at the limits of their type; more than any recording has
+
 
 def check_overlap(slices: Mapping[str, Sequence[Slice]]) -> None:
     """Raise a UserError if two of the splits share rows.
@@ -32,9 +35,9 @@ def check_overlap(slices: Mapping[str, Sequence[Slice]]) -> None:
 
 
 def warn_of_duplicates(data: Data) -> None:
-    """Warn of images and texts that are in two splits. The steps of a series are not compared: values may recur."""
+    """Warn of images, texts and clips that are in two splits. The steps of a series are not compared: values may recur."""
     inputs = data.train.raw_inputs
-    if inputs.dtype != object and inputs.ndim < 3:
+    if inputs.dtype != object and inputs.ndim < 3 and data.sample_rate is None:
         return
     with terminal.phase(f"Comparing the splits of {data.name}"):
         hashes = {name: _hashes(split.raw_inputs) for name, split in data.splits.items()}
@@ -82,12 +85,36 @@ def check_images(data: Data, task: str) -> None:
             f"dataset={data.name}: {task} needs images (height, width, channels), but the inputs are "
             f"{describe(images)}; choose another dataset.inputs."
         )
-    for name, split in data.splits.items():
-        inputs = split.raw_inputs
-        if inputs.dtype.kind == "f" and (rows := np.flatnonzero(_any_of_row(np.isnan, inputs))).size:
+    _check_no_nan(data, "pixels", "images")
+
+
+def check_audio(data: Data, task: str) -> None:
+    """Raise a UserError unless the inputs are audio clips, of samples that are no NaN and, if integers, of 16 bits."""
+    clips = data.train.raw_inputs
+    if data.sample_rate is None:
+        raise UserError(
+            f"dataset={data.name}: {task} needs audio clips, but the inputs are {describe(clips)}; if they are samples of "
+            "sound, type dataset.sample_rate and dataset.seconds."
+        )
+    _check_no_nan(data, "samples", "clips")
+    if clips.dtype.kind == "i":
+        extremes = np.iinfo(clips.dtype)
+        clipped = np.isin(clips[:: max(len(clips) // CLIPS, 1)], (extremes.min, extremes.max)).mean()
+        if clipped > MAX_CLIPPED:
             raise UserError(
-                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds pixels that are NaN, "
-                f"the first of {len(rows)}; correct them, or leave the images out of the data."
+                f"{100 * clipped:.0f} % of the training samples of dataset={data.name} are at the limits of 16 bits "
+                "or beyond; convert the data to 16 bits, or to floats of −1 to 1."
+            )
+
+
+def _check_no_nan(data: Data, values: str, inputs: str) -> None:
+    """Raise a UserError if a value of the inputs is NaN; both are named in the message."""
+    for name, split in data.splits.items():
+        array = split.raw_inputs
+        if array.dtype.kind == "f" and (rows := np.flatnonzero(_any_of_row(np.isnan, array))).size:
+            raise UserError(
+                f"Row {rows[0]} of the {name} split of dataset={data.name} (counted from 0) holds {values} that are NaN, "
+                f"the first of {len(rows)}; correct them, or leave the {inputs} out of the data."
             )
 
 

@@ -6,8 +6,9 @@ from sklearn.linear_model import LogisticRegression
 from src.errors import UserError
 from src.tasks.baselines import images, labels
 from src.tasks.baselines.interface import Baselines, Prediction, sample_note
-from src.tasks.image_classification import ImageClassification, takes_label
+from src.tasks.image_classification import ImageClassification
 from src.tasks.multilabel_classification import MultilabelClassification, add_thresholds
+from src.tasks.visual_classification import takes_label
 
 
 class ImageMultilabelClassification(MultilabelClassification, ImageClassification):

@@ -10,7 +10,8 @@ from keras import KerasTensor
 from src.config import schema
 from src.errors import UserError
 from src.tasks.base import Task
-from src.tasks.image_classification import as_image_classification, takes_label
+from src.tasks.image_classification import as_image_classification
+from src.tasks.visual_classification import takes_label
 
 
 class Distiller(keras.distillation.Distiller):

@@ -4,7 +4,7 @@ interface    what a baseline returns
 forecasting  repeat last, drift, seasonal naive (with drift), ridge, autoregression, Holt–Winters, Theta
 labels       frequencies of labels, one classifier for each label
 classes      majority class, and scores to logits
-images       logistic regression, k nearest neighbors, gradient boosting
+images       logistic regression, k nearest neighbors, gradient boosting; also of audio
 texts        TF–IDF with logistic regression, NB-SVM
 language     unigrams, Kneser–Ney n-grams
 translation  copy, word by word

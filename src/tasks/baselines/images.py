@@ -1,4 +1,7 @@
-"""Baselines of image classification, on pixels from 0 to 1, (examples, values). They return logits (examples, classes)."""
+"""Baselines of image classification, on pixels from 0 to 1, and of audio classification, on features of spectrograms.
+
+Both are (examples, values); baselines return logits (examples, classes).
+"""
 
 import warnings
 

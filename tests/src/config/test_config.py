@@ -36,6 +36,10 @@ MISTAKES = [
     ("model=gpt dataset=corpus dataset.path=nowhere/*.txt", "dataset.path=nowhere/*.txt matches no file; relative paths start"),
     ("dataset.path=reviews.csv", "There is no setting 'dataset.path'"),
     ("+dataset.path=reviews.csv", "dataset.path works with dataset=texts, pairs, series, arrays, corpus, images, not with"),
+    ("dataset=dtmf dataset.seconds=0", "dataset.seconds must be greater than 0, not 0."),
+    ("dataset=digits +dataset.seconds=1", "audio needs both dataset.sample_rate and dataset.seconds; type the one"),
+    ("dataset=dtmf task.spec_augment=[41,5]", "task.spec_augment=[41, 5] hides up to 41 bands, and there are task.mels=40"),
+    ("dataset=dtmf compression=litert", "works for image classification, not for audio_classification; type compression=none."),
     ("strategy=multi", "available: mirrored, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),
@@ -145,6 +149,7 @@ def tasks_of(dataset):
 
 LEARNED = {  # the table of tasks and recipes
     "image_classification": {"cnn", "resnet", "lightweight", "attention", "rnn", "lstm", "transformer"},
+    "audio_classification": {"cnn", "resnet", "lightweight", "attention", "rnn", "lstm", "transformer"},
     "image_generation": {"gan", "diffusion"},
     "pixel_generation": {"gpt", "lstm", "rnn"},
     "text_classification": {"rnn", "lstm", "transformer", "attention", "cnn", "gpt"},
@@ -172,7 +177,8 @@ def line_of(own_data):
 
 @pytest.mark.parametrize(("recipe", "dataset"), list(itertools.product(GROUPS["model"], GROUPS["dataset"])))
 def test_every_recipe_composes_with_its_compatible_data_sets(recipe, dataset, line_of):
-    line = [f"model={recipe}", *line_of(dataset)]
+    exported = tasks_of(dataset) == {"audio_classification"}  # which `lightweight` does by default, for images
+    line = [f"model={recipe}", *line_of(dataset), *(["compression=none"] if exported else [])]
     if dataset in DATASETS[recipe]:
         config.parse(line)
     else:
@@ -199,7 +205,7 @@ def test_data_sets_inherit_only_from_abstract_ones():
     for name in GROUPS["dataset"]:
         own = OmegaConf.load(config.CONF / "dataset" / f"{name}.yaml")
         files = ["_files"] if name in PATHS else []
-        assert own.defaults in [[kind, *files, "_self_"] for kind in ("_image", "_text", "_series", "_pair")], name
+        assert own.defaults in [[kind, *files, "_self_"] for kind in ("_image", "_text", "_series", "_pair", "_audio")], name
 
 
 def test_a_data_set_of_files_has_no_test_set_of_its_own():
@@ -212,7 +218,7 @@ def test_abstract_data_sets_cannot_be_selected():
     assert (config.CONF / "dataset" / "_image.yaml").exists()
     assert "_image" not in GROUPS["dataset"]
     jobs = config.parse(["-m", "model=lstm", "dataset=glob([d*,_*],exclude=dates)"]).jobs
-    assert [job.dataset.name for job in jobs] == ["digits", "docstrings"]
+    assert [job.dataset.name for job in jobs] == ["digits", "docstrings", "dtmf"]
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert BashCompletion(hydra.config_loader)._query("config", "dataset=") == [f"dataset={x}" for x in GROUPS["dataset"]]
@@ -304,7 +310,8 @@ def undocumented(text):
 
 FIRST_NAMED = [  # files that name settings for the first time; others only override them
     "config.yaml", "training/default.yaml", "compression/none.yaml", "tracking/mlflow.yaml", "hydra/sweeper/optuna.yaml",
-    "hydra/launcher/ray.yaml", *(f"dataset/{name}.yaml" for name in ("_image", "_text", "_series", "_pair", "_files")),
+    "hydra/launcher/ray.yaml",
+    *(f"dataset/{name}.yaml" for name in ("_image", "_text", "_series", "_pair", "_audio", "_files")),
     *(f"optimizer/{name}.yaml" for name in ("adam", "adamw", "sgd", "rmsprop")),
     *(f"{group}/{name}.yaml" for group in ("model", "strategy") for name in GROUPS[group]),
 ]  # fmt: skip

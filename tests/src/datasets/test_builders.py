@@ -13,7 +13,7 @@ import statsmodels.api as sm
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from src.datasets.builders import dates, docstrings, sst2_by_sentence
+from src.datasets.builders import dates, docstrings, dtmf, sst2_by_sentence
 
 
 @pytest.fixture
@@ -79,6 +79,36 @@ def test_both_forms_of_a_date_are_the_same_date(examples):
 )
 def test_chinese_numbers(number, written):
     assert dates.chinese(number) == written
+
+
+def test_tones_have_the_frequencies_of_their_keys(examples):
+    made = examples("dtmf")
+    assert np.bincount([example["label"] for example in made]).tolist() == [100] * 16
+    keypad = {  # ITU-T Q.23
+        (697, 1209): "1", (697, 1336): "2", (697, 1477): "3", (697, 1633): "A",
+        (770, 1209): "4", (770, 1336): "5", (770, 1477): "6", (770, 1633): "B",
+        (852, 1209): "7", (852, 1336): "8", (852, 1477): "9", (852, 1633): "C",
+        (941, 1209): "*", (941, 1336): "0", (941, 1477): "#", (941, 1633): "D",
+    }  # fmt: skip
+    names = tfds.builder("dtmf").info.features["label"].names
+    correct = []
+    for example in made[::20]:
+        assert 2_000 <= len(example["audio"]) <= 3_200  # 0.25 to 0.4 s of 8 kHz
+        power = np.abs(np.fft.rfft(example["audio"].astype(float))) ** 2
+        frequency = np.fft.rfftfreq(len(example["audio"]), 1 / 8_000)
+        loudest = [
+            max(candidates, key=lambda each: power[np.abs(frequency / each - 1) < 0.02].max())
+            for candidates in ((697, 770, 852, 941), (1209, 1336, 1477, 1633))
+        ]
+        correct.append(keypad[tuple(loudest)] == names[example["label"]])
+    assert np.mean(correct) > 0.95  # noise hides a few
+
+
+def test_tones_begin_anywhere_and_are_the_same_each_time():
+    clips = [[dtmf.clip("5", generator) for _ in range(3)] for generator in map(np.random.default_rng, (0, 0, 1))]
+    assert all(map(np.array_equal, clips[0], clips[1]))
+    assert not any(map(np.array_equal, clips[0], clips[2]))
+    assert not any(len(clip) == len(clips[0][0]) and np.array_equal(clip, clips[0][0]) for clip in clips[0][1:])
 
 
 def test_no_phrase_of_a_sentence_is_in_two_splits():

@@ -55,7 +55,7 @@ def test_missing_network_is_reported_soon_with_offline_data_sets(command):
     done = command("dataset=fashion_mnist", **proxies, NO_PROXY="", no_proxy="", timeout=60)
     assert done.returncode == 2
     assert "dataset=fashion_mnist could not be prepared: its archive cannot be downloaded" in done.stderr
-    assert "need no network: co2, dates, digits, docstrings, sunspots" in done.stderr
+    assert "need no network: co2, dates, digits, docstrings, dtmf, sunspots" in done.stderr
     assert "Traceback" not in done.stderr
 
 

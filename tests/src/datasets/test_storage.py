@@ -179,7 +179,7 @@ def test_images_are_left_on_disk_where_memory_does_not_suffice(of_varying_size, 
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2 * 110 * 192 - 1}))
     with caplog.at_level("INFO"):
         assert isinstance(load(settings).train.inputs, StoredArray)
-    assert "so images are read from disk during training" in caplog.text
+    assert "so inputs are read from disk during training" in caplog.text
     with pytest.raises(UserError, match=r"needs 0.0 GiB in memory; type a smaller slice, .* or dataset.storage=disk"):
         load(settings.model_copy(update={"storage": "memory"}))
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2 * 110 * 192}))
@@ -194,7 +194,7 @@ def test_generators_need_images_in_memory(settings):
 
 def test_texts_cannot_stay_on_disk(settings):
     dates = settings("dataset=dates", "model=transformer").dataset.model_copy(update={"storage": "disk"})
-    with pytest.raises(UserError, match="only images can be read from disk during training"):
+    with pytest.raises(UserError, match="only images and audio can be read from disk during training"):
         load(dates)
 
 
