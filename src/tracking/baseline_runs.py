@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KIND = "baselines"  # value of the tag `usage_run.KIND_TAG`
 DIGEST_TAG = "baselines.digest"  # of such a run
 RUN_TAG = "baselines.run_id"  # of a training: the run that records its baselines
-UNRELATED = ("dataset.data_dir", "dataset.epochs")  # settings that change no baseline
+UNRELATED = ("dataset.data_dir", "dataset.storage", "dataset.epochs")  # settings that change no baseline
 
 
 def describe(

@@ -21,6 +21,7 @@ from src.config import differences
         (["model=cnn", "model.augmentation=0", "training.jit_compile=true"], "cnn-augmentation=0-jit_compile=true-seed0"),
         (["experiment=cnn_mnist"], "cnn_mnist-seed0"),
         (["experiment=cnn_mnist", "training.batch_size=32"], "cnn_mnist-batch_size=32-seed0"),
+        (["model=cnn", "dataset.storage=disk"], "cnn-seed0"),  # the same numbers
     ],
 )
 def test_a_run_is_named_by_what_is_special_about_it(settings, overrides, name):
