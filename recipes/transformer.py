@@ -50,7 +50,7 @@ Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of 
     transformer_imdb_reviews   accuracy 87.93 ± 0.09 % (nb svm 91.40 %), 1,330,242 parameters, 671 s
     transformer_mnist          accuracy 99.06 ± 0.04 % (nearest neighbors 96.83 %), 230,314 parameters, 440 s
     transformer_multi30k       BLEU 33.53 ± 0.47 (word by word 28.27), 2,199,040 parameters, 609 s
-    transformer_sst2           accuracy 81.04 ± 0.54 % (nb svm 82.11 %), 612,226 parameters, 266 s
+    transformer_sst2           accuracy 79.82 ± 1.78 % (nb svm 81.42 %), 612,226 parameters, 266 s
     transformer_sunspots       MAE 25.29 ± 2.42 (autoregression 14.96), 100,549 parameters, 21 s
     transformer_trec           accuracy 85.33 ± 0.92 % (bag of words 91.20 %), 612,486 parameters, 38 s
 """
