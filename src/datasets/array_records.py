@@ -73,6 +73,11 @@ def files(builder: tfds.core.DatasetBuilder, base: str) -> list[str]:
     targets = [path.replace(f".{TFRECORD}-", f".{FORMAT}-") for path in sources]
     if not all(map(os.path.exists, targets)):
         folder = Path(os.fspath(builder.data_path))
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                f"{folder} is read-only, so its files cannot be converted to be read from disk; type dataset.storage=memory, "
+                "or another dataset.data_dir."
+            )
         with (
             filelock.FileLock(folder / f".{FORMAT}.lock"),  # parallel first runs convert it once
             terminal.phase(f"Converting {base} of {builder.info.full_name}, to be read from disk", info.num_examples),

@@ -81,6 +81,11 @@ class Inputs(Column):
                     f"dataset={settings.name}: '{name}' holds no images (height, width, channels); leave out "
                     "dataset.image_size and dataset.channels."
                 )
+            if self.transform.channels is not None and self.shape[2] not in range(1, 5):
+                raise UserError(
+                    f"dataset={settings.name}: images of {self.shape[2]} channels cannot be converted; leave out "
+                    "dataset.channels."
+                )
             self.shape = self.transform.shape(self.shape)
         if None in self.shape and self.is_image:
             raise UserError(

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from src.config import schema
 from src.datasets import array_records, conversion
-from src.datasets.columns import Column, Inputs, Targets
+from src.datasets.columns import Column, Inputs
 from src.datasets.data import Slice, Split
 from src.datasets.stored import StoredArray
 from src.errors import UserError
@@ -33,7 +33,7 @@ class Examples:
         inputs, targets: of the examples.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset, inputs: Inputs, targets: Targets):
+    def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset, inputs: Inputs, targets: Column):
         self.builder, self.settings, self.inputs, self.targets = builder, settings, inputs, targets
 
     def splits(self, slices: Slices) -> dict[str, Split]:

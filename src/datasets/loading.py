@@ -9,12 +9,12 @@ import tensorflow_datasets as tfds
 from src import terminal
 from src.config import schema
 from src.datasets import conversion, validation
-from src.datasets.columns import Inputs, Targets
+from src.datasets.columns import Column, Inputs, Targets
 from src.datasets.data import Data, Slice
 from src.datasets.examples import Examples
 from src.datasets.preparation import prepare
 from src.datasets.splits import resolve_splits
-from src.datasets.times import read_times
+from src.datasets.times import parse_times
 from src.errors import UserError
 
 
@@ -35,7 +35,10 @@ def load(settings: schema.Dataset) -> Data:
         validation.check_overlap(slices)
     with terminal.phase(f"Reading {settings.name}"):
         splits = Examples(builder, settings, inputs, targets).splits(slices)
-        times = read_times(builder, settings.time, slices) if settings.time else {}
+        times = {}
+        if settings.time:
+            rows = Examples(builder, settings, inputs, Column(builder, settings.time, "dataset.time")).splits(slices)
+            times = parse_times({name: split.targets for name, split in rows.items()}, settings.time)
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",

@@ -198,6 +198,24 @@ def test_texts_cannot_stay_on_disk(settings):
         load(dates)
 
 
+def test_a_read_only_folder_is_not_converted(of_varying_size, monkeypatch):
+    settings = of_varying_size("dataset.image_size=[8,8]", "dataset.storage=disk")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(UserError, match=r"is read-only, .*; type dataset.storage=memory, or another dataset.data_dir"):
+        load(settings)
+
+
+def test_images_of_many_channels_are_not_converted(make):
+    bands = {"image": np.zeros((20, 6, 6, 5), np.uint8), "label": [0, 1] * 10}
+    features = {
+        "image": tfds.features.Tensor(shape=(6, 6, 5), dtype=np.uint8),
+        "label": tfds.features.ClassLabel(num_classes=2),
+    }
+    thirds = [f'dataset.splits.{name}="train[{n}%:{n + 30}%]"' for name, n in (("train", 0), ("validation", 30), ("test", 60))]
+    with pytest.raises(UserError, match=r"images of 5 channels cannot be converted; leave out dataset.channels"):
+        load(make(IMAGES, features, *thirds, "dataset.channels=3", train=bands).dataset)
+
+
 def test_an_interrupted_conversion_is_repeated(of_varying_size, monkeypatch):
     settings = of_varying_size("dataset.image_size=[8,8]", "dataset.storage=disk")
 

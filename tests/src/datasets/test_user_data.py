@@ -304,6 +304,14 @@ def test_the_calendar_shows_the_steps_of_the_forecast(make):
     assert task.predict(model, task.test, 8).shape == (len(task.test), 4, 1)
 
 
+def test_times_with_offsets_are_those_of_utc(make):
+    local = [str(time) + "+02:00" for time in pd.to_datetime(HOURLY)]
+    columns = {"time": local, "value": sine(len(local))}
+    made = make(SERIES, {"time": FEATURES.Text(), "value": np.float32}, *SPLIT, "dataset.time=time", train=columns)
+    times = datasets.load(made.dataset).times["train"]
+    np.testing.assert_array_equal(times[:3], np.array(HOURLY[:3], "datetime64[ns]") - np.timedelta64(2, "h"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -322,7 +330,7 @@ def test_a_calendar_needs_times(make):
     run_settings = make(SERIES, {"value": np.float32}, *SPLIT, "task.calendar=[hour]", train={"value": sine()})
     with pytest.raises(UserError, match=r"task.calendar needs the time of each step of dataset=made; type dataset.time="):
         task_of(run_settings)
-    with pytest.raises(UserError, match=r"made has no feature 'hour', which dataset.time names; it has: value"):
+    with pytest.raises(UserError, match=r"made has no feature 'hour'; it has: value"):
         datasets.load(run_settings.dataset.model_copy(update={"time": "hour"}))
 
 
