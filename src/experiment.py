@@ -109,7 +109,8 @@ def run(
         except PrunedError:
             run_logger.log_metrics({"seconds": time.perf_counter() - start + run_logger.previous_seconds})
             raise
-        task.finalize(model, settings.training.batch_size)
+        with run_logger.survive("finalize"):  # without it, the trained weights are still worth keeping
+            task.finalize(model, settings.training.batch_size)
         # First what cannot be had again; then what the run survives without.
         run_logger.log_weights(model)
         run_logger.log_texts(task.artifacts())
