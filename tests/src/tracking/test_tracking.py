@@ -520,7 +520,7 @@ def test_no_failure_after_training_loses_the_weights_or_the_metrics(store, setti
         raise ValueError("cannot be done")
 
     for owner, name in (
-        (ImageClassification, "example_results"),
+        (ImageClassification, "finalize"), (ImageClassification, "example_results"),
         (ImageClassification, "figures"), (ImageClassification, "baselines"), (ImageClassification, "ablations"),
         (ImageClassification, "inference_costs"), (litert, "export"), (serving, "save"), (descriptions, "how_to_use"),
     ):  # fmt: skip
@@ -531,7 +531,7 @@ def test_no_failure_after_training_loses_the_weights_or_the_metrics(store, setti
     run = only_run(store, "digits")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/accuracy"] == outcome.metrics["test/accuracy"]
-    stages = {"predictions", "figures", "baselines", "ablations", "costs", "export", "serving", "description"}
+    stages = {"finalize", "predictions", "figures", "baselines", "ablations", "costs", "export", "serving", "description"}
     failures = {name: value for name, value in run.data.tags.items() if name.startswith("failure")}
     assert failures == {f"failure.{stage}": "ValueError: cannot be done" for stage in stages}
     assert {f"traceback-{stage}.txt" for stage in stages} | {"model.weights.h5"} <= set(artifacts(store, run.info.run_id))
