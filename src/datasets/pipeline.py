@@ -1,19 +1,21 @@
 """tf.data pipelines over a split, in memory or on disk.
 
 An example is a row number. The order of rows is made first, whole batches of numbers at a time; then the rows of a batch are
-gathered, from memory, which costs a fraction of reading and batching single examples, or from disk, several batches at once. So
-both give the same batches, and a run that is resumed reads nothing of what lies before. All batches have the same size, so that
-replicas can share them evenly.
+gathered, from memory, which costs a fraction of reading and batching single examples, or from disk, several batches at once.
+So both give the same batches, and a run that is resumed reads nothing of what lies before. Windows of a longer array and files
+that are mapped to memory are views in NumPy: their rows are copied batch by batch, too. All batches have the same size, so
+that replicas can share them evenly.
 """
 
 import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from src.datasets.data import Split
+from src.datasets.data import Array, Split
 from src.datasets.stored import StoredArray
 
 PREFETCH = 2  # batches
@@ -81,13 +83,25 @@ def _prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
 def _reader(split: Split) -> tuple[Callable[[tf.Tensor], Any], int | None]:
     """The function from a batch of row numbers to inputs and targets, and the threads that it is to run in; None: one."""
     arrays = (split.inputs, split.targets)
-    columns = tree.map_structure(lambda array: array if isinstance(array, StoredArray) else tf.constant(array), arrays)
+    columns = tree.map_structure(_column, arrays)
+    stored = any(isinstance(array, StoredArray) for array in tree.flatten(arrays))
 
     def gather(rows: tf.Tensor) -> Any:
-        def values(column: StoredArray | tf.Tensor) -> tf.Tensor:
-            return column.gather(rows) if isinstance(column, StoredArray) else tf.gather(column, rows)
+        return tree.map_structure(lambda values: values(rows), columns)
 
-        return tree.map_structure(values, columns)
-
-    stored = any(isinstance(array, StoredArray) for array in tree.flatten(arrays))
     return gather, os.cpu_count() if stored else None  # a batch is decoded by one thread, several batches at once
+
+
+def _column(array: Array) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The function from row numbers (n,) to these rows of an array (n, …)."""
+    if isinstance(array, StoredArray):
+        return array.gather
+    if array.flags.c_contiguous and not isinstance(array, np.memmap):
+        constant = tf.constant(array)
+        return lambda rows: tf.gather(constant, rows)
+
+    def rows_of_view(rows: tf.Tensor) -> tf.Tensor:
+        values = tf.numpy_function(lambda indices: np.ascontiguousarray(array[indices]), [rows], array.dtype)
+        return tf.ensure_shape(values, (*rows.shape, *array.shape[1:]))
+
+    return rows_of_view

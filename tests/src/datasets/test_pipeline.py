@@ -59,3 +59,17 @@ def test_loss_and_metric_are_exact_however_the_last_batch_is_padded(batch_size):
 )
 def test_pipeline_has_no_autotuning(batches):
     assert batches.options().autotune.enabled is False
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_rows_of_a_view_are_those_of_its_copy(mapped, tmp_path):
+    series = np.random.default_rng(0).random((50, 2))
+    if mapped:
+        np.save(tmp_path / "series.npy", series)
+        series = np.load(tmp_path / "series.npy", mmap_mode="r")
+    windows = np.lib.stride_tricks.sliding_window_view(series, 7, axis=0).swapaxes(1, 2)[::2]
+    views, copies = (Split({"windows": array}, series[: len(windows)]) for array in (windows, windows.copy()))
+    for make in (lambda split: pipeline.training(split, 4, 1).take(12), lambda split: pipeline.evaluation(split, 4)):
+        for of_views, of_copies in zip(make(views), make(copies), strict=True):
+            keras.tree.map_structure(np.testing.assert_array_equal, of_views, of_copies)
+    assert pipeline.training(views, 4, 1).element_spec == pipeline.training(copies, 4, 1).element_spec
