@@ -19,6 +19,7 @@ from src.datasets.data import Array, Split
 from src.datasets.stored import StoredArray
 
 PREFETCH = 2  # batches
+MAX_COPY = 2**26  # bytes of a view that is copied, since that is faster than to gather from it
 
 
 def training(split: Split, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
@@ -96,7 +97,8 @@ def _column(array: Array) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function from row numbers (n,) to these rows of an array (n, …)."""
     if isinstance(array, StoredArray):
         return array.gather
-    if array.flags.c_contiguous and not isinstance(array, np.memmap):
+    is_view = isinstance(array, np.memmap) or not array.flags.c_contiguous
+    if not is_view or array.nbytes <= MAX_COPY:
         constant = tf.constant(array)
         return lambda rows: tf.gather(constant, rows)
 

@@ -32,6 +32,8 @@ Forecaster = Callable[[np.ndarray], np.ndarray]  # from windows to forecasts
 
 MAX_STEPS = 300_000  # steps times features of a series that is fitted feature by feature, in about a minute; more are skipped
 MAX_PRODUCTS = 3e11  # multiplications of one ridge regression, a few seconds; more are skipped
+MAX_SCALE_VALUES = 30_000_000  # values of windows that scales are measured on, 120 MB: all of ETTh1 with seven variables
+CHUNK = 2**22  # values of windows that are copied at once
 
 
 class Forecasting(Task):
@@ -42,7 +44,8 @@ class Forecasting(Task):
     shows `horizon` steps after each step of a window, so that the last ones of a window show it for all steps of the forecast.
 
     A window lies within one split of the data, or, with `task.include_history`, begins in the one before; targets never do.
-    Scales are measured on the training set alone.
+    Windows are views of the series, so that they need no memory of their own; only if values are missing, windows of inputs are
+    copies. Scales are measured on the training set alone, on evenly spaced windows of it if it is large.
 
     Missing values are NaN in targets, which count in no loss and no metric; in inputs they are filled in (`fill_gaps`). The
     series is float32 if that holds its values exactly; otherwise it is float64 until it is centered, so that small changes of
@@ -80,8 +83,9 @@ class Forecasting(Task):
         self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
         self.inputs = Series(settings.window, self.train.array.shape[2])
         self.outputs = Forecast(settings.horizon, len(self.targeted))
-        self.mean = self.train.array.mean(axis=(0, 1))
-        scale = (self.train.array - self._center(self.train.array)).std(axis=(0, 1))
+        windows = self.train.array[spaced_rows(len(self.train), MAX_SCALE_VALUES // self.train.array[0].size)]
+        self.mean = windows.mean(axis=(0, 1))
+        scale = (windows - self._center(windows)).std(axis=(0, 1))
         self.scale = np.where(constant | (scale == 0), 1, scale)
 
     def _log_gaps(self) -> None:
@@ -125,10 +129,10 @@ class Forecasting(Task):
                 f"type a smaller window or a larger dataset.splits.{name}."
             )
         inputs = fill_gaps(series[:-horizon], window, np.asarray(np.nanmean(self.series["train"], axis=0)))
-        targets = sliding_window_view(series[window:, self.targeted], horizon, axis=0).swapaxes(1, 2).copy()
-        if np.isnan(targets).all(axis=(0, 1)).any():
+        targets = self._of_targets(series[window:])
+        if np.isnan(targets).all(axis=0).any():
             raise UserError(f"In the {name} split a feature has no value that could be a target; type a larger one.")
-        return Split(inputs, targets)
+        return Split(inputs, sliding_window_view(targets, horizon, axis=0).swapaxes(1, 2))
 
     def wrap(self, network: keras.Model) -> keras.Model:
         # Whatever the precision of the network: in 16 bits, 371.3 ppm and 372.2 ppm are the same number.
@@ -172,8 +176,10 @@ class Forecasting(Task):
         return windows if len(self.targeted) == windows.shape[-1] else windows[..., self.targeted]
 
     def loss(self) -> keras.losses.Loss:
-        observed = float(np.mean(~np.isnan(self.train.targets)))
-        return StandardizedSquaredError(self.scale[self.targeted].tolist(), observed, dtype=self.train.targets.dtype.name)
+        observed = sum(np.count_nonzero(~np.isnan(windows)) for windows in _chunks(self.train.targets))
+        return StandardizedSquaredError(
+            self.scale[self.targeted].tolist(), observed / self.train.targets.size, dtype=self.train.targets.dtype.name
+        )
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [MeanAbsoluteError(name="mae")]
@@ -283,7 +289,7 @@ class Forecasting(Task):
         fits = {penalty: functools.partial(fit, penalty) for penalty in methods.PENALTIES}
         penalty, forecast = self._best(fits, self.validation.array)
         note = join_notes(f"λ = {penalty:g}", sample_note(len(rows), len(self.train), "windows"))
-        return Prediction(forecast(self.test.array), note)
+        return Prediction(_in_chunks(forecast, self.test.array), note)
 
     def _autoregression(self) -> Prediction:
         train = self._of_targets(self.series["train"]).astype(np.float64)
@@ -291,7 +297,7 @@ class Forecasting(Task):
         orders = methods.candidate_orders(self.settings.season, self.settings.window, len(train))
         fits = {order: functools.partial(methods.autoregression, train, order, self.settings.horizon) for order in orders}
         order, forecast = self._best(fits, self._of_targets(self.validation.array))
-        return Prediction(forecast(self._of_targets(self.test.array)), f"p = {order}")
+        return Prediction(_in_chunks(forecast, self._of_targets(self.test.array)), f"p = {order}")
 
     def _best(self, fits: Mapping[T, Callable[[], Forecaster]], windows: np.ndarray) -> tuple[T, Forecaster]:
         """The hyperparameter with the smallest mean absolute error on the validation set, and the forecaster fitted with it.
@@ -304,7 +310,7 @@ class Forecasting(Task):
         with threadpool_limits(1):  # as above
             for hyperparameter, fit in fits.items():
                 forecaster = fit()
-                error = float(np.nanmean(np.abs(forecaster(windows) - self.validation.targets)))
+                error = float(np.nanmean(np.abs(_in_chunks(forecaster, windows) - self.validation.targets)))
                 if best is None or error < best[0] or np.isnan(best[0]):  # an unstable one has no number as error
                     best = error, hyperparameter, forecaster
         if best is None:
@@ -340,6 +346,16 @@ class Forecasting(Task):
             ),
             "error_by_step.png": forecast_figures.error_by_step(self.test.targets, predictions, best_first, **units),
         }
+
+
+def _chunks(windows: np.ndarray) -> list[np.ndarray]:
+    """Windows (windows, …) in parts of about `CHUNK` values: what is computed from a view of a series is none."""
+    return np.array_split(windows, -(-windows.size // CHUNK))
+
+
+def _in_chunks(forecaster: Forecaster, windows: np.ndarray) -> np.ndarray:
+    """What a forecaster forecasts for windows."""
+    return np.concatenate([forecaster(chunk) for chunk in _chunks(windows)])
 
 
 def _check_steps(series: np.ndarray) -> None:

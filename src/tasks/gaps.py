@@ -16,14 +16,14 @@ def fill_gaps(series: np.ndarray, window: int, mean: np.ndarray) -> np.ndarray:
         mean: (features,).
 
     Returns:
-        (windows, window, features).
+        (windows, window, features): a view of the series if nothing is missing in it.
     """
 
     def windows(values: np.ndarray) -> np.ndarray:
         return sliding_window_view(values, window, axis=0).swapaxes(1, 2)
 
     if not np.isnan(series).any():
-        return windows(series).copy()
+        return windows(series)
     steps = np.broadcast_to(np.arange(len(series))[:, None], series.shape)
     last_observed = np.maximum.accumulate(np.where(np.isnan(series), -1, steps), axis=0)[window - 1 :, None]
     return np.where(windows(steps) <= last_observed, windows(interpolate(series)), windows(carry_forward(series, mean)))

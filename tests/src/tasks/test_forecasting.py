@@ -38,6 +38,24 @@ def test_every_window_lies_within_one_split(create):
         np.testing.assert_array_equal(seen, np.arange(first, last - 8)[:, None] + np.arange(9))
 
 
+def test_windows_take_no_memory_of_their_own(create):
+    task = create(COUNTING, "task.include_history=true")
+    for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+        assert np.shares_memory(split.inputs, task.series[name])
+        assert np.shares_memory(split.targets, task.series[name])
+
+
+def test_chunks_change_nothing(create, monkeypatch):
+    series = np.random.default_rng(0).normal(size=(3, 200)).cumsum(axis=1)
+    series[0, 50] = np.nan
+    whole = create(data(*series))
+    monkeypatch.setattr(forecasting, "CHUNK", 50)
+    parts = create(data(*series))
+    assert whole.loss().get_config() == parts.loss().get_config()
+    for name, metrics in store.compute(whole).metrics.items():
+        assert store.compute(parts).metrics[name] == pytest.approx(metrics), name
+
+
 def test_include_history_forecasts_the_whole_split(create):
     task = create(COUNTING, "task.include_history=true")
     for split, first, last in ((task.train, 6, 30), (task.validation, 30, 50), (task.test, 50, 70)):
