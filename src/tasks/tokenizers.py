@@ -27,7 +27,7 @@ UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 SPACES = r"\t\n\v\f\r "  # without those beyond ASCII, which are tokens
 # All but letters, digits, marks, spaces, and what occurs inside words: don't, full-time.
 PUNCTUATION = rf"[^\p{{L}}\p{{N}}\p{{M}}{SPACES}'’_-]"
-CHUNK, CHUNK_CHARACTERS = 1_000, 4_000_000  # texts to encode at once; fewer if they have more characters
+CHUNK, CHUNK_CHARACTERS = 1_000, 2_000_000  # texts to encode at once; fewer if they have more characters
 MAX_BYTES = 500_000_000  # of the texts that a vocabulary is learned from: evenly spaced ones of a larger training set
 MEASURED = 1_000  # texts whose mean length says how many these are
 
