@@ -1,28 +1,48 @@
-"""Speed and memory of reading images: `python -m tests.bench_data [number of images]`. It prints figures, and asserts nothing.
+"""Speed and memory of reading images and texts: `python -m tests.bench_data`. It prints figures, and asserts nothing.
 
-JPEG pictures of 256 pixels are made, in a folder for each class, and read as a user's own: dataset=images, at 224 pixels. In
-rounds that alternate, batches are read from disk, from memory, and, if `pip install grain` was typed, by Grain from the same
-ArrayRecord files with as many threads. Then the peak of memory for 1, 4 and 16 times the pictures, and the share of a training
-step of the ResNet at 64 pixels that waits for data, are measured from disk.
+`--images 20000 --megabytes 1000` says how much is made for it, in a temporary folder, and read as a user's own; 0: nothing.
+
+- JPEG pictures of 256 pixels, dataset=images, at 224 pixels. The share of a training step of the ResNet at 64 pixels that waits
+  for data is measured, too.
+- Texts of words that are as frequent as those of a language, dataset=corpus, in windows of the GPT. What a first run does until
+  it has these windows is timed, too.
+
+The peak of memory is measured in a process that reads one epoch from disk, for a sixteenth, a quarter and all of the data. Only
+its own memory is counted: the system takes back pages of a mapped file where memory is short. Then batches are read from disk,
+from memory, and, if `pip install grain` was typed, by Grain from the same files with as many threads, in rounds that alternate.
 """
 
+import argparse
+import importlib.util
 import io
 import itertools
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-NUMBER = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-PIXELS, CLASSES, BATCH, ROUNDS, SECONDS = 256, 10, 64, 5, 8.0
+PICTURES, PIXELS, CLASSES = ("model=resnet", "dataset=images"), 256, 10
+TEXTS, WORDS, LINE = ("model=gpt", "dataset=corpus"), 50_000, 12  # different words; words in a line
+SHARES = (1, 4, 16)  # of the data, in sixteenths
+BATCH, ROUNDS, SECONDS = 64, 5, 8.0
 THREADS = os.cpu_count() or 1
+
+
+def start() -> None:
+    """Load TensorFlow, and show the log."""
+    from src import terminal
+
+    terminal.log_to_terminal()
+    terminal.load_tensorflow()
 
 
 def make_pictures(folder: Path, number: int) -> None:
@@ -37,29 +57,56 @@ def make_pictures(folder: Path, number: int) -> None:
         Image.fromarray(picture).save(path, quality=90)
 
 
-def settings_of(pictures: Path, *overrides: str):
-    """The checked settings of a run of the ResNet on the pictures."""
+def make_texts(folder: Path, megabytes: int) -> None:
+    """Write text files of a megabyte: lines of words, the n-th of which is as frequent as 1/n (Zipf's law)."""
+    generator = np.random.default_rng(0)
+    letters, lengths = generator.integers(ord("a"), ord("z") + 1, (WORDS, 10), np.uint8), generator.integers(2, 11, WORDS)
+    words = np.array([row[:length].tobytes() for row, length in zip(letters, lengths)], dtype=object)
+    frequencies = 1 / np.arange(1, WORDS + 1)
+    frequencies /= frequencies.sum()
+    lines = round(1e6 / LINE / (frequencies @ lengths + 1))  # a space or the end of the line follows a word
+    folder.mkdir()
+    for number in range(megabytes):
+        drawn = words[generator.choice(WORDS, (lines, LINE), p=frequencies)]
+        (folder / f"{number}.txt").write_bytes(b"".join(b" ".join(line) + b"\n" for line in drawn))
+
+
+def settings_of(line: tuple[str, ...], path: str, *overrides: str) -> Any:
+    """The checked settings of a run on files, which are prepared beside them."""
     from hydra import compose, initialize_config_dir
 
     from src import config
 
-    line = ["model=resnet", "dataset=images", f"dataset.path={pictures}", f"dataset.data_dir={pictures.parent / 'prepared'}"]
+    files = [f"dataset.path={path}", f"dataset.data_dir={Path(path).parent / 'prepared'}"]
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        return config.validate(compose("config", [*line, *overrides]))
+        return config.validate(compose("config", [*line, *files, *overrides]))
 
 
-def batches(pictures: Path, size: int, storage: str) -> Iterator:
-    """Endless batches of the training set."""
+def training_set(line: tuple[str, ...], path: str, *overrides: str) -> Any:
+    """The training set of a run, encoded."""
     from src import datasets
+    from src.tasks import factory
+
+    settings = settings_of(line, path, *overrides)
+    datasets.load.cache_clear()
+    return factory.create(settings.task, datasets.load(settings.dataset)).train
+
+
+def batches(split: Any) -> Iterator:
+    """Endless batches of a training set."""
     from src.datasets import pipeline
 
-    datasets.load.cache_clear()
-    data = datasets.load(settings_of(pictures, f"dataset.image_size=[{size},{size}]", f"dataset.storage={storage}").dataset)
-    return iter(pipeline.training(data.train, BATCH, seed=0))
+    return iter(pipeline.training(split, BATCH, seed=0))
 
 
-def grain_batches(pictures: Path, size: int) -> Iterator:
-    """The same by Grain: the examples of the same files, decoded and resized with Pillow in threads."""
+def read_epoch(split: Any) -> None:
+    """Read one epoch of a training set."""
+    for _ in itertools.islice(batches(split), len(split) // BATCH):
+        pass
+
+
+def grain_pictures(pictures: str) -> Any:
+    """What Grain reads pictures from: records of the same files, decoded and resized with Pillow."""
     import grain
     import tensorflow_datasets as tfds
     from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -67,18 +114,32 @@ def grain_batches(pictures: Path, size: int) -> Iterator:
     from src import datasets
     from src.datasets import array_records
 
-    builder = datasets.prepare(settings_of(pictures).dataset)
+    builder = datasets.prepare(settings_of(PICTURES, pictures).dataset)
     features = tfds.decode.PartialDecoding({"image": True, "label": True}).extract_features(builder.info.features)
     undecoded = {"image": tfds.decode.SkipDecoding()}
 
     def example(record: bytes) -> tuple[np.ndarray, object]:
         values = features.deserialize_example_np(record, decoders=undecoded)
         image = Image.open(io.BytesIO(values["image"]))
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)), values["label"]
+        return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)), values["label"]
 
-    source = grain.MapDataset.source(ArrayRecordDataSource(array_records.files(builder, "train")))
-    shuffled = source.seed(0).shuffle().repeat().map(example).batch(BATCH, drop_remainder=True)
-    return iter(shuffled.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * BATCH)))
+    return grain.MapDataset.source(ArrayRecordDataSource(array_records.files(builder, "train"))).map(example)
+
+
+def grain_windows(split: Any) -> Any:
+    """What Grain reads windows from: the same views of the file of tokens."""
+    import grain
+
+    return grain.MapDataset.range(len(split)).map(lambda row: (split.inputs[row], split.targets[row]))
+
+
+def grain_batches(source: Any) -> Iterator:
+    """Endless batches by Grain, each epoch in another order."""
+    import grain
+
+    shuffled = source.seed(0).shuffle().repeat().batch(BATCH, drop_remainder=True)
+    # Of batches, few: a large buffer would be filled in the rounds of other sources, and slow them down.
+    return iter(shuffled.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)))
 
 
 def rate(source: Iterator) -> float:
@@ -92,12 +153,11 @@ def rate(source: Iterator) -> float:
     return count / (time.perf_counter() - start)
 
 
-def compare(sources: dict[str, Callable[[], Iterator]]) -> None:
+def compare(sources: dict[str, Iterator]) -> None:
     """Print the median of the examples a second of each source over alternating rounds, and the ratio to the first."""
-    opened = {name: make() for name, make in sources.items()}
-    rates: dict[str, list[float]] = {name: [] for name in opened}
+    rates: dict[str, list[float]] = {name: [] for name in sources}
     for _ in range(ROUNDS):
-        for name, source in opened.items():
+        for name, source in sources.items():
             rates[name].append(rate(source))
     first = next(iter(rates))
     for name, values in rates.items():
@@ -106,25 +166,50 @@ def compare(sources: dict[str, Callable[[], Iterator]]) -> None:
               f"{ratio:.2f} × {first}", flush=True)  # fmt: skip
 
 
-def peak_memory(pictures: Path, number: int) -> float:
-    """Peak of the memory of a process that reads one epoch from disk, MiB."""
-    program = f"from tests import bench_data; bench_data.read_epoch({str(pictures)!r}, {number})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+def peak_memory(function: str, path: str) -> None:
+    """Print the peak of the memory of a process that calls a function of this module with a path."""
+    program = f"from tests import bench_data; bench_data.start(); bench_data.{function}({path!r})"
+    process, peak = subprocess.Popen([sys.executable, "-c", program]), 0.0
+    while process.poll() is None:
+        own = re.search(r"RssAnon:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())  # none once it has ended
+        peak = max(peak, int(own[1]) / 2**10 if own else 0)
+        time.sleep(0.01)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, function)
+    print(f"    peak of memory {peak:,.0f} MiB", flush=True)
 
 
-def read_epoch(pictures: str, number: int) -> None:
-    """Read `number` images from disk, and print the peak of this process's memory in MiB."""
-    from src import terminal
-
-    terminal.load_tensorflow()
-    for _ in itertools.islice(batches(Path(pictures), 224, "disk"), number // BATCH):
-        pass
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(int(peak.split()[1]) / 2**10)  # of this process; that of getrusage is inherited from the one that started it
+def read_pictures(pictures: str) -> None:
+    """Read an epoch of pictures from disk."""
+    split = training_set(PICTURES, pictures, "dataset.image_size=[224,224]", "dataset.storage=disk")
+    print(f"  {len(split):,} pictures", flush=True)
+    read_epoch(split)
 
 
-def waiting_share(pictures: Path) -> None:
+def read_texts(texts: str) -> None:
+    """Do what a first run does with texts on disk, print how long it takes, and read an epoch."""
+    from src import datasets
+    from src.tasks.language_modeling import LanguageModeling
+    from src.tasks.tokenizers import Tokenizer, training_texts
+
+    settings, times = settings_of(TEXTS, texts, "dataset.storage=disk"), [time.perf_counter()]
+    data = datasets.load(settings.dataset)
+    times.append(time.perf_counter())
+    learned_from = training_texts(data.train.raw_inputs)
+    tokenizer = Tokenizer.train(learned_from, settings.task.tokenizer, settings.task.vocabulary_size)
+    times.append(time.perf_counter())
+    split = LanguageModeling(settings.task, data, tokenizer).train
+    times.append(time.perf_counter())
+    read_epoch(split)
+    times.append(time.perf_counter())
+    checking, learning, encoding, reading = np.diff(times)
+    print(
+        f"  {len(split):,} windows: texts checked in {checking:.1f} s, vocabulary learned in {learning:.1f} s, "
+        f"tokens written in {encoding:.1f} s, an epoch read in {reading:.1f} s", flush=True,
+    )  # fmt: skip
+
+
+def waiting_share(pictures: str) -> None:
     """Print how much longer a training step of the ResNet at 64 pixels takes from disk than with a batch that is there."""
     import keras
     import tensorflow as tf
@@ -135,7 +220,7 @@ def waiting_share(pictures: Path) -> None:
     from src.training import loop, strategies
 
     size = "dataset.image_size=[64,64]"
-    run_settings = settings_of(pictures, size, "dataset.storage=disk", f"training.batch_size={BATCH}")
+    run_settings = settings_of(PICTURES, pictures, size, "dataset.storage=disk", f"training.batch_size={BATCH}")
     loop.prepare(run_settings)
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset))
     model: keras.Model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
@@ -153,32 +238,60 @@ def waiting_share(pictures: Path) -> None:
           f"{100 * (1 - ready / disk):.1f} % waiting", flush=True)  # fmt: skip
 
 
-def main() -> None:
-    """Make the pictures, and print all figures."""
-    from src import terminal
+def measure_pictures(scratch: Path, number: int, has_grain: bool) -> None:
+    """Make pictures, and print their figures."""
+    print(f"{number:,} JPEG pictures of {PIXELS} pixels, at 224, {THREADS} threads:", flush=True)
+    for share in SHARES:
+        pictures = str(scratch / f"pictures{share}")
+        make_pictures(Path(pictures), number * share // 16)
+        peak_memory("read_pictures", pictures)
+    sources = {}
+    for storage in ("disk", "memory"):
+        split = training_set(PICTURES, pictures, "dataset.image_size=[224,224]", f"dataset.storage={storage}")
+        sources[storage] = batches(split)
+    compare(sources | ({"Grain": grain_batches(grain_pictures(pictures))} if has_grain else {}))
+    waiting_share(pictures)
 
-    terminal.load_tensorflow()
+
+def measure_texts(scratch: Path, megabytes: int, has_grain: bool) -> None:
+    """Make texts, and print their figures."""
+    from src import datasets
+    from src.tasks.language_modeling import LanguageModeling
+
+    print(f"{megabytes:,} MB of text, {THREADS} threads:", flush=True)
+    for share in SHARES:
+        folder = scratch / f"texts{share}"
+        make_texts(folder, megabytes * share // 16)
+        texts, begin = f"{folder}/*.txt", time.perf_counter()
+        datasets.prepare(settings_of(TEXTS, texts, "dataset.storage=disk").dataset)
+        print(f"  {megabytes * share // 16:,} MB, prepared by TFDS in {time.perf_counter() - begin:.1f} s", flush=True)
+        peak_memory("read_texts", texts)
+    tasks: dict[str, LanguageModeling] = {}
+    for storage in ("disk", "memory"):
+        settings = settings_of(TEXTS, texts, f"dataset.storage={storage}")
+        tokenizer = tasks["disk"].tokenizer if tasks else None  # is learned once
+        tasks[storage] = LanguageModeling(settings.task, datasets.load(settings.dataset), tokenizer)
+    sources = {storage: batches(task.train) for storage, task in tasks.items()}
+    compare(sources | ({"Grain": grain_batches(grain_windows(tasks["disk"].train))} if has_grain else {}))
+
+
+def main() -> None:
+    """Print all figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--megabytes", type=int, default=1_000)
+    typed = parser.parse_args()
+    start()
     from src.training import strategies
 
     strategies.prepare_devices()
-    with tempfile.TemporaryDirectory() as scratch:
-        folders = {share: Path(scratch) / f"pictures{share}" for share in (16, 4, 1)}
-        for share, folder in folders.items():
-            make_pictures(folder, NUMBER * share // 16)
-        pictures = folders[16]
-        print(f"{NUMBER:,} JPEG pictures of {PIXELS} pixels, at 224, {THREADS} threads:")
-        sources = {"disk": lambda: batches(pictures, 224, "disk"), "memory": lambda: batches(pictures, 224, "memory")}
-        try:
-            import grain  # noqa: F401
-
-            sources["Grain"] = lambda: grain_batches(pictures, 224)
-        except ImportError:
-            print("  (pip install grain compares with it)")
-        compare(sources)
-        for share in (1, 4, 16):
-            number = NUMBER * share // 16
-            print(f"  {number:6,} pictures: peak of memory {peak_memory(folders[share], number):,.0f} MiB", flush=True)
-        waiting_share(pictures)
+    has_grain = importlib.util.find_spec("grain") is not None
+    if not has_grain:
+        print("(pip install grain compares with it)")
+    for measure, size in ((measure_pictures, typed.images), (measure_texts, typed.megabytes)):
+        if size:
+            with tempfile.TemporaryDirectory() as scratch:
+                measure(Path(scratch), size, has_grain)
 
 
 if __name__ == "__main__":
