@@ -15,7 +15,7 @@ from src.config import renamed, signature
 from src.config.compose import CONF, compose_config, tasks_of_datasets, to_dict
 from src.config.files import check_path
 from src.config.messages import describe
-from src.config.schema import Model, Settings
+from src.config.schema import Mirrored, Model, MultiWorker, Settings
 from src.config.tasks import TASKS, GenerationSettings
 from src.errors import UserError
 
@@ -116,16 +116,21 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
 
 def _check_strategy(settings: Settings) -> None:
     training, strategy = settings.training, settings.strategy
-    if strategy.name == "mirrored":
+    if strategy.name != "single":
         if training.jit_compile:
             raise UserError(
-                "strategy=mirrored cannot run a step compiled by XLA; type training.jit_compile=false or strategy=single."
+                f"strategy={strategy.name} cannot run a step compiled by XLA; type training.jit_compile=false or "
+                "strategy=single."
             )
         if training.gradient_accumulation > 1:
             raise UserError(
-                "strategy=mirrored cannot accumulate gradients; type training.gradient_accumulation=1 or strategy=single."
+                f"strategy={strategy.name} cannot accumulate gradients; type training.gradient_accumulation=1 or "
+                "strategy=single."
             )
+    if isinstance(strategy, Mirrored):
         check_even_split(training.batch_size, strategy.replicas or 1)
+    if isinstance(strategy, MultiWorker):
+        check_even_split(training.batch_size, strategy.local or len(strategy.workers or ()) or 1)
     if training.ema is not None and training.early_stopping is not None and not training.restore_best_weights:
         raise UserError(
             "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "

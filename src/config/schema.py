@@ -99,7 +99,26 @@ class Mirrored(Section):
     replicas: Count | None
 
 
-Strategy = Annotated[Single | Mirrored, pydantic.Field(discriminator="name")]
+class MultiWorker(Section):
+    name: Literal["multi_worker"]
+    workers: Annotated[tuple[str, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)] | None
+    index: Annotated[int, pydantic.Field(ge=0)] | None
+    local: Annotated[int, pydantic.Field(ge=2)] | None
+    wait: Positive
+    timeout: Positive
+
+    @pydantic.model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.workers is not None and self.local is not None:
+            raise ValueError("strategy.local starts its own workers; leave out strategy.workers")
+        if (self.workers is None) != (self.index is None):
+            raise ValueError("strategy.workers and strategy.index belong together; type both")
+        return self
+
+
+Strategy = Annotated[Single | Mirrored | MultiWorker, pydantic.Field(discriminator="name")]
+# Where the workers are and how long they wait: the same run may be resumed on other machines.
+PLACES = {"workers", "index", "local", "wait", "timeout"}
 
 
 class OptimizerSection(Section):
@@ -278,7 +297,8 @@ class Settings(Section):
 
     def fingerprint(self) -> str:
         """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
-        return self._digest(tracking={"log_model", "log_figures", "register_as", "system_metrics_interval"})
+        without = {"log_model", "log_figures", "register_as", "system_metrics_interval"}
+        return self._digest(tracking=without, strategy=PLACES)
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir", "storage"}}
