@@ -12,6 +12,7 @@ from src.errors import UserError
 TF_CONFIG = "TF_CONFIG"  # TensorFlow's own; the training operators of Kubernetes and cloud trainers set it
 SLURM = "SLURM_STEP_NODELIST"  # set by srun
 SLURM_PORT = 12355  # of the first task on a node; the next ones follow
+MAX_TASKS = 1024  # on a node
 ROLES = ("chief", "master", "worker")  # in TF_CONFIG, the chief first; master is its older name
 
 
@@ -85,7 +86,9 @@ def _from_tf_config(text: str) -> Addresses:
 def _from_slurm() -> Addresses:
     import tensorflow as tf  # takes seconds, and only SLURM needs it here
 
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT)
+    # SLURM assigns GPUs itself. TensorFlow would divide by their number, which may be 0.
+    options = {"auto_set_gpu": False, "gpus_per_task": 1, "gpus_per_node": MAX_TASKS}
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT, **options)
     workers = resolver.cluster_spec().as_dict()["worker"]
     return Addresses(tuple(workers), resolver.task_id)
 

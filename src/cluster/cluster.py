@@ -11,15 +11,17 @@ import logging
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from src.cluster.addresses import Addresses, split
-from src.cluster.connection import END, FAILURE, MESSAGE, Connection
+from src.cluster.connection import END, FAILURE, MESSAGE, STOPPED, Connection
 from src.errors import UserError, WorkerError
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0  # seconds in which the reason for an error of TensorFlow is learned: its own connections may notice it first
 RETRY = 0.2  # seconds between two attempts to reach the chief
 
 
@@ -125,7 +127,7 @@ class Cluster:
         self._connections[0] = self._connection(connected, 0)
 
     def _connection(self, connected: socket.socket, index: int) -> Connection:
-        return Connection(connected, self.timeout, lambda message: self._fail(index, message))
+        return Connection(connected, self.timeout, lambda event: self._fail(index, event))
 
     # --- messages; all workers call the same methods in the same order
 
@@ -200,7 +202,7 @@ class Cluster:
         for connection in self._connections.values():
             if error is None:
                 connection.send(END)
-            elif not isinstance(error, WorkerError) or self.is_chief:  # the others have learned of it from the chief
+            elif self.is_chief or not isinstance(error, WorkerError):  # of another worker, which the chief knows of
                 connection.send(FAILURE, _describe(error).encode())
             connection.close()
 
@@ -224,25 +226,28 @@ class Cluster:
             yield
         except (UserError, KeyboardInterrupt):
             raise
-        except Exception:
-            self._failed.wait(min(self.timeout, 5))  # TensorFlow's own connections may notice it first
-            self.raise_failure()
-            raise
+        except Exception as error:
+            if not self._failed.wait(min(self.timeout, PATIENCE)):
+                raise
+            traceback.clear_frames(error.__traceback__)  # thread pools of TensorFlow, which would outlive the interpreter
+        self.raise_failure()
 
     def raise_failure(self) -> None:
-        """Raise a WorkerError if another worker has failed."""
-        if self._failure is not None:
-            raise WorkerError(self._failure)
+        """Raise a WorkerError if another worker has failed, and a KeyboardInterrupt if it was stopped."""
+        if self._failure is None:
+            return
+        if self._failure.endswith(STOPPED):
+            log.info("%s", self._failure)
+            raise KeyboardInterrupt
+        raise WorkerError(self._failure)
 
-    def _fail(self, index: int, message: str | None) -> None:
+    def _fail(self, index: int, event: str) -> None:
         with self._lock:
             if self._failure is not None:
                 return
-            name = self.name(index)
-            reason = f"failed: {message}" if message else f"has ended, or has sent no sign of life for {self.timeout:.0f} s."
-            self._failure = f"{name} {reason}"
-            if message and not self.is_chief and message.startswith(("Worker ", "The chief ")):
-                self._failure = message  # the chief passes on what it has learned of another
+            passed_on = event.removeprefix("failed: ")  # the chief passes on what it has learned of another worker
+            of_another = not self.is_chief and passed_on.startswith("Worker ")
+            self._failure = passed_on if of_another else f"{self.name(index)} {event}"
         if self.is_chief:
             for other, connection in self._connections.items():
                 if other != index:
@@ -253,5 +258,5 @@ class Cluster:
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "it was stopped, by Ctrl-C or a signal."
+        return STOPPED
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -7,6 +7,8 @@ import struct
 import threading
 from collections.abc import Callable
 
+STOPPED = "was stopped, by Ctrl-C or a signal."
+PATIENCE = 2.0  # seconds for the other worker to close its end
 HEADER = struct.Struct(">cQ")  # kind, and number of bytes that follow
 SIGN_OF_LIFE, MESSAGE, FAILURE, END = b"s", b"m", b"f", b"e"
 
@@ -17,20 +19,21 @@ class Connection:
     Args:
         connected: the socket.
         timeout: seconds after which a worker that sends nothing counts as lost; each one sends signs of life.
-        on_failure: called with a sentence when the other worker has failed, in its own words, or with None when it is lost.
+        on_failure: called with what has happened to the other worker: "failed: …", in its own words, or that it is lost.
 
     Attributes:
         ended: whether the other worker has ended as planned.
     """
 
-    def __init__(self, connected: socket.socket, timeout: float, on_failure: Callable[[str | None], None]):
+    def __init__(self, connected: socket.socket, timeout: float, on_failure: Callable[[str], None]):
         self._socket, self._timeout, self._on_failure = connected, timeout, on_failure
         self._sending = threading.Lock()
         self._messages: queue.Queue[bytes | None] = queue.Queue()
         self.ended = threading.Event()
         connected.settimeout(timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=self._read, name="worker connection", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="worker connection", daemon=True)
+        self._reader.start()
         threading.Thread(target=self._show_life, name="signs of life", daemon=True).start()
 
     def send(self, kind: bytes, content: bytes = b"") -> None:
@@ -46,10 +49,11 @@ class Connection:
         return message
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, once the other worker has read all: what it still sends would make the system discard that."""
         self.ended.set()
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(socket.SHUT_WR)
+        self._reader.join(PATIENCE)
         self._socket.close()
 
     def _read(self) -> None:
@@ -61,14 +65,18 @@ class Connection:
                     self._messages.put(content)
                 elif kind == END:
                     self.ended.set()
-                    break
+                    self._messages.put(None)
                 elif kind == FAILURE:
                     self.ended.set()
-                    self._on_failure(content.decode())
-                    break
+                    event = content.decode()
+                    self._on_failure(event if event == STOPPED else f"failed: {event}")
+                    self._messages.put(None)
+        except TimeoutError:
+            if not self.ended.is_set():
+                self._on_failure(f"has sent no sign of life for {self._timeout:.0f} s.")
         except OSError:
             if not self.ended.is_set():
-                self._on_failure(None)
+                self._on_failure("has ended.")
         self._messages.put(None)
 
     def _show_life(self) -> None:

@@ -305,7 +305,7 @@ def fit(
     if resumed:  # creates the variables of the metrics, which are to be restored
         model.evaluate(validation_batches(training.batch_size), verbose=0)
     try:
-        with progress.phase():
+        with progress.phase(), cluster.explain_failure() if cluster else contextlib.nullcontext():
             history = model.fit(
                 strategies.distribute(strategy, lambda share: batches(epoch, step, share)),
                 validation_data=validation_batches(),
