@@ -21,7 +21,7 @@ def start(command: Sequence[str], count: int) -> Iterator[Addresses]:
         command: the command line of this process, without the settings of the cluster.
         count: number of workers, with the chief.
     """
-    workers = tuple(f"{HOST}:{port}" for port in _free_ports(count))
+    workers = tuple(f"{HOST}:{port}" for port in free_ports(count))
     cores = max(len(os.sched_getaffinity(0)) // count, 1) if hasattr(os, "sched_getaffinity") else 1
     environment = {"TF_NUM_INTRAOP_THREADS": str(cores), "TF_NUM_INTEROP_THREADS": str(cores), **os.environ}
     os.environ.update(environment)
@@ -46,7 +46,8 @@ def start(command: Sequence[str], count: int) -> Iterator[Addresses]:
                 process.kill()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nothing listens at."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]

@@ -64,17 +64,20 @@ def clip_gradients_of_whole_batch(sum_over_replicas: Callable[[list], list], cou
 
 
 @functools.cache
-def train_on_several_workers() -> None:
+def train_on_several_workers(spans_workers: Callable[[tf.distribute.Strategy], bool]) -> None:
     """Make `fit` work under MultiWorkerMirroredStrategy, for models that are built and have an optimizer that is built.
 
     Keras reduces the metrics of a step as if they were batches, along an axis that scalars do not have; and before the first
     step it reduces a batch over the replicas in order to build a model, which this strategy refuses.
+
+    Args:
+        spans_workers: whether a strategy is MultiWorkerMirroredStrategy.
     """
     reduce_per_replica = trainer.reduce_per_replica
 
     @functools.wraps(reduce_per_replica)
     def reduce_over_workers(values: Any, strategy: tf.distribute.Strategy, reduction: str) -> Any:
-        if reduction == "auto" and isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if reduction == "auto" and spans_workers(strategy):
             return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
         return reduce_per_replica(values, strategy, reduction)
 
@@ -82,7 +85,7 @@ def train_on_several_workers() -> None:
 
     @functools.wraps(build)
     def build_if_needed(self: keras.Model, iterator: Any = None, data_batch: Any = None) -> None:
-        if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if not spans_workers(self.distribute_strategy):
             build(self, iterator, data_batch)
 
     trainer.reduce_per_replica = reduce_over_workers

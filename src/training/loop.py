@@ -102,7 +102,7 @@ def on_one_device(model: keras.Model, settings: schema.Settings, task: Task) -> 
         settings: of the run.
         task: of the run.
     """
-    copy = build(settings, task, tf.distribute.get_strategy())
+    copy = build(settings, task, strategies.this_device())
     for mine, theirs in zip(copy.variables, model.variables, strict=True):
         mine.assign(keras.ops.convert_to_numpy(theirs))
     return copy

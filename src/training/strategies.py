@@ -41,7 +41,7 @@ def create(settings: schema.Strategy, cluster: Cluster | None = None) -> tf.dist
     gpus = prepare_devices()
     keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
     if settings.name == "multi_worker":  # without its cluster
-        return tf.distribute.get_strategy()
+        return this_device()
     if settings.name == "single":
         if settings.device == "gpu" and not gpus:
             raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
@@ -92,7 +92,7 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     signals.install_handlers()  # TensorFlow has replaced them
     keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
     keras_patches.seed_replicas_differently(_replica_index)
-    keras_patches.train_on_several_workers()
+    keras_patches.train_on_several_workers(_spans_workers)
     cluster.on_failure = tensorflow_patches.abort_collectives
     return strategy
 
@@ -100,11 +100,20 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
 _multi_worker_strategies: list[tf.distribute.Strategy] = []
 
 
+def this_device() -> tf.distribute.Strategy:
+    """The strategy of one device of this machine, TensorFlow's default."""
+    return tf.distribute.get_strategy()
+
+
+def _spans_workers(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def share_of(strategy: tf.distribute.Strategy) -> Share | None:
     """The part of each batch that this worker takes; None where there is only one."""
-    resolver = strategy.cluster_resolver
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not _spans_workers(strategy):
         return None
+    resolver = strategy.cluster_resolver
     workers = len(resolver.cluster_spec().as_dict()["worker"])
     return Share(resolver.task_id, workers, strategy.num_replicas_in_sync // workers)
 

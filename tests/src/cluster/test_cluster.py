@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from src.cluster import Addresses, Cluster
-from src.cluster.local import _free_ports
+from src.cluster.local import free_ports
 from src.errors import UserError, WorkerError
 
 
@@ -17,7 +17,7 @@ def workers():
     """workers(work, count=3, …): what `work(cluster)` returns, or the exception that it raises, for each worker."""
 
     def run(work, count=3, wait=5.0, timeout=5.0, absent=()):
-        addresses = tuple(f"127.0.0.1:{port}" for port in _free_ports(count))
+        addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
 
         def of(index):
             cluster = Cluster(Addresses(addresses, index), timeout)

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from src.cluster.local import _free_ports
+from src.cluster.local import free_ports
 from src.training import checkpoint
 from tests.commands import WEIGHTS_ONLY, start, until
 from tests.stored import client, runs, steps
@@ -25,7 +25,7 @@ def workers(tmp_path):
     started = []
 
     def start_all(*overrides, count=2, **others):
-        addresses = ",".join(f"127.0.0.1:{port}" for port in _free_ports(count))
+        addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(count))
         for index in range(count):
             folder = tmp_path / ("chief" if index == 0 else f"worker{index}")
             folder.mkdir(exist_ok=True)
