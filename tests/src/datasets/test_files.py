@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from src import config, datasets
+from src.datasets import stored
 from src.datasets.builders.files import corpus, texts
 from src.errors import UserError
 from src.tasks import factory
@@ -40,7 +41,7 @@ LOAD = ("dataset.inputs=load", "dataset.targets=load")
 def rows_of(data, *splits):
     """(input, target) of all examples of these splits, as texts."""
     chosen = [data.splits[name] for name in splits or ("train", "validation", "test")]
-    return [(text.decode(), label.decode()) for split in chosen for text, label in zip(split.array, split.targets)]
+    return [(text.decode(), label.decode()) for split in chosen for text, label in zip(split.single[:], split.targets)]
 
 
 def expected(rows, *columns):
@@ -157,8 +158,10 @@ def test_texts_in_another_encoding_and_with_a_byte_order_mark_are_read(read, tmp
     rows = [{"review": f"très bon n° {n}", "stars": n % 2} for n in range(20)]
     files.write_csv(tmp_path / "latin.csv", rows, encoding="latin-1")
     files.write_csv(tmp_path / "excel.csv", rows, encoding="utf-8-sig")
-    for name, encoding in (("latin.csv", "latin-1"), ("excel.csv", "utf-8")):
-        data = read("texts", tmp_path / name, *REVIEWS, f"dataset.encoding={encoding}")
+    latin = ("latin.csv", "latin-1")
+    for name, encoding, storage in ((*latin, "disk"), (*latin, "memory"), ("excel.csv", "utf-8", "auto")):
+        data = read("texts", tmp_path / name, *REVIEWS, f"dataset.encoding={encoding}", f"dataset.storage={storage}")
+        assert stored.is_on_disk(data.train.single) == (storage == "disk")
         assert sorted(rows_of(data)) == sorted(expected(rows, "review", "stars"))
 
 
