@@ -359,6 +359,22 @@ class ForecastingSettings(TaskSettings):
         return self
 
 
+class QuantileForecastingSettings(ForecastingSettings):
+    """Settings of quantile forecasting."""
+
+    quantiles: Annotated[tuple[Rate, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)]  # levels
+
+    @pydantic.field_validator("quantiles")
+    @classmethod
+    def _check_quantiles(cls, quantiles: tuple[float, ...]) -> tuple[float, ...]:
+        if list(quantiles) != sorted(set(quantiles)) or len(quantiles) < 3 or 0.5 not in quantiles or 0 in quantiles:
+            raise ValueError(
+                f"task.quantiles={list(quantiles)} are not rising levels between 0 and 1 with 0.5, the median, and one on each "
+                "side of it; type for example task.quantiles=[0.1,0.5,0.9]"
+            )
+        return quantiles
+
+
 register(
     TaskSpec(
         name="language_modeling",
@@ -397,6 +413,23 @@ register(
         implementation="src.tasks.forecasting:Forecasting",
         evaluation=("horizon", "include_history"),
         # The first window of a split begins in the one before, or else at its first step, which is then not predicted.
+        evaluation_unless={"window": "include_history"},
+    )
+)  # fmt: skip
+register(
+    TaskSpec(
+        name="quantile_forecasting",
+        title="quantile forecasting",
+        settings=QuantileForecastingSettings,
+        inputs=Series,
+        outputs=Forecast,
+        metrics={
+            "crps": "lower", "pinball_loss": "lower", "coverage": "neither", "coverage_error": "lower",
+            "interval_width": "neither", "mae": "lower", "rmse": "lower", "mase": "lower", "skill": "higher",
+            "standardized_mae": "lower", "standardized_mse": "lower",
+        },
+        implementation="src.tasks.quantile_forecasting:QuantileForecasting",
+        evaluation=("horizon", "include_history", "quantiles"),
         evaluation_unless={"window": "include_history"},
     )
 )  # fmt: skip

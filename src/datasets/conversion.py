@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.datasets.data import Array, Data, Split
-from src.datasets.stored import StoredArray, chunks
+from src.datasets.stored import StoredArray, chunks, is_on_disk
 from src.datasets.validation import describe
 from src.errors import UserError
 
@@ -27,7 +27,7 @@ def to_utf8(data: Data, encoding: str) -> Data:
     """
 
     def convert(texts: np.ndarray, name: str) -> np.ndarray:
-        if texts.dtype != object:
+        if texts.dtype != object or is_on_disk(texts):
             return texts
         converted = np.empty_like(texts)
         for row, text in enumerate(texts):
@@ -42,7 +42,11 @@ def to_utf8(data: Data, encoding: str) -> Data:
 
     def convert_split(name: str, split: Split) -> Split:
         inputs = split.raw_inputs
-        return Split(inputs if isinstance(inputs, StoredArray) else convert(inputs, name), convert(split.targets, name))
+        if isinstance(inputs, StoredArray):  # they have to be in UTF-8 already, which is checked once
+            if inputs.dtype == object:
+                inputs.keep("utf-8", lambda: np.array(sum(len(convert(chunk, name)) for chunk in chunks(inputs))))
+            return Split(inputs, convert(split.targets, name))
+        return Split(convert(inputs, name), convert(split.targets, name))
 
     return data.convert(convert_split)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import tree
 
-from src.datasets.stored import StoredArray, chunks
+from src.datasets.stored import StoredArray, chunks, is_on_disk
 
 Array = np.ndarray | StoredArray  # in memory or on disk
 Arrays = Array | Mapping[str, Array]  # of equal length; several inputs have names
@@ -23,7 +23,7 @@ class Split:
 
     Attributes:
         inputs: (examples, …), one array or several by name, in memory or on disk.
-        targets: (examples, …).
+        targets: (examples, …), in memory; only where they are the inputs, as in texts without labels, may they be on disk, too.
         source: raw inputs that `inputs` were encoded from; None: they are raw.
         reference: raw targets that `targets` were encoded from; None: they are raw.
     """
@@ -76,21 +76,22 @@ class Split:
         """A hash of all values in order: 32 hexadecimal digits. That of data on disk is computed once and kept there."""
         inputs = self.single
         if isinstance(inputs, StoredArray):
-            targets = hashlib.blake2b(np.ascontiguousarray(self.targets).data, digest_size=8).hexdigest()
-            return str(inputs.keep(f"digest-{targets}", lambda: np.array(self._digest())))
-        return self._digest()
+            targets = "texts" if is_on_disk(self.targets) else _digest(self.targets)
+            return str(inputs.keep(f"digest-{targets}", lambda: np.array(_digest(inputs, self.targets))))
+        return _digest(inputs, self.targets)
 
-    def _digest(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (self.single, self.targets):
-            digest.update(str((array.shape, array.dtype)).encode())
-            for chunk in chunks(array):
-                if array.dtype == object:  # texts
-                    for text in chunk:
-                        digest.update(len(text).to_bytes(8, "little") + text)
-                else:
-                    digest.update(np.ascontiguousarray(chunk).data)
-        return digest.hexdigest()
+
+def _digest(*arrays: Array) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(str((array.shape, array.dtype)).encode())
+        for chunk in chunks(array):
+            if array.dtype == object:  # texts
+                for text in chunk:
+                    digest.update(len(text).to_bytes(8, "little") + text)
+            else:
+                digest.update(np.ascontiguousarray(chunk).data)
+    return digest.hexdigest()
 
 
 def _single(inputs: Arrays) -> Array:

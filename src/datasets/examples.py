@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import psutil
@@ -45,7 +46,8 @@ class Examples:
         if self._are_stored(slices):
             return self._open(slices)
         if array_records.are_random_access(self.builder):
-            return {name: Split(np.asarray(split.inputs), split.targets) for name, split in self._open(slices).items()}
+            opened = self._open(slices).items()
+            return {name: Split(np.asarray(split.inputs), np.asarray(split.targets)) for name, split in opened}
         return self._read(slices)
 
     def _are_stored(self, slices: Slices) -> bool:
@@ -55,11 +57,12 @@ class Examples:
             UserError: memory does not suffice for what cannot stay on disk.
         """
         storage, name = self.settings.storage, self.settings.name
-        storable = self.inputs.is_image or self.inputs.is_audio
+        storable = self.inputs.is_image or self.inputs.is_audio or (self.inputs.is_text and self.settings.encoding == "utf-8")
         if storage == "disk" and not storable:
+            kind = f"a text in {self.settings.encoding}" if self.inputs.is_text else "none of them"
             raise UserError(
-                f"dataset={name}: only images and audio can be read from disk during training, but '{self.inputs.names[0]}' is "
-                "neither; type dataset.storage=memory."
+                f"dataset={name}: images, audio and texts in UTF-8 can be read from disk during training, but "
+                f"'{self.inputs.names[0]}' is {kind}; type dataset.storage=memory."
             )
         if storage == "disk":
             return True
@@ -131,7 +134,7 @@ class Examples:
     # --- disk --------------------------------------------------------------------------------------------------------
 
     def _open(self, slices: Slices) -> dict[str, Split]:
-        """The splits, whose inputs are read when they are needed. Targets are in memory."""
+        """The splits, whose inputs are read when they are needed. Targets are in memory, unless they are the inputs."""
         paths: list[str] = []
         offsets: dict[str, int] = {}  # of the rows of a split of the builder, counted over all files
         targets, orders = {}, {}
@@ -140,7 +143,8 @@ class Examples:
             offsets[base] = sum(map(self._count, offsets))
             records = array_records.Records(files, np.arange(count))
             decode = self._decoder(self.targets)
-            targets[base] = np.asarray(StoredArray(records, decode, (count, *self.targets.shape), self.targets.dtype))
+            stored = StoredArray(records, decode, (count, *self.targets.shape), self.targets.dtype)
+            targets[base] = np.zeros(count) if self._are_their_own_targets else np.asarray(stored)
             orders[base] = self._order(targets[base]) if self.settings.shuffle else np.arange(count)
             paths += files
         decode = self._decoder(self.inputs)
@@ -151,8 +155,13 @@ class Examples:
             version = f"{self.inputs.names} {self.inputs.transform}"
             inputs = StoredArray(records, decode, (len(rows), *self.inputs.shape), self.inputs.dtype, version)
             of_rows = [targets[each.base][orders[each.base][each.start : each.stop]] for each in of_split]
-            splits[name] = Split(inputs, _join(of_rows))
+            splits[name] = Split(inputs, cast(np.ndarray, inputs) if self._are_their_own_targets else _join(of_rows))
         return splits
+
+    @property
+    def _are_their_own_targets(self) -> bool:
+        """Whether the inputs are texts without labels."""
+        return self.inputs.is_text and self.inputs.names == self.targets.names
 
     def _decoder(self, column: Column) -> Callable[[tf.Tensor], tf.Tensor]:
         """The function from a record to the value of a column."""

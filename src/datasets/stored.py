@@ -1,17 +1,22 @@
 """A feature of examples on disk, read by row number where it is needed."""
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import filelock
 import numpy as np
 import tensorflow as tf
 
+from src import terminal
 from src.datasets.array_records import Records
+from src.errors import UserError
 
 CHUNK = 256  # rows that are read at once where all are read in order
 KEPT = "computed"  # folder beside the files of a data set
@@ -54,7 +59,7 @@ class StoredArray:
         records = self.records.take(limit)
         return StoredArray(records, self.decode, (len(records), *self.shape[1:]), self.dtype, self.version)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
+    def __getitem__(self, index: Any) -> Any:
         rows = np.arange(len(self))[index]
         values = self._read(np.atleast_1d(rows))
         return values if np.ndim(rows) else values[0]
@@ -87,21 +92,84 @@ class StoredArray:
             name: of what is computed; a part of a file name.
             compute: returns an array that depends on nothing but the values of these rows, and the name.
         """
+        path = self._kept(f"{name}.npy")
+        if path.exists():
+            return np.load(path)
+        result = compute()
+        if _is_writable(path.parent):
+            with _complete(path) as file:
+                np.save(file, result)
+        return result
+
+    def convert(
+        self, name: str, convert: Callable[[np.ndarray], np.ndarray], dtype: Any, end: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What the rows are converted to, in a file beside the data that is mapped to memory; made on first use.
+
+        Args:
+            name: of the result; a part of a file name.
+            convert: from some rows to an array whose values follow those of the rows before.
+            dtype: NumPy's type of these values.
+            end: values that stand after all others.
+
+        Returns:
+            (values,), of which only what is indexed is read.
+
+        Raises:
+            UserError: the folder is read-only.
+        """
+        path = self._kept(f"{name}.bin")
+        if not _is_writable(path.parent) and not path.exists():
+            raise UserError(
+                f"{path.parent.parent} is read-only, so what is computed of data on disk cannot be kept there; type "
+                "dataset.storage=memory, or another dataset.data_dir."
+            )
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            with filelock.FileLock(path.with_suffix(".lock")):  # parallel first runs make it once
+                if not path.exists():
+                    with _complete(path) as file:
+                        for chunk in terminal.track(chunks(self), -(-len(self) // CHUNK)):
+                            file.write(np.ascontiguousarray(convert(chunk), dtype).data)
+                        file.write(np.ascontiguousarray([] if end is None else end, dtype).data)
+        return np.memmap(path, dtype, mode="r")
+
+    def _kept(self, name: str) -> Path:
+        """The path of what is computed of these rows, which says which they are."""
         key = hashlib.blake2b(f"{self.version} {self.shape} {self.dtype}".encode(), digest_size=16)
         key.update(np.ascontiguousarray(self.records.rows).data)
         for path in map(Path, self.records.paths):
             key.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-        folder = Path(self.records.paths[0]).parent / KEPT
-        path = folder / f"{name}-{key.hexdigest()}.npy"
-        if path.exists():
-            return np.load(path)
-        result = compute()
-        if os.access(folder if folder.exists() else folder.parent, os.W_OK):
-            folder.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:  # renamed when it is complete
-                np.save(file, result)
-            os.replace(file.name, path)
-        return result
+        stem, suffix = os.path.splitext(name)
+        return Path(self.records.paths[0]).parent / KEPT / f"{stem}-{key.hexdigest()}{suffix}"
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which may be made, too."""
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be written, which gets its name when it is complete."""
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            yield file
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)
+
+
+def is_on_disk(array: Any) -> bool:
+    """Whether an array is on disk, and not in memory."""
+    return isinstance(array, StoredArray)
+
+
+def rows(array: np.ndarray | StoredArray) -> Iterator[Any]:
+    """The rows of an array in order, one by one."""
+    return itertools.chain.from_iterable(chunks(array))
 
 
 def chunks(array: np.ndarray | StoredArray) -> Iterator[np.ndarray]:

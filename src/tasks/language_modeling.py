@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.lib.stride_tricks import sliding_window_view
 
 from recipes import decoding
 from recipes.specs import PADDING, UNKNOWN, NextTokenLogits, Tokens
@@ -24,7 +26,7 @@ from src.tasks.baselines.interface import Baselines, Prediction, join_notes, sam
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.serving import DEFAULT_FUNCTION, SAMPLING_PARAMS, SAMPLING_SIGNATURE, STATE, RandomState, Serving, batch_spec
 from src.tasks.text_classification import check_texts
-from src.tasks.tokenizers import Tokenizer
+from src.tasks.tokenizers import Tokenizer, training_texts
 
 VOCABULARY_FILE = "vocabulary.json"
 SAMPLES, SAMPLE_TOKENS = 4, 300  # texts in a figure, and tokens of each
@@ -43,17 +45,19 @@ class LanguageModeling(Task, Generative):
 
     def __init__(self, settings: LanguageModelingSettings, data: Data, tokenizer: Tokenizer | None = None):
         for name in ("train", "validation", "test"):
-            check_texts(getattr(data, name).raw, f"the {name} split of dataset={data.name}")
+            check_texts(getattr(data, name).raw_inputs, f"the {name} split of dataset={data.name}")
         self.settings = settings
         if tokenizer is None:
             size = settings.vocabulary_size if settings.tokenizer == "bpe" else None  # a language model knows every character
-            tokenizer = Tokenizer.train(data.train.raw, settings.tokenizer, size)
+            tokenizer = Tokenizer.train(training_texts(data.train.raw_inputs), settings.tokenizer, size)
         self.tokenizer = tokenizer.configure(start=True, end=True)
-        streams = {name: self.tokenizer.encode_stream(getattr(data, name).raw) for name in ("train", "validation", "test")}
+        context = settings.context
+        streams = [self.tokenizer.encode_stream(split.raw_inputs, padding=context) for split in data.splits.values()]
         # Training windows overlap by half: each token is predicted once from a short context, and once from a longer one.
-        self.training_stride = max(settings.context // 2, 1)
-        self.train = windows(streams["train"], settings.context, self.training_stride)
-        self.validation, self.test = (windows(streams[name], settings.context) for name in ("validation", "test"))
+        self.training_stride = max(context // 2, 1)
+        self.train, self.validation, self.test = map(
+            windows, streams, repeat(context), (self.training_stride, context, context)
+        )
         self.inputs = Tokens(settings.context, len(self.tokenizer))
         self.outputs = NextTokenLogits(settings.context, len(self.tokenizer))
 
@@ -105,9 +109,10 @@ class LanguageModeling(Task, Generative):
 
     def _training_stream(self) -> tuple[np.ndarray, str]:
         """The tokens whose n-grams are counted, and a note if they are not all."""
-        stream = unroll(self.train, self.training_stride)
-        used = stream[: methods.MAX_TOKENS]
-        return used, sample_note(len(used), len(stream), "tokens")
+        stride = self.training_stride
+        used = unroll(self.train.take(-(-methods.MAX_TOKENS // stride)), stride)[: methods.MAX_TOKENS]
+        count = (len(self.train) - 1) * stride + int((self.train.targets[-1] != PADDING).sum()) + 1
+        return used, sample_note(len(used), count, "tokens")
 
     def _unigram(self) -> Prediction:
         stream, note = self._training_stream()
@@ -255,21 +260,17 @@ class TextGenerator:
         return self.tokenizer.decode(tokens)
 
 
-def windows(stream: np.ndarray, context: int, stride: int | None = None) -> Split:
-    """Cut a stream of tokens into windows (windows, context), with the next token of each token as its target.
-
-    The last window is padded.
+def windows(stream: np.ndarray, context: int, stride: int) -> Split:
+    """Windows (windows, context) of a stream of tokens, with the next token of each token as its target; views of the stream.
 
     Args:
-        stream: token ids int32 (n,).
+        stream: token ids int32 (n + context,), the last `context` of which are PADDING.
         context: tokens in a window.
-        stride: tokens from the start of a window to that of the next; None: `context`, windows do not overlap.
+        stride: tokens from the start of a window to that of the next.
     """
-    stride = stride or context
-    starts = np.arange(0, max(len(stream) - 1, 1), stride)
-    padded = np.concatenate([stream, np.full(context + 1, PADDING, np.int32)])
-    rows = padded[starts[:, None] + np.arange(context + 1)]
-    return Split(np.where(rows[:, 1:] == PADDING, PADDING, rows[:, :-1]), rows[:, 1:])
+    count = -(-max(len(stream) - context - 1, 1) // stride)
+    rows = sliding_window_view(stream, context + 1)[::stride][:count]
+    return Split(rows[:, :-1], rows[:, 1:])
 
 
 def unroll(split: Split, stride: int | None = None) -> np.ndarray:

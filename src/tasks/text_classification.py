@@ -1,6 +1,7 @@
 """Text classification."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import numpy as np
 
 from recipes.specs import PADDING, Tokens
 from src.config.tasks import TextClassificationSettings, TextMultilabelClassificationSettings
-from src.datasets import Data, Split
+from src.datasets import Array, Data, Split, stored
 from src.errors import UserError
 from src.figures import html
 from src.tasks.base import Figures
@@ -18,7 +19,7 @@ from src.tasks.baselines import texts as methods
 from src.tasks.baselines.interface import Baselines, Prediction
 from src.tasks.classification import Classification, attention_weights, mistakes_title
 from src.tasks.serving import Serving
-from src.tasks.tokenizers import Kind, Tokenizer, normalize
+from src.tasks.tokenizers import Kind, Tokenizer, normalize, training_texts
 
 MAX_SHOWN, MAX_CHARACTERS = 16, 1000  # texts on a page, and how much of each
 MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\s*/?>")  # tags of HTML
@@ -46,20 +47,22 @@ class TextClassification(Classification):
         tokenizer: Tokenizer | None = None,
     ):
         for name, split in data.splits.items():
-            check_texts(split.raw, f"the {name} split of dataset={data.name}")
+            check_texts(split.raw_inputs, f"the {name} split of dataset={data.name}")
         super().__init__(settings, data)
         self.settings = settings
         # What a language model is trained on: texts with START before them, and their own case.
         like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")
         if tokenizer is None:
             lowercase = settings.lowercase and not like_language_model
-            tokenizer = Tokenizer.train(data.train.raw, settings.tokenizer, settings.vocabulary_size, lowercase)
+            tokenizer = Tokenizer.train(
+                training_texts(data.train.raw_inputs), settings.tokenizer, settings.vocabulary_size, lowercase
+            )
         self.input_tokenizer = tokenizer.configure(length=settings.length, start=like_language_model)
         self.train, self.validation, self.test = map(self._encode_split, (self.train, self.validation, self.test))
         self.inputs = Tokens(settings.length, len(self.input_tokenizer))
 
     def _encode_split(self, split: Split) -> Split:
-        return Split(self.input_tokenizer.encode(split.raw), split.targets, source=split.raw)
+        return Split(self.input_tokenizer.encode(split.raw_inputs), split.targets, source=split.raw_inputs)
 
     def wrap(self, network: keras.Model) -> keras.Model:
         return network
@@ -68,7 +71,7 @@ class TextClassification(Classification):
         return dataclasses.replace(super().serving(model), input_tokenizer=self.input_tokenizer)
 
     def serving_example(self) -> list[str]:
-        return [self.test.raw[0].decode()]
+        return [self.test.raw_inputs[0].decode()]
 
     def learned_baselines(self) -> Baselines:
         """They see whole texts, where a recipe sees the first `task.length` tokens."""
@@ -78,16 +81,28 @@ class TextClassification(Classification):
     def token_kind(self) -> Kind:
         return "characters" if self.settings.tokenizer == "characters" else "words"
 
-    def normalize(self, split: Split) -> list[str]:
-        """The texts of a split as baselines take them: tokens separated by spaces, or characters."""
-        return normalize(split.raw, self.token_kind, self.settings.lowercase)
+    def normalize(self, split: Split, characters: float = math.inf) -> list[str]:
+        """The texts of a split as baselines take them: tokens separated by spaces, or characters.
+
+        Args:
+            split: of this task.
+            characters: about how many of texts on disk are enough.
+        """
+        texts: list[str] = []
+        for chunk in stored.chunks(split.raw_inputs):
+            texts += normalize(chunk, self.token_kind, self.settings.lowercase)
+            characters -= sum(map(len, texts[-len(chunk) :]))
+            if characters < 0:
+                break
+        return texts
 
     def _bag_of_words(self) -> Prediction:
-        train, test = self.normalize(self.train), self.normalize(self.test)
+        train, test = self.normalize(self.train, methods.MAX_CHARACTERS), self.normalize(self.test)
         return methods.bag_of_words(train, self.train.targets, test, self.outputs.count, self.token_kind)
 
     def _nb_svm(self) -> Prediction:
-        train, validation, test = map(self.normalize, (self.train, self.validation, self.test))
+        train = self.normalize(self.train, methods.MAX_CHARACTERS)
+        validation, test = map(self.normalize, (self.validation, self.test))
         targets = self.train.targets, self.validation.targets
         return methods.nb_svm((train, targets[0]), (validation, targets[1]), test, self.outputs.count, self.token_kind)
 
@@ -101,7 +116,7 @@ class TextClassification(Classification):
         shown = mistakes[:MAX_SHOWN]
         rows = [
             f"<p>{self._heading(index, predictions[index])}</p>"
-            f"<blockquote>{html.escape(MARKUP.sub(' ', self.test.raw[index].decode())[:MAX_CHARACTERS])}</blockquote>"
+            f"<blockquote>{html.escape(MARKUP.sub(' ', self.test.raw_inputs[index].decode())[:MAX_CHARACTERS])}</blockquote>"
             for index in shown
         ]
         title = mistakes_title(len(mistakes), len(shown), len(predictions), self.example_noun)
@@ -115,7 +130,7 @@ class TextClassification(Classification):
             return {}
         rows = [html.weight_scale("the largest weight of the text")]
         for index, text_weights in enumerate(weights):
-            tokens = self.input_tokenizer.split(self.test.raw[index].decode())
+            tokens = self.input_tokenizer.split(self.test.raw_inputs[index].decode())
             shown = without_markup(tokens)
             highlighted = html.highlight([tokens[place] for place in shown], text_weights[shown])
             largest = f"{text_weights.max():.3f}; {1 / max(len(tokens), 1):.3f} if all were equal"
@@ -138,7 +153,7 @@ def without_markup(tokens: Sequence[str]) -> list[int]:
     return [place for place in range(len(tokens)) if place not in markup]
 
 
-def check_texts(texts: np.ndarray, where: str) -> None:
+def check_texts(texts: Array, where: str) -> None:
     """Check that an array holds texts, none of them empty.
 
     Args:
@@ -150,8 +165,12 @@ def check_texts(texts: np.ndarray, where: str) -> None:
     """
     if texts.dtype != object or texts.ndim != 1:
         raise UserError(f"{where[0].upper()}{where[1:]} holds no texts; choose another dataset.inputs.")
-    empty = [index for index, text in enumerate(texts) if not text.decode().strip()]
-    if empty:
+
+    def find_empty() -> np.ndarray:
+        return np.array([index for index, text in enumerate(stored.rows(texts)) if not text.decode().strip()])
+
+    empty = texts.keep("empty", find_empty) if isinstance(texts, stored.StoredArray) else find_empty()
+    if len(empty):
         raise UserError(
             f"Example {empty[0]} of {where} is an empty text ({len(empty)} in all); leave them out of the data, or choose "
             "other dataset.splits."

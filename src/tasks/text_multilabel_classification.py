@@ -20,11 +20,12 @@ class TextMultilabelClassification(MultilabelClassification, TextClassification)
 
     def _one_vs_rest(self) -> Prediction:
         """One logistic regression on TF–IDF features for each label."""
-        train, validation, test = map(self.normalize, (self.train, self.validation, self.test))
+        train = self.normalize(self.train, texts.MAX_CHARACTERS)
+        validation, test = map(self.normalize, (self.validation, self.test))
         used = texts.within(train)
         vectorizer = texts.tfidf(self.token_kind)
         features = vectorizer.fit_transform(train[:used])
         validation_logits, test_logits = labels.one_vs_rest(
             texts.regression, features, self.train.targets[:used], vectorizer.transform(validation), vectorizer.transform(test)
         )
-        return self.baseline_prediction(validation_logits, test_logits, sample_note(used, len(train), "texts"))
+        return self.baseline_prediction(validation_logits, test_logits, sample_note(used, len(self.train), "texts"))

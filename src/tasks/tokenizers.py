@@ -4,6 +4,9 @@ There is one class. Words, characters, bytes and byte pairs are four configurati
 """
 
 import functools
+import hashlib
+import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self
@@ -13,6 +16,9 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from recipes.specs import END, PADDING, START, UNKNOWN
+from src.datasets import Array, stored
+
+log = logging.getLogger(__name__)
 
 SPECIAL = ["<|padding|>", "<|unknown|>", "<|start|>", "<|end|>"]  # in the order of their ids in `recipes.specs`
 DISPLAYED = {START: "⏵", END: "⏎"}  # in figures
@@ -22,6 +28,8 @@ SPACES = r"\t\n\v\f\r "  # without those beyond ASCII, which are tokens
 # All but letters, digits, marks, spaces, and what occurs inside words: don't, full-time.
 PUNCTUATION = rf"[^\p{{L}}\p{{N}}\p{{M}}{SPACES}'’_-]"
 CHUNK = 1_000  # texts to encode at once
+MAX_BYTES = 500_000_000  # of the texts that a vocabulary is learned from: evenly spaced ones of a larger training set
+MEASURED = 1_000  # texts whose mean length says how many these are
 
 Kind = Literal["words", "characters", "bytes", "bpe"]
 
@@ -62,7 +70,7 @@ class Tokenizer:
         backend.normalizer = normalizers.Lowercase() if lowercase else None
         backend.pre_tokenizer = _pre_tokenizer(kind)
         if kind in ("words", "characters") and size is not None:
-            backend.model = _most_frequent(normalize(strings, kind, lowercase), kind, size)
+            backend.model = _most_frequent(_normalized(strings, kind, lowercase), kind, size)
             backend.add_special_tokens(SPECIAL)
         else:
             backend.train_from_iterator(strings, _trainer(kind, size))
@@ -112,20 +120,40 @@ class Tokenizer:
         counts[: len(SPECIAL)] = [0, 1, 0, 0]  # an unknown character is one
         return np.array(counts)
 
-    def encode(self, texts: Iterable[str | bytes]) -> np.ndarray:
-        """Token ids of texts: int32 (texts, length). A text without tokens becomes one UNKNOWN."""
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of the tokenizer: 16 hexadecimal digits."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+
+    def encode(self, texts: Sequence[str | bytes] | Array) -> np.ndarray:
+        """Token ids of texts: int32 (texts, length). A text without tokens becomes one UNKNOWN.
+
+        Those of texts on disk are in a file that is mapped to memory.
+        """
         if self.length is None:
             raise ValueError("Texts of different lengths are no array; configure a length.")
+        if isinstance(texts, stored.StoredArray):
+            return texts.convert(f"tokens-{self.length}-{self.digest}", self.encode, np.int32).reshape(-1, self.length)
         rows = [token_ids[: self.length] for token_ids in self._encode(texts)]  # the library's truncation would keep END
         encoded = np.array(rows, np.int32).reshape(len(rows), self.length)
         encoded[encoded[:, 0] == PADDING, 0] = UNKNOWN
         return encoded
 
-    def encode_stream(self, texts: Iterable[str | bytes]) -> np.ndarray:
-        """Concatenate the token ids of texts: int32 (tokens,)."""
-        return np.concatenate([np.array(token_ids, np.int32) for token_ids in self._encode(texts)])
+    def encode_stream(self, texts: Sequence[str | bytes] | Array, padding: int = 0) -> np.ndarray:
+        """Concatenate the token ids of texts: int32 (tokens,).
 
-    def _encode(self, texts: Iterable[str | bytes]) -> Iterator[list[int]]:
+        Those of texts on disk are in a file that is mapped to memory.
+
+        Args:
+            texts: to be encoded.
+            padding: number of PADDING after all tokens.
+        """
+        end = np.full(padding, PADDING, np.int32)
+        if isinstance(texts, stored.StoredArray):
+            return texts.convert(f"stream-{padding}-{self.digest}", self.encode_stream, np.int32, end)
+        return np.concatenate([*(np.array(token_ids, np.int32) for token_ids in self._encode(texts)), end])
+
+    def _encode(self, texts: Sequence[str | bytes] | np.ndarray) -> Iterator[list[int]]:
         strings = list(map(_string, texts))
         for start in range(0, len(strings), CHUNK):
             yield from (encoding.ids for encoding in self._backend.encode_batch_fast(strings[start : start + CHUNK]))
@@ -149,12 +177,26 @@ class Tokenizer:
 
 def normalize(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> list[str]:
     """Normalize texts to what decoding restores: lowercased if requested, and words separated by single spaces."""
-    strings = list(map(_string, texts))
-    if lowercase:
-        strings = list(map(normalizers.Lowercase().normalize_str, strings))
-    if kind == "words":
-        strings = [" ".join(word for word, _ in _pre_tokenizer(kind).pre_tokenize_str(text)) for text in strings]
-    return strings
+    return list(_normalized(texts, kind, lowercase))
+
+
+def _normalized(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> Iterator[str]:
+    lower, split = normalizers.Lowercase().normalize_str, _pre_tokenizer(kind).pre_tokenize_str
+    for text in map(_string, texts):
+        if lowercase:
+            text = lower(text)
+        yield " ".join(word for word, _ in split(text)) if kind == "words" else text
+
+
+def training_texts(texts: Array) -> Iterator[bytes]:
+    """The texts of a training set that a vocabulary is learned from: all of them, or a sample of `MAX_BYTES`."""
+    mean = np.mean([len(text) for text in texts[np.linspace(0, len(texts) - 1, min(len(texts), MEASURED)).astype(int)]])
+    count = max(int(MAX_BYTES / mean), 1)
+    if count >= len(texts):
+        return stored.rows(texts)
+    log.info("The vocabulary is learned from %s of the %s training texts.", f"{count:,}", f"{len(texts):,}")
+    sample = np.linspace(0, len(texts) - 1, count).astype(int)
+    return itertools.chain.from_iterable(texts[sample[start : start + CHUNK]] for start in range(0, count, CHUNK))
 
 
 def _trainer(kind: Kind, size: int | None) -> trainers.Trainer:
@@ -165,7 +207,7 @@ def _trainer(kind: Kind, size: int | None) -> trainers.Trainer:
     return trainers.BpeTrainer(special_tokens=SPECIAL, initial_alphabet=alphabet, vocab_size=vocab_size, show_progress=False)
 
 
-def _most_frequent(texts: Sequence[str], kind: Kind, size: int) -> models.WordLevel:
+def _most_frequent(texts: Iterable[str], kind: Kind, size: int) -> models.WordLevel:
     """The model with the most frequent words or characters of normalized texts.
 
     The library's trainer is not used: of equally frequent tokens it prefers the first in the order of code points, and recorded

@@ -15,7 +15,7 @@ from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
 from src import terminal
 from src.config.tasks import TranslationSettings
-from src.datasets import Data, Split, pipeline
+from src.datasets import Array, Data, Split, pipeline, stored
 from src.figures import html
 from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import translation as methods
@@ -23,7 +23,7 @@ from src.tasks.baselines.interface import Baselines, Prediction, sample_note
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 from src.tasks.text_classification import check_texts
-from src.tasks.tokenizers import Tokenizer, normalize
+from src.tasks.tokenizers import Tokenizer, normalize, training_texts
 from src.uncertainty import BLEU_COUNTS
 
 MAX_SHOWN = 8  # pairs on a page
@@ -48,8 +48,10 @@ class Translation(Task):
 
     def __init__(self, settings: TranslationSettings, data: Data):
         for name in ("train", "validation", "test"):
-            for side in ("inputs", "targets"):
-                check_texts(getattr(getattr(data, name), side), f"the {name} split of dataset={data.name} ({side})")
+            for side in ("raw_inputs", "targets"):
+                check_texts(
+                    getattr(getattr(data, name), side), f"the {name} split of dataset={data.name} ({side.removeprefix('raw_')})"
+                )
         self.settings = settings
         # Where the model's texts are lower-cased, so are the references, which the signature says (case:lc). sacrebleu's
         # tokenizer for Chinese takes each character for a word, and leaves all else to 13a, the one that it uses otherwise.
@@ -60,7 +62,7 @@ class Translation(Task):
             metric.corpus_score([""], [[""]])  # a signature is complete once a score has been computed
         self.measurement = f"BLEU {self._bleu.get_signature()}, chrF {self._chrf.get_signature()}"
         kind, size, lowercase = settings.tokenizer, settings.vocabulary_size, settings.lowercase
-        sides = data.train.raw, data.train.targets
+        sides = training_texts(data.train.raw_inputs), training_texts(data.train.targets)
         if kind == "bpe":  # one vocabulary for both languages: names are spelled alike
             source = target = Tokenizer.train(itertools.chain(*sides), kind, size, lowercase)
         else:
@@ -75,8 +77,8 @@ class Translation(Task):
 
     def _encode_split(self, split: Split) -> Split:
         target, next_tokens = self._encode_targets(split.targets)
-        inputs = {"source": self.input_tokenizer.encode(split.raw), "target": target}
-        return Split(inputs, next_tokens, source=split.raw, reference=split.targets)
+        inputs = {"source": self.input_tokenizer.encode(split.raw_inputs), "target": target}
+        return Split(inputs, next_tokens, source=split.raw_inputs, reference=split.targets)
 
     def _encode_targets(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Target token ids after START, and the token that follows each of them: (texts, target_length) each."""
@@ -130,7 +132,7 @@ class Translation(Task):
         scores = [self._bleu.corpus_score([text], [[reference]]) for text, reference in zip(predictions, references)]
         counts = [[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores]
         return {
-            "source": np.array(_strings(split.raw), dtype=object),
+            "source": np.array(_strings(split.raw_inputs), dtype=object),
             "hypothesis": predictions,
             "reference": np.array(references, dtype=object),
             "exact_match": self._exact_matches(split, predictions),
@@ -143,20 +145,20 @@ class Translation(Task):
 
     def baselines(self) -> Baselines:
         return {
-            "copy": lambda: Prediction(np.array(_strings(self.test.raw), dtype=object)),
+            "copy": lambda: Prediction(np.array(_strings(self.test.raw_inputs), dtype=object)),
             "word_by_word": self._word_by_word,
         }
 
     def _word_by_word(self) -> Prediction:
         """Each word of the source by the most frequent word that it is aligned with."""
 
-        def words(texts: np.ndarray) -> list[str]:
-            return normalize(texts, "words", self.settings.lowercase)
+        def words(texts: Array) -> list[str]:
+            return normalize(stored.rows(texts), "words", self.settings.lowercase)
 
-        sources, targets = words(self.train.raw), words(self.train.raw_targets)
+        sources, targets = words(self.train.raw_inputs), words(self.train.raw_targets)
         used = methods.within(sources, targets)
         translations = methods.dictionary(sources[:used], targets[:used])
-        values = methods.word_by_word(words(self.test.raw), translations)
+        values = methods.word_by_word(words(self.test.raw_inputs), translations)
         return Prediction(np.array(values, dtype=object), sample_note(used, len(sources), "texts"))
 
     def serving(self, model: keras.Model) -> Serving:
@@ -169,7 +171,7 @@ class Translation(Task):
         signature = {"inputs": batch_spec(self.train.inputs["source"])}
         return Serving(
             "Translator", {DEFAULT_FUNCTION: (translate_tokens, signature)}, [model],
-            example=[self.test.raw[0].decode()], outputs={"text": ("object", ())},
+            example=[self.test.raw_inputs[0].decode()], outputs={"text": ("object", ())},
             input_tokenizer=self.input_tokenizer, output_tokenizer=self.output_tokenizer,
         )  # fmt: skip
 
@@ -180,7 +182,7 @@ class Translation(Task):
         target, _ = self._encode_targets(predictions[:MAX_SHOWN])
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))
         rows = [html.weight_scale("1")]
-        for index, (source, reference) in enumerate(zip(examples.raw, examples.raw_targets)):
+        for index, (source, reference) in enumerate(zip(stored.rows(examples.raw_inputs), examples.raw_targets)):
             source_tokens = self.input_tokenizer.split(source.decode())
             target_tokens = self.output_tokenizer.split(predictions[index])[1:]  # without START
             rows.append(f"<p><b>{html.escape(predictions[index])}</b> — reference: {html.escape(reference.decode())}</p>")
@@ -193,5 +195,5 @@ class Translation(Task):
         }
 
 
-def _strings(texts: np.ndarray) -> list[str]:
-    return [text.decode() for text in texts]
+def _strings(texts: Array) -> list[str]:
+    return [text.decode() for text in stored.rows(texts)]

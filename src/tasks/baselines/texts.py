@@ -47,13 +47,21 @@ def regression() -> LogisticRegression:
 
 
 def bag_of_words(train: Sequence[str], targets: np.ndarray, test: Sequence[str], classes: int, kind: Kind) -> Prediction:
-    """Logistic regression on TF–IDF features of tokens and pairs of tokens."""
+    """Logistic regression on TF–IDF features of tokens and pairs of tokens.
+
+    Args:
+        train: the training texts, or so many of the first that they exceed `MAX_CHARACTERS`.
+        targets: class indices of all training texts.
+        test: texts.
+        classes: number of classes.
+        kind: of tokens.
+    """
     used = within(train)
     vectorizer = tfidf(kind)
     features = vectorizer.fit_transform(train[:used])
     with threadpool_limits(1):  # on sparse features several threads would only wait for each other
         model = regression().fit(features, targets[:used])
-    return Prediction(log_probabilities(model, vectorizer.transform(test), classes), sample_note(used, len(train), "texts"))
+    return Prediction(log_probabilities(model, vectorizer.transform(test), classes), sample_note(used, len(targets), "texts"))
 
 
 def log_count_ratios(features: sparse.csr_matrix, targets: np.ndarray, classes: int) -> np.ndarray:
@@ -83,7 +91,7 @@ def nb_svm(
     C and β have the highest accuracy on the validation set, on which the scores are also scaled to logits, by one factor.
 
     Args:
-        train: texts and class indices.
+        train: texts, or so many of the first that they exceed `MAX_CHARACTERS`, and class indices of all of them.
         validation: the same.
         test: texts.
         classes: number of classes.
@@ -106,7 +114,7 @@ def nb_svm(
                 logits = temperature(scores, validation[1]) * _scores(x_test, weights, biases)
                 note = f"C = {penalty:g}, β = {interpolation:g}"
                 best_accuracy = accuracy
-                result = Prediction(logits, join_notes(note, sample_note(used, len(train[0]), "texts")))
+                result = Prediction(logits, join_notes(note, sample_note(used, len(train[1]), "texts")))
     return result
 
 

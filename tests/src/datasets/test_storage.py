@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from keras import tree
 from PIL import Image
 
 from src import datasets, experiment
 from src.datasets import array_records, conversion, data, images, pipeline, validation
 from src.datasets.stored import StoredArray
 from src.errors import UserError
+from src.tasks import factory, tokenizers
 
 IMAGES = ("model=cnn", "dataset=digits", "model.filters=[4,4]")
 SPLITS = (
     'dataset.splits.train="b[:10]+a[:60%]"', 'dataset.splits.validation="a[60%:80%]"', 'dataset.splits.test="a[80%:]"',
 )  # fmt: skip
+THIRDS = [f'dataset.splits.{name}="train[{n}%:{n + 30}%]"' for name, n in (("train", 0), ("validation", 30), ("test", 60))]
 FEATURES = {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
 
 
@@ -157,9 +160,14 @@ def test_rows_are_equal_bit_for_bit(of_varying_size, overrides):
 def test_what_all_rows_are_read_for_is_kept_beside_the_data(of_varying_size, monkeypatch):
     settings = of_varying_size("dataset.image_size=[8,8]", "dataset.storage=disk")
     digest = load(settings).train.digest
+
+    def of_memory(array):
+        assert isinstance(array, np.ndarray), "rows are read from disk once more"
+        return [array]
+
     with monkeypatch.context() as patched:
-        patched.setattr(data, "chunks", None)
-        patched.setattr(validation, "chunks", None)
+        patched.setattr(data, "chunks", of_memory)
+        patched.setattr(validation, "chunks", of_memory)
         assert load(settings).train.digest == digest
     assert load(settings.model_copy(update={"resize": "pad"})).train.digest != digest
 
@@ -187,15 +195,88 @@ def test_images_are_left_on_disk_where_memory_does_not_suffice(of_varying_size, 
 
 
 def test_generators_need_images_in_memory(settings):
-    digits = settings("model=gan", "dataset=digits", "dataset.storage=disk")
+    digits = settings("model=gan", "dataset=digits").dataset.model_copy(update={"storage": "disk"})
     with pytest.raises(UserError, match=r"images are generated from data in memory only; type dataset.storage=memory"):
-        conversion.to_8_bits(load(digits.dataset))
+        conversion.to_8_bits(load(digits))
 
 
-def test_texts_cannot_stay_on_disk(settings):
-    dates = settings("dataset=dates", "model=transformer").dataset.model_copy(update={"storage": "disk"})
-    with pytest.raises(UserError, match="only images and audio can be read from disk during training"):
-        load(dates)
+def test_data_that_cannot_stay_on_disk_is_refused_before_it_is_prepared(settings):
+    with pytest.raises(UserError, match=r"dataset.storage=disk does not work for image_generation; type"):
+        settings("model=gan", "dataset=digits", "dataset.storage=disk")
+
+
+def test_texts_in_another_encoding_cannot_stay_on_disk(settings):
+    dates = settings("dataset=dates", "model=transformer", "dataset.storage=disk", "dataset.encoding=latin-1")
+    with pytest.raises(UserError, match=r"but 'written' is a text in iso8859-1; type"):
+        load(dates.dataset)
+
+
+TEXTS = {
+    "classification": ("model=lstm", "dataset=docstrings", "task.name=text_classification"),
+    "language modeling": ("model=gpt", "dataset=docstrings"),
+    "translation": ("model=transformer", "dataset=dates"),
+}
+
+
+def mapped_file(split):
+    """The path of the file that the inputs of a split are views of."""
+    array = split.inputs["source"] if isinstance(split.inputs, dict) else split.inputs
+    while not isinstance(array, np.memmap):
+        array = array.base if isinstance(array.base, np.ndarray) else array.base.base  # of strided views an object between
+    return array.filename
+
+
+@pytest.mark.parametrize("line", TEXTS.values(), ids=TEXTS)
+def test_texts_on_disk_are_encoded_as_in_memory(settings, line, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_COPY", 0)
+    composed = settings(*line)
+    memory, disk = load(composed.dataset), load(composed.dataset.model_copy(update={"storage": "disk"}))
+    for name, split in memory.splits.items():
+        assert isinstance(disk.splits[name].inputs, StoredArray)
+        assert disk.splits[name].digest == split.digest
+    in_memory, on_disk = (factory.create(composed.task, data) for data in (memory, disk))
+    assert in_memory.artifacts() == on_disk.artifacts()
+    for one, other in ((in_memory.train, on_disk.train), (in_memory.test, on_disk.test)):
+        assert mapped_file(other)
+        tree.map_structure(np.testing.assert_array_equal, (one.inputs, one.targets), (other.inputs, other.targets))
+        batches = (itertools.islice(pipeline.training(split, 8, seed=1, start=11), 5) for split in (one, other))
+        for expected, values in zip(*batches):
+            tree.map_structure(np.testing.assert_array_equal, expected, values)
+    again = factory.create(composed.task, load(composed.dataset.model_copy(update={"storage": "disk"})))
+    assert mapped_file(again.train) == mapped_file(on_disk.train)
+
+
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_a_corpus_is_on_disk_once(make, storage):
+    texts = {"text": [f"Text {number}".encode() for number in range(40)]}
+    corpus = make(
+        ("model=gpt", "dataset=docstrings"), {"text": tfds.features.Text()}, *THIRDS, "dataset.targets=text", train=texts
+    )
+    read = load(corpus.dataset.model_copy(update={"storage": "memory"}))
+    on_disk = load(corpus.dataset.model_copy(update={"storage": "disk"}))  # converts the files
+    other = load(corpus.dataset.model_copy(update={"storage": storage}))
+    assert on_disk.train.targets is on_disk.train.inputs
+    assert other.train.digest == on_disk.train.digest == read.train.digest
+    assert other.train.take(3).targets[2] == b"Text 2"
+    assert len(other.train) == 12
+
+
+def test_texts_on_disk_have_to_be_utf_8(make):
+    texts = {"text": [b"good", "caf\u00e9".encode("latin-1")] * 20, "label": [0, 1] * 20}
+    features = {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(num_classes=2)}
+    made = make(TEXTS["classification"], features, *THIRDS, "dataset.inputs=text", "dataset.targets=label", train=texts)
+    with pytest.raises(UserError, match=r"Row 1 of the train split .* is no text in utf-8 .*; type its encoding"):
+        load(made.dataset.model_copy(update={"storage": "disk"}))
+
+
+def test_a_vocabulary_is_learned_from_evenly_spaced_texts_of_a_large_set(monkeypatch, caplog):
+    monkeypatch.setattr(tokenizers, "MAX_BYTES", 40)
+    texts = np.array([str(number).encode() for number in range(1_000, 2_000)], dtype=object)
+    with caplog.at_level("INFO"):
+        sample = list(tokenizers.training_texts(texts))
+    assert sample == [b"1000", b"1111", b"1222", b"1333", b"1444", b"1555", b"1666", b"1777", b"1888", b"1999"]
+    assert "The vocabulary is learned from 10 of the 1,000 training texts." in caplog.text
+    assert list(tokenizers.training_texts(texts[:10])) == texts[:10].tolist()
 
 
 def test_a_read_only_folder_is_not_converted(of_varying_size, monkeypatch):
@@ -211,9 +292,8 @@ def test_images_of_many_channels_are_not_converted(make):
         "image": tfds.features.Tensor(shape=(6, 6, 5), dtype=np.uint8),
         "label": tfds.features.ClassLabel(num_classes=2),
     }
-    thirds = [f'dataset.splits.{name}="train[{n}%:{n + 30}%]"' for name, n in (("train", 0), ("validation", 30), ("test", 60))]
     with pytest.raises(UserError, match=r"images of 5 channels cannot be converted; leave out dataset.channels"):
-        load(make(IMAGES, features, *thirds, "dataset.channels=3", train=bands).dataset)
+        load(make(IMAGES, features, *THIRDS, "dataset.channels=3", train=bands).dataset)
 
 
 def test_an_interrupted_conversion_is_repeated(of_varying_size, monkeypatch):
@@ -241,9 +321,10 @@ def test_data_is_prepared_for_reading_by_number(settings, tmp_path):
     assert disk.test.digest == memory.test.digest == shared.test.digest
 
 
-def test_a_run_has_the_same_results(settings, store):
+@pytest.mark.parametrize("line", [IMAGES, (*TEXTS["language modeling"], "model.dimension=16", "task.context=16")])
+def test_a_run_has_the_same_results(settings, store, line):
     run_settings = settings(
-        *IMAGES, "training.epochs=1", "dataset.limit=96", "training.batch_size=32", "tracking.log_model=false"
+        *line, "training.epochs=1", "dataset.limit=96", "training.batch_size=32", "tracking.log_model=false"
     )
 
     def metrics(storage):

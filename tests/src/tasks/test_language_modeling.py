@@ -35,13 +35,21 @@ def create(settings):
 
 def test_windows_predict_every_token_once():
     stream = np.arange(4, 17, dtype=np.int32)
-    result = windows(stream, 5)
-    np.testing.assert_array_equal(result.targets[result.targets != PADDING], stream[1:])
-    np.testing.assert_array_equal(result.inputs[result.inputs != PADDING], stream[:-1])
+
+    def windows_of(length, stride):
+        return windows(np.concatenate([stream, np.full(length, PADDING, np.int32)]), length, stride)
+
+    result = windows_of(5, 5)
     mask = result.targets != PADDING
-    np.testing.assert_array_equal(result.targets[mask], result.inputs[mask] + 1)
-    halves = windows(stream, 4, stride=2)
-    assert {tuple(row) for row in windows(stream, 4).inputs} <= {tuple(row) for row in halves.inputs}
+    np.testing.assert_array_equal(result.targets[mask], stream[1:])
+    np.testing.assert_array_equal(result.inputs[mask], stream[:-1])
+    assert {tuple(row) for row in windows_of(4, 4).inputs} <= {tuple(row) for row in windows_of(4, 2).inputs}
+    for length in range(1, 14):
+        for stride in range(1, length + 1):
+            split = windows_of(length, stride)
+            assert (split.targets != PADDING).any(axis=1).all()
+            assert set(split.targets[split.targets != PADDING]) == set(stream[1:])
+            assert np.shares_memory(split.inputs, split.targets)
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes", "bpe"])

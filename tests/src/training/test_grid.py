@@ -22,6 +22,7 @@ DATASETS = {
     "text_classification": "docstrings",
     "language_modeling": "docstrings",
     "forecasting": "sunspots",
+    "quantile_forecasting": "sunspots",
     "translation": "dates",
     "image_multilabel_classification": "digits",
     "text_multilabel_classification": "docstrings",
@@ -46,6 +47,7 @@ FEW = {
     "text_classification": [*SLICES, "task.name=text_classification", "task.length=12"],
     "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.vocabulary_size=300"],
     "translation": SLICES,
+    "quantile_forecasting": ["task.name=quantile_forecasting"],
     "image_multilabel_classification": ["task.name=image_multilabel_classification", "compression=none"],
     "text_multilabel_classification": [*SLICES, "task.name=text_multilabel_classification", "task.length=12"],
 }
