@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from scipy.io import wavfile
 
 from src import config, datasets
@@ -344,6 +344,49 @@ def test_folders_of_splits_hold_folders_of_classes(read, tmp_path):
         (20, (64, 64, 3)), (6, (64, 64, 3)), (8, (64, 64, 3)),
     ]  # fmt: skip
     assert np.bincount(data.test.targets[:4]).tolist() == [2, 2]  # so a limit takes all classes
+
+
+ORIENTATIONS = range(1, 9)
+
+
+def turned(folder, mode, extension, exif_of):
+    """Pictures of 24×16 pixels, brightest at the upper left, with EXIF data; in two folders."""
+    y, x = np.mgrid[:16, :24]
+    pixels = np.stack([255 - 8 * y, 255 - 6 * x, 200 - 4 * x - 3 * y], axis=-1).astype(np.uint8)
+    paths = []
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for orientation in ORIENTATIONS:
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = orientation
+            paths.append(folder / label / f"{orientation}.{extension}")
+            picture = Image.fromarray(pixels).convert(mode)
+            picture.save(paths[-1], exif=exif_of(exif), quality=100, subsampling=0)
+    return paths
+
+
+@pytest.mark.parametrize(("mode", "extension", "tolerance"), [("RGB", "jpg", 6), ("L", "jpg", 6), ("RGB", "png", 0)])
+def test_pictures_are_turned_as_their_exif_data_says(tmp_path, settings, mode, extension, tolerance):
+    paths = turned(tmp_path / "flowers", mode, extension, lambda exif: exif)
+    made = settings("dataset=images", f"dataset.path={tmp_path / 'flowers'}", "dataset.image_size=null").dataset
+    builder = datasets.prepare(made.model_copy(update={"data_dir": str(tmp_path / "prepared")}))
+    assert builder.info.features["image"].shape == (None, None, len(mode))
+    prepared = list(builder.as_dataset(split="train").as_numpy_iterator())  # in the order of the files
+    for path, example in zip(paths, prepared, strict=True):
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(path)), int).reshape(example["image"].shape)
+        np.testing.assert_allclose(example["image"].astype(int), expected, atol=tolerance)
+    shapes = {orientation: example["image"].shape[:2] for orientation, example in zip(ORIENTATIONS, prepared)}
+    assert shapes == dict.fromkeys(range(1, 5), (16, 24)) | dict.fromkeys(range(5, 9), (24, 16))
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\x00\x00nonsense", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09"], ids=["no TIFF", "too short"]
+)
+def test_pictures_with_unreadable_exif_data_stay_as_they_are(tmp_path, settings, exif):
+    turned(tmp_path / "flowers", "RGB", "jpg", lambda _: exif)
+    made = settings("dataset=images", f"dataset.path={tmp_path / 'flowers'}", "dataset.image_size=null").dataset
+    builder = datasets.prepare(made.model_copy(update={"data_dir": str(tmp_path / "prepared")}))
+    assert builder.info.features["image"].shape == (16, 24, 3)
 
 
 # --- audio
