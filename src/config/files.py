@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src import terminal
+from src.config.checksums import Checksums
 from src.config.schema import Dataset, Settings
 from src.errors import UserError
 
@@ -32,6 +33,7 @@ SPLITS = {
 }  # fmt: skip
 ANNOTATIONS = {"annotations", "bboxes", "boxes", "labels", "masks"}  # names of folders that hold no class of images
 READING = ("builder", "inputs", "targets", "time", "encoding", "sample_rate", "skip_broken")  # what examples depend on
+DATA_DIR = "~/tensorflow_datasets"  # of prepared data, TFDS's default
 MAX_NAMED = 5  # folders in a message
 
 
@@ -118,20 +120,21 @@ def digest_of(settings: Dataset) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr([getattr(settings, name) for name in READING]).encode())
+    checksums = Checksums(_kept_checksums(settings))
     with terminal.phase(f"Looking for changes of {settings.path}"):
         for split, paths in find_files(settings.builder, str(settings.path)).items():
             for path in paths:
                 for file in files_in(path) if path.is_dir() else [path]:
-                    digest.update(repr([split, str(file.relative_to(path.parent)), _checksum(file)]).encode())
+                    digest.update(repr([split, str(file.relative_to(path.parent)), checksums.of(file)]).encode())
+    checksums.save()
     return digest.hexdigest()
 
 
-def _checksum(file: Path) -> str:
-    try:
-        with open(file, "rb") as content:
-            return hashlib.file_digest(content, "blake2b").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); correct that, or choose another dataset.path.") from None
+def _kept_checksums(settings: Dataset) -> Path:
+    """The file that keeps the checksums of a data set's files, beside the prepared data; before there is any, none are kept."""
+    folder = Path(settings.data_dir or os.environ.get("TFDS_DATA_DIR") or DATA_DIR).expanduser() / settings.builder
+    path = hashlib.blake2b(os.path.abspath(str(settings.path)).encode(), digest_size=8).hexdigest()
+    return folder / f".checksums-{path}.json"
 
 
 def files_in(folder: Path) -> list[Path]:
