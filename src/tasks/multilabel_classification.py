@@ -51,8 +51,10 @@ class MultilabelClassification(Classification):
         thresholds_of(model).assign(best_thresholds(self.validation.targets, logits))
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
-        thresholds = ops.convert_to_numpy(thresholds_of(model))
-        return with_thresholds(super().predict(model, split, batch_size), thresholds)
+        return self.of_logits(model, super().predict(model, split, batch_size))
+
+    def of_logits(self, model: keras.Model, logits: np.ndarray) -> np.ndarray:
+        return with_thresholds(logits, ops.convert_to_numpy(thresholds_of(model)))
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Mean F1 of the labels (of those that are an example's or are predicted for one); F1 of all labels of all examples
