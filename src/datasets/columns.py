@@ -94,6 +94,11 @@ class Inputs(Column):
                 f"dataset={settings.name}: the images of '{name}' differ in size; type the size that all are to be brought to, "
                 "like dataset.image_size=[64,64]."
             )
+        if None in self.shape and isinstance(self.feature, tfds.features.Audio):
+            raise UserError(
+                f"dataset={settings.name}: the clips of '{name}' differ in length; type the one that all are to be brought to, "
+                "like dataset.seconds=1.0."
+            )
         if None in self.shape:
             raise UserError(f"dataset={settings.name}: '{name}' has no fixed shape ({self.shape}), which is not supported.")
 

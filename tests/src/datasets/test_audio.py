@@ -102,6 +102,12 @@ def test_a_feature_without_a_rate_needs_that_of_the_settings(of_varying_length):
         datasets.load(of_varying_length(tensor, clips(np.float32), "dataset.sample_rate=null"))
 
 
+def test_clips_of_varying_length_need_the_length_of_all(of_varying_length):
+    audio = tfds.features.Audio(dtype=np.int16, sample_rate=RATE)
+    with pytest.raises(UserError, match=r"the clips of 'audio' differ in length; .* like dataset\.seconds=1\.0\."):
+        datasets.load(of_varying_length(audio, clips(np.int16), "dataset.sample_rate=null", "dataset.seconds=null"))
+
+
 def test_clips_in_two_splits_are_counted(of_varying_length, caplog):
     made = clips(np.int16)
     made[-1] = made[0]
