@@ -118,10 +118,11 @@ def _with_test_set_of(other: "Data", data: "Data") -> "Data":
     """
     if other.classes != data.classes:
         raise UserError(f"dataset={other.name} has other classes than {data.name}, which the run was trained on.")
-    if other.test.raw.shape[1:] != data.test.raw.shape[1:] or other.test.raw.dtype != data.test.raw.dtype:
+    inputs, trained = other.test.raw_inputs, data.test.raw_inputs
+    if inputs.shape[1:] != trained.shape[1:] or inputs.dtype != trained.dtype:
         raise UserError(
-            f"dataset={other.name} has inputs {other.test.raw.shape[1:]} of {other.test.raw.dtype}, and {data.name}, which the "
-            f"run was trained on, {data.test.raw.shape[1:]} of {data.test.raw.dtype}."
+            f"dataset={other.name} has inputs {inputs.shape[1:]} of {inputs.dtype}, and {data.name}, which the run was trained "
+            f"on, {trained.shape[1:]} of {trained.dtype}."
         )
     return dataclasses.replace(
         data, validation=other.validation, test=other.test, name=other.name, source=other.source, slices={}

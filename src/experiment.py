@@ -263,7 +263,8 @@ def _log_exports(settings: Settings, task: "Task", model: "keras.Model", run_log
             run_logger.log_files(str(scratch / "litert"), "litert")
             for kind, values in litert_metrics.items():
                 run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-            log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
+            metric = TASKS[settings.task.name].leading_metric
+            log.info("\n%s", litert.table(litert_metrics, metric, settings.compression.threads))
     if settings.compression.onnx:
         with run_logger.survive("onnx"), terminal.phase("Exporting to ONNX"):
             onnx_metrics = onnx.export(model, task, scratch / "model.onnx")

@@ -45,7 +45,7 @@ class Dataset(Section):
     image_size: Annotated[tuple[Count, Count], pydantic.Field(strict=False)] | None = None  # (height, width); YAML has lists
     resize: Literal["crop", "pad", "stretch"] = "crop"
     channels: Annotated[int, pydantic.Field(ge=1, le=4)] | None = None
-    sample_rate: Count | None = None  # of audio, in Hz
+    sample_rate: Count | None = None  # of audio, in Hz; None: as the data has it
     seconds: Positive | None = None  # of audio
     storage: Literal["auto", "memory", "disk"] = "auto"
     time: str | None = None
@@ -53,7 +53,7 @@ class Dataset(Section):
     allow_overlap: bool = False
     path: str | None = None  # of the user's own files
     digest: str | None = None  # of these files
-    skip_broken: bool = False  # pictures among them
+    skip_broken: bool = False  # pictures and audio clips among them
 
     @pydantic.field_validator("inputs", "targets", mode="before")
     @classmethod
@@ -69,8 +69,10 @@ class Dataset(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_seconds(self) -> Self:
-        if (self.seconds is None) != (self.sample_rate is None):
-            raise ValueError("audio needs both dataset.sample_rate and dataset.seconds; type the one that is missing")
+        if self.sample_rate is not None and self.seconds is None:
+            raise ValueError(
+                f"dataset.sample_rate={self.sample_rate} is for audio, which needs a length, too; type dataset.seconds"
+            )
         return self
 
     @pydantic.field_validator("encoding")

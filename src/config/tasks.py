@@ -180,8 +180,8 @@ class TextClassificationSettings(ClassificationSettings, TextSettings):
     length: Count  # tokens; longer texts are truncated
 
 
-class AudioClassificationSettings(ClassificationSettings):
-    """Settings of audio classification."""
+class AudioSettings(TaskSettings):
+    """Spectrograms of audio clips."""
 
     mels: Count
     frame_length: Positive  # milliseconds
@@ -198,8 +198,16 @@ class AudioClassificationSettings(ClassificationSettings):
         return self
 
 
+class AudioClassificationSettings(ClassificationSettings, AudioSettings):
+    """Settings of audio classification."""
+
+
 class ImageMultilabelClassificationSettings(TaskSettings):
     """Multi-label classification of images has no settings."""
+
+
+class AudioMultilabelClassificationSettings(AudioSettings):
+    """Settings of multi-label classification of audio."""
 
 
 class TextMultilabelClassificationSettings(TextSettings):
@@ -250,7 +258,18 @@ register(
         inputs=Image,
         outputs=Classes,
         metrics=MULTILABEL_METRICS,
-        implementation="src.tasks.image_multilabel_classification:ImageMultilabelClassification",
+        implementation="src.tasks.visual_multilabel_classification:ImageMultilabelClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="audio_multilabel_classification",
+        title="multi-label audio classification",
+        settings=AudioMultilabelClassificationSettings,
+        inputs=Image,  # a spectrogram
+        outputs=Classes,
+        metrics=MULTILABEL_METRICS,
+        implementation="src.tasks.visual_multilabel_classification:AudioMultilabelClassification",
     )
 )
 register(

@@ -39,9 +39,14 @@ class Records:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, limit: int) -> "Records":
-        """The first `limit` records."""
-        return Records(self.paths, self.rows[:limit])
+    @property
+    def mean_size(self) -> float:
+        """Mean size of the records of the files in bytes, compressed."""
+        return sum(map(os.path.getsize, self.paths)) / len(_open(self.paths))
+
+    def take(self, indices: np.ndarray) -> "Records":
+        """The records at some positions of the order."""
+        return Records(self.paths, self.rows[indices])
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """The records at some positions of the order: bytes, (positions,)."""

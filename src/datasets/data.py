@@ -67,7 +67,7 @@ class Split:
         def first(array: Array | None) -> Array | None:
             if array is None or limit is None:
                 return array
-            return array.take(limit) if isinstance(array, StoredArray) else array[:limit]
+            return array.take(np.arange(len(array))[:limit]) if isinstance(array, StoredArray) else array[:limit]
 
         return Split(*tree.map_structure(first, (self.inputs, self.targets, self.source, self.reference)))
 

@@ -57,7 +57,8 @@ class Examples:
             UserError: memory does not suffice for what cannot stay on disk.
         """
         storage, name = self.settings.storage, self.settings.name
-        storable = self.inputs.is_image or self.inputs.is_audio or (self.inputs.is_text and self.settings.encoding == "utf-8")
+        is_utf8 = self.inputs.is_text and (self.settings.encoding == "utf-8" or self.settings.path is not None)
+        storable = self.inputs.is_image or self.inputs.is_audio or is_utf8  # the user's own files were decoded when prepared
         if storage == "disk" and not storable:
             kind = f"a text in {self.settings.encoding}" if self.inputs.is_text else "none of them"
             raise UserError(

@@ -19,6 +19,7 @@ from src.datasets.array_records import Records
 from src.errors import UserError
 
 CHUNK = 256  # rows that are read at once where all are read in order
+CHUNK_BYTES = 2**21  # of these rows in the files; fewer rows are read where they are larger, as long texts are
 KEPT = "computed"  # folder beside the files of a data set
 
 
@@ -54,9 +55,9 @@ class StoredArray:
         """Number of values in all rows."""
         return int(np.prod(self.shape, dtype=np.int64))
 
-    def take(self, limit: int) -> "StoredArray":
-        """The first `limit` rows, still on disk."""
-        records = self.records.take(limit)
+    def take(self, rows: np.ndarray) -> "StoredArray":
+        """Some rows, still on disk."""
+        records = self.records.take(rows)
         return StoredArray(records, self.decode, (len(records), *self.shape[1:]), self.dtype, self.version)
 
     def __getitem__(self, index: Any) -> Any:
@@ -66,9 +67,14 @@ class StoredArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = np.empty(self.shape, self.dtype if dtype is None else dtype)
-        for start, chunk in zip(range(0, len(self), CHUNK), chunks(self)):
-            values[start : start + CHUNK] = chunk
+        for start, chunk in zip(range(0, len(self), self.chunk), chunks(self)):
+            values[start : start + self.chunk] = chunk
         return values
+
+    @functools.cached_property
+    def chunk(self) -> int:
+        """Number of rows that are read at once where all are read in order."""
+        return max(1, min(CHUNK, int(CHUNK_BYTES / self.records.mean_size)))
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         if not len(rows):
@@ -129,7 +135,7 @@ class StoredArray:
             with filelock.FileLock(path.with_suffix(".lock")):  # parallel first runs make it once
                 if not path.exists():
                     with _complete(path) as file:
-                        for chunk in terminal.track(chunks(self), -(-len(self) // CHUNK)):
+                        for chunk in terminal.track(chunks(self), -(-len(self) // self.chunk)):
                             file.write(np.ascontiguousarray(convert(chunk), dtype).data)
                         file.write(np.ascontiguousarray([] if end is None else end, dtype).data)
         return np.memmap(path, dtype, mode="r")
@@ -173,11 +179,11 @@ def rows(array: np.ndarray | StoredArray) -> Iterator[Any]:
 
 
 def chunks(array: np.ndarray | StoredArray) -> Iterator[np.ndarray]:
-    """All rows of an array in order, `CHUNK` at a time if they are on disk."""
+    """All rows of an array in order, some at a time if they are on disk."""
     if isinstance(array, np.ndarray):
         yield array
         return
-    count = len(array)
-    starts = tf.data.Dataset.range(0, count, CHUNK)
-    rows = starts.map(lambda start: tf.range(start, tf.minimum(start + CHUNK, count)))
+    count, size = len(array), array.chunk
+    starts = tf.data.Dataset.range(0, count, size)
+    rows = starts.map(lambda start: tf.range(start, tf.minimum(start + size, count)))
     yield from rows.map(array.gather, num_parallel_calls=os.cpu_count(), deterministic=True).as_numpy_iterator()

@@ -86,12 +86,12 @@ class TextClassification(Classification):
 
         Args:
             split: of this task.
-            characters: about how many of texts on disk are enough.
+            characters: how many are enough: texts follow until there are more.
         """
-        texts: list[str] = []
-        for chunk in stored.chunks(split.raw_inputs):
-            texts += normalize(chunk, self.token_kind, self.settings.lowercase)
-            characters -= sum(map(len, texts[-len(chunk) :]))
+        texts = []
+        for text in normalize(stored.rows(split.raw_inputs), self.token_kind, self.settings.lowercase):
+            texts.append(text)
+            characters -= len(text)
             if characters < 0:
                 break
         return texts

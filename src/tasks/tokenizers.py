@@ -5,7 +5,6 @@ There is one class. Words, characters, bytes and byte pairs are four configurati
 
 import functools
 import hashlib
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from recipes.specs import END, PADDING, START, UNKNOWN
 from src.datasets import Array, stored
+from src.tasks.baselines.interface import spaced_rows
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 SPACES = r"\t\n\v\f\r "  # without those beyond ASCII, which are tokens
 # All but letters, digits, marks, spaces, and what occurs inside words: don't, full-time.
 PUNCTUATION = rf"[^\p{{L}}\p{{N}}\p{{M}}{SPACES}'’_-]"
-CHUNK = 1_000  # texts to encode at once
+CHUNK, CHUNK_CHARACTERS = 1_000, 2_000_000  # texts to encode at once; fewer if they have more characters
 MAX_BYTES = 500_000_000  # of the texts that a vocabulary is learned from: evenly spaced ones of a larger training set
 MEASURED = 1_000  # texts whose mean length says how many these are
 
@@ -60,7 +60,7 @@ class Tokenizer:
             size: of the vocabulary, with the special tokens; None: all words or characters. Bytes have a size of their own.
             lowercase: whether texts are lowercased.
         """
-        strings = map(_string, texts)
+        strings = map(_string, () if kind == "bytes" else texts)  # bytes are known; each text would be learned as one word
         if kind in ("bytes", "bpe"):
             backend = tokenizers.Tokenizer(models.BPE())
             backend.decoder = decoders.ByteLevel()
@@ -70,7 +70,7 @@ class Tokenizer:
         backend.normalizer = normalizers.Lowercase() if lowercase else None
         backend.pre_tokenizer = _pre_tokenizer(kind)
         if kind in ("words", "characters") and size is not None:
-            backend.model = _most_frequent(_normalized(strings, kind, lowercase), kind, size)
+            backend.model = _most_frequent(normalize(strings, kind, lowercase), kind, size)
             backend.add_special_tokens(SPECIAL)
         else:
             backend.train_from_iterator(strings, _trainer(kind, size))
@@ -154,9 +154,8 @@ class Tokenizer:
         return np.concatenate([*(np.array(token_ids, np.int32) for token_ids in self._encode(texts)), end])
 
     def _encode(self, texts: Sequence[str | bytes] | np.ndarray) -> Iterator[list[int]]:
-        strings = list(map(_string, texts))
-        for start in range(0, len(strings), CHUNK):
-            yield from (encoding.ids for encoding in self._backend.encode_batch_fast(strings[start : start + CHUNK]))
+        for chunk in _chunks(map(_string, texts)):
+            yield from (encoding.ids for encoding in self._backend.encode_batch_fast(chunk))
 
     def encode_prompt(self, text: str) -> list[int]:
         """START and the token ids of one text."""
@@ -175,12 +174,8 @@ class Tokenizer:
         return parts[: self.length]
 
 
-def normalize(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> list[str]:
+def normalize(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> Iterator[str]:
     """Normalize texts to what decoding restores: lowercased if requested, and words separated by single spaces."""
-    return list(_normalized(texts, kind, lowercase))
-
-
-def _normalized(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> Iterator[str]:
     lower, split = normalizers.Lowercase().normalize_str, _pre_tokenizer(kind).pre_tokenize_str
     for text in map(_string, texts):
         if lowercase:
@@ -190,13 +185,12 @@ def _normalized(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> It
 
 def training_texts(texts: Array) -> Iterator[bytes]:
     """The texts of a training set that a vocabulary is learned from: all of them, or a sample of `MAX_BYTES`."""
-    mean = np.mean([len(text) for text in texts[np.linspace(0, len(texts) - 1, min(len(texts), MEASURED)).astype(int)]])
+    mean = np.mean([len(text) for text in stored.rows(texts.take(spaced_rows(len(texts), MEASURED)))])
     count = max(int(MAX_BYTES / mean), 1)
     if count >= len(texts):
         return stored.rows(texts)
     log.info("The vocabulary is learned from %s of the %s training texts.", f"{count:,}", f"{len(texts):,}")
-    sample = np.linspace(0, len(texts) - 1, count).astype(int)
-    return itertools.chain.from_iterable(texts[sample[start : start + CHUNK]] for start in range(0, count, CHUNK))
+    return stored.rows(texts.take(spaced_rows(len(texts), count)))
 
 
 def _trainer(kind: Kind, size: int | None) -> trainers.Trainer:
@@ -236,6 +230,20 @@ def _continuation_letters() -> frozenset[str]:
     """The library's letters for the bytes 0x80 to 0xBF: in UTF-8, those within a character."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return frozenset(byte_level.pre_tokenize_str(chr(code))[0][0][-1] for code in range(0x80, 0xC0))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts, so many at a time as are encoded at once."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text)
+        if len(chunk) == CHUNK or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _string(text: str | bytes) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import keras
@@ -141,7 +141,7 @@ class Translation(Task):
 
     def _normalize(self, texts: np.ndarray) -> list[str]:
         """Normalize texts as decoded ones are."""
-        return normalize(texts, self.settings.tokenizer, self.settings.lowercase)
+        return list(normalize(texts, self.settings.tokenizer, self.settings.lowercase))
 
     def baselines(self) -> Baselines:
         return {
@@ -152,14 +152,12 @@ class Translation(Task):
     def _word_by_word(self) -> Prediction:
         """Each word of the source by the most frequent word that it is aligned with."""
 
-        def words(texts: Array) -> list[str]:
+        def words(texts: Array) -> Iterator[str]:
             return normalize(stored.rows(texts), "words", self.settings.lowercase)
 
-        sources, targets = words(self.train.raw_inputs), words(self.train.raw_targets)
-        used = methods.within(sources, targets)
-        translations = methods.dictionary(sources[:used], targets[:used])
-        values = methods.word_by_word(words(self.test.raw_inputs), translations)
-        return Prediction(np.array(values, dtype=object), sample_note(used, len(sources), "texts"))
+        sources, targets = methods.first_texts(words(self.train.raw_inputs), words(self.train.raw_targets))
+        values = methods.word_by_word(words(self.test.raw_inputs), methods.dictionary(sources, targets))
+        return Prediction(np.array(values, dtype=object), sample_note(len(sources), len(self.train), "texts"))
 
     def serving(self, model: keras.Model) -> Serving:
         """Texts to `text`, their translations."""

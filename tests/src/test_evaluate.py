@@ -13,7 +13,7 @@ import yaml
 from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 
-from src import evaluate, experiment
+from src import datasets, evaluate, experiment
 from src.tracking.client import PREDICTIONS_FILE
 from tests import commands, faults
 from tests.stored import client, runs
@@ -112,6 +112,12 @@ def test_another_data_set_has_to_be_compatible(finished_run):
     done = commands.run(finished_run.folder, named, "dataset=digits", "record=false", module="src.evaluate")
     assert done.returncode == 0, done.stderr
     assert "cnn on digits" in done.stdout
+
+
+@pytest.mark.parametrize("line", [("model=cnn", "dataset=digits"), ("model=lstm", "dataset=docstrings")])
+def test_another_data_set_may_be_on_disk(settings, line):
+    memory, disk = (datasets.load(settings(*line, f"dataset.storage={storage}").dataset) for storage in ("memory", "disk"))
+    assert evaluate._with_test_set_of(disk, memory).test is disk.test
 
 
 def test_a_run_is_reproduced(finished_copy, here, command):

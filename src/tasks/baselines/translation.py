@@ -4,7 +4,7 @@ Reference: Brown, Della Pietra, Della Pietra, Mercer: The mathematics of statist
 Computational Linguistics 19 (1993), model 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -41,15 +41,22 @@ def dictionary(sources: Sequence[str], targets: Sequence[str], iterations: int =
     return {source_words[source_of[row]]: target_words[target_of[row]] for row in best}
 
 
-def word_by_word(texts: Sequence[str], translations: dict[str, str]) -> list[str]:
+def word_by_word(texts: Iterable[str], translations: dict[str, str]) -> list[str]:
     """Replace each word by its translation; a word without one stays as it is."""
     return [" ".join(translations.get(word, word) for word in text.split(" ")) for text in texts]
 
 
-def within(sources: Sequence[str], targets: Sequence[str]) -> int:
-    """How many of the first texts have together no more than `MAX_PAIRS` pairs of words; one or more."""
-    pairs = np.cumsum([(text.count(" ") + 2) * (other.count(" ") + 1) for text, other in zip(sources, targets)])
-    return max(int(np.searchsorted(pairs, MAX_PAIRS, side="right")), 1)
+def first_texts(sources: Iterable[str], targets: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The first texts, one or more, that have together no more than `MAX_PAIRS` pairs of words, and their translations."""
+    pairs = 0
+    used: tuple[list[str], list[str]] = [], []
+    for source, target in zip(sources, targets):
+        pairs += (source.count(" ") + 2) * (target.count(" ") + 1)
+        if pairs > MAX_PAIRS and used[0]:
+            break
+        used[0].append(source)
+        used[1].append(target)
+    return used
 
 
 def _number(texts: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:

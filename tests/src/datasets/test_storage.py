@@ -11,7 +11,7 @@ from keras import tree
 from PIL import Image
 
 from src import datasets, experiment
-from src.datasets import array_records, conversion, data, images, pipeline, validation
+from src.datasets import array_records, conversion, data, images, pipeline, stored, validation
 from src.datasets.stored import StoredArray
 from src.errors import UserError
 from src.tasks import factory, tokenizers
@@ -259,6 +259,19 @@ def test_a_corpus_is_on_disk_once(make, storage):
     assert other.train.digest == on_disk.train.digest == read.train.digest
     assert other.train.take(3).targets[2] == b"Text 2"
     assert len(other.train) == 12
+
+
+def test_few_long_texts_are_read_at_once(make, monkeypatch):
+    texts = {"text": [f"Text {number} ".encode() * 100 for number in range(40)]}
+    corpus = make(
+        ("model=gpt", "dataset=docstrings"), {"text": tfds.features.Text()}, *THIRDS, "dataset.targets=text", train=texts
+    )
+    array = load(corpus.dataset.model_copy(update={"storage": "disk"})).train.inputs
+    assert list(map(len, stored.chunks(array))) == [12]
+    monkeypatch.setattr(stored, "CHUNK_BYTES", int(5.5 * array.records.mean_size))
+    array = array.take(np.arange(12))
+    assert list(map(len, stored.chunks(array))) == [5, 5, 2]
+    np.testing.assert_array_equal(np.asarray(array), texts["text"][:12])
 
 
 def test_texts_on_disk_have_to_be_utf_8(make):

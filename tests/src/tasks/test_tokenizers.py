@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recipes.specs import END, PADDING, START, UNKNOWN
+from src.tasks import tokenizers
 from src.tasks.tokenizers import SPECIAL, Tokenizer, normalize
 
 TEXTS = ["the cat sat on the mat\n", "the hat — 我喜欢吃苹果", "naïve 😀 <|end|> the"]
@@ -47,7 +48,7 @@ def words(text):
     ],
 )
 def test_words(text, expected):
-    assert normalize([text], "words", lowercase=True) == [" ".join(expected)] == [" ".join(words(text))]
+    assert list(normalize([text], "words", lowercase=True)) == [" ".join(expected)] == [" ".join(words(text))]
 
 
 def test_most_frequent_tokens_have_the_smallest_ids_and_rare_ones_are_unknown():
@@ -95,7 +96,7 @@ def test_decoding_restores_texts(kind):
     tokenizer = Tokenizer.train(TEXTS, kind, 300).configure(length=60, start=True, end=True)
     restored = Tokenizer.from_json(tokenizer.to_json())
     encoded = tokenizer.encode(TEXTS)
-    assert tokenizer.decode(encoded) == normalize(TEXTS, kind, lowercase=False)
+    assert tokenizer.decode(encoded) == list(normalize(TEXTS, kind, lowercase=False))
     np.testing.assert_array_equal(restored.encode(TEXTS), encoded)
     assert (encoded[(encoded != PADDING) & (encoded != START) & (encoded != END)] >= len(SPECIAL)).all()
     after_the_end = np.where(np.cumsum(encoded == END, axis=1) > (encoded == END), 5, encoded)
@@ -120,6 +121,12 @@ def test_bytes_are_those_of_utf_8():
     assert Tokenizer.train(["x"], "bytes").encode_prompt("é") == tokenizer.encode_prompt("é")
 
 
+def test_the_vocabulary_of_bytes_needs_no_texts():
+    """The library would learn each text as one word, which takes 47 bytes of memory for each byte of it."""
+    tokenizer = Tokenizer.train((pytest.fail("a text was read") for _ in range(1)), "bytes")
+    assert tokenizer.decode(np.array([tokenizer.encode_prompt(TEXTS[2])])) == [TEXTS[2]]
+
+
 def test_the_most_frequent_pairs_are_joined():
     assert len(Tokenizer.train(["the the the the"], "bpe", 270).encode_prompt("the")) == 1 + 1
 
@@ -134,6 +141,15 @@ def test_token_stream_puts_start_and_end_around_every_text():
     start, a, b = tokenizer.encode_prompt("ab")
     assert start == START
     np.testing.assert_array_equal(tokenizer.encode_stream(["ab", "b"]), [START, a, b, END, START, b, END])
+
+
+def test_long_texts_are_encoded_few_at_a_time(monkeypatch):
+    texts = ["a" * length for length in (3, 3, 3, 9, 1, 1)]
+    tokenizer = Tokenizer.train(texts, "bytes").configure(length=4)
+    expected = tokenizer.encode(texts)
+    monkeypatch.setattr(tokenizers, "CHUNK_CHARACTERS", 5)
+    assert list(map(len, tokenizers._chunks(texts))) == [2, 2, 2]
+    np.testing.assert_array_equal(tokenizer.encode(texts), expected)
 
 
 def test_encoding_a_batch_equals_encoding_each_text():

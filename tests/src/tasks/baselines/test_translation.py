@@ -45,4 +45,6 @@ def test_a_word_that_is_not_in_the_dictionary_is_copied():
 def test_texts_are_limited_by_their_pairs_of_words(monkeypatch):
     pairs = [(len(source.split()) + 1) * len(target.split()) for source, target in zip(SOURCES, TARGETS)]
     monkeypatch.setattr(translation, "MAX_PAIRS", list(itertools.accumulate(pairs))[2])
-    assert translation.within(SOURCES, TARGETS) == 3
+    assert translation.first_texts(iter(SOURCES), iter(TARGETS)) == (SOURCES[:3], TARGETS[:3])
+    monkeypatch.setattr(translation, "MAX_PAIRS", 1)
+    assert translation.first_texts(SOURCES, TARGETS) == (SOURCES[:1], TARGETS[:1])
