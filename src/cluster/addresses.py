@@ -40,6 +40,8 @@ def find(settings: MultiWorker) -> Addresses:
     Raises:
         UserError: they are named nowhere, or not as they have to be.
     """
+    if settings.local is not None:
+        raise UserError("strategy.local starts workers from the command line alone: python -m src.run … strategy.local=2.")
     if settings.workers is not None:
         return _checked(Addresses(settings.workers, settings.index or 0), "strategy.workers")
     if TF_CONFIG in os.environ:

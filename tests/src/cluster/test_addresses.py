@@ -74,6 +74,11 @@ def test_an_impossible_tf_config_is_one_sentence(monkeypatch, cluster, task, sen
         of_tf_config(monkeypatch, cluster, *task)
 
 
+def test_local_workers_are_started_by_the_command():
+    with pytest.raises(UserError, match="strategy.local starts workers from the command line alone"):
+        find(settings(local=2))
+
+
 def test_no_cluster_is_one_sentence():
     with pytest.raises(UserError, match=r"finds no cluster: .*; type strategy.workers=\[host:port,…\] and strategy.index="):
         find(settings())

@@ -40,7 +40,7 @@ MISTAKES = [
     ("dataset=digits +dataset.sample_rate=8000", "dataset.sample_rate=8000 is for audio, which needs a length, too; type"),
     ("dataset=dtmf task.spec_augment=[41,5]", "task.spec_augment=[41, 5] hides up to 41 bands, and there are task.mels=40"),
     ("dataset=dtmf compression=litert", "image_multilabel_classification, not for audio_classification; type compression=none"),
-    ("strategy=multi", "available: mirrored, single."),
+    ("strategy=multi", "available: mirrored, multi_worker, single."),
     ("optimizer=adm", "did you mean optimizer=adam"),
     ("debug=overift", "did you mean debug=overfit?"),
     ("model.filtres=[3]", "did you mean model.filters?"),
