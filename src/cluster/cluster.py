@@ -245,9 +245,8 @@ class Cluster:
         with self._lock:
             if self._failure is not None:
                 return
-            passed_on = event.removeprefix("failed: ")  # the chief passes on what it has learned of another worker
-            of_another = not self.is_chief and passed_on.startswith("Worker ")
-            self._failure = passed_on if of_another else f"{self.name(index)} {event}"
+            reason = event.removeprefix("failed: ")  # may be what that worker has learned of another one
+            self._failure = reason if reason.startswith(("Worker ", "The chief ")) else f"{self.name(index)} {event}"
         if self.is_chief:
             for other, connection in self._connections.items():
                 if other != index:

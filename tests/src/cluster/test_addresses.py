@@ -75,7 +75,7 @@ def test_an_impossible_tf_config_is_one_sentence(monkeypatch, cluster, task, sen
 
 
 def test_local_workers_are_started_by_the_command():
-    with pytest.raises(UserError, match="strategy.local starts workers from the command line alone"):
+    with pytest.raises(UserError, match=r"strategy\.local starts workers from the command line alone"):
         find(settings(local=2))
 
 
