@@ -202,8 +202,10 @@ class Cluster:
         for connection in self._connections.values():
             if error is None:
                 connection.send(END)
-            elif self.is_chief or not isinstance(error, WorkerError):  # of another worker, which the chief knows of
+            elif not isinstance(error, WorkerError):
                 connection.send(FAILURE, _describe(error).encode())
+            elif self.is_chief and self._failure:  # for those that came later
+                connection.send(FAILURE, self._failure.encode())
             connection.close()
 
     def wait_for_chief(self) -> None:
@@ -239,7 +241,10 @@ class Cluster:
         if self._failure.endswith(STOPPED):
             log.info("%s", self._failure)
             raise KeyboardInterrupt
-        raise WorkerError(self._failure)
+        raise WorkerError(
+            f"{self._failure} Once that is corrected, type the same command again on all machines: the run resumes from its "
+            "last checkpoint."
+        )
 
     def _fail(self, index: int, event: str) -> None:
         with self._lock:

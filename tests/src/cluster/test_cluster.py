@@ -101,7 +101,7 @@ def test_a_failure_of_one_ends_all_in_its_words(workers):
     for index in (0, 2):
         assert isinstance(errors[index], WorkerError)
         assert str(errors[index]).startswith("Worker 1 (127.0.0.1:")
-        assert str(errors[index]).endswith("failed: The data is not there.")
+        assert "failed: The data is not there. Once that is corrected, type the same command again" in str(errors[index])
 
 
 def test_a_failure_that_is_none_of_the_user_has_its_type(workers):
@@ -110,7 +110,7 @@ def test_a_failure_that_is_none_of_the_user_has_its_type(workers):
             raise ZeroDivisionError("division by zero")
         cluster.broadcast()
 
-    assert str(workers(work)[1]).endswith("failed: ZeroDivisionError: division by zero")
+    assert "failed: ZeroDivisionError: division by zero" in str(workers(work)[1])
 
 
 def test_a_worker_whose_process_ends_is_noticed_at_once(workers):
@@ -164,7 +164,7 @@ def test_differences_are_named(workers):
     for error in workers(work):
         assert isinstance(error, UserError)
         assert str(error).startswith("Worker 2 (127.0.0.1:")
-        assert str(error).endswith("has seed=1 instead of 0; start all with the same settings.")
+        assert "has seed=1 instead of 0; start all with the same settings." in str(error)
 
 
 def test_workers_that_are_alike_go_on(workers):
@@ -181,7 +181,7 @@ def test_an_error_while_another_worker_fails_is_explained(workers):
             failed.wait(5)
             raise ZeroDivisionError  # as TensorFlow raises one of its own
 
-    assert str(workers(work, count=2)[0]).endswith("failed: Out of memory.")
+    assert "failed: Out of memory." in str(workers(work, count=2)[0])
 
 
 def test_other_errors_stay_as_they_are():

@@ -1,8 +1,12 @@
 """A run on several machines, here processes: one record, and what is left of it when a worker or the chief is killed."""
 
+import os
 import random
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 
 from src.cluster.local import free_ports
 from src.training import checkpoint
-from tests.commands import WEIGHTS_ONLY, start, until
+from tests.commands import WEIGHTS_ONLY, environment, start, until
 from tests.stored import client, runs, steps
 
 LSTM = (
@@ -48,13 +52,6 @@ def finish(processes, timeout=120):
 def weights_of(folder, run):
     with open(next((folder / "mlruns").rglob(f"{run.info.run_id}/artifacts/*.h5")), "rb") as file:
         return file.read()
-
-
-def kill_after(process, sentence):
-    """Kill a process once it has printed a line with this sentence, and return when."""
-    printed = until(process, sentence)
-    process.send_signal(signal.SIGKILL)
-    return printed
 
 
 def test_a_killed_worker_is_named_and_the_run_is_resumed(workers, tmp_path):
@@ -106,6 +103,62 @@ def test_a_stop_of_one_worker_ends_all_with_a_checkpoint(workers, tmp_path):
     assert run.info.status == "KILLED"
     (outbox,) = (tmp_path / "chief/mlruns/unfinished").iterdir()
     assert checkpoint.read(outbox / "checkpoints").epoch >= 2
+
+
+@pytest.fixture
+def network():
+    """Two hosts on this machine, 10.77.0.1 and 10.77.0.2, which are network namespaces, and what cuts the line between them."""
+    if not shutil.which("ip") or os.geteuid() != 0:
+        pytest.skip("network namespaces need the command ip and root")
+    names = [f"experiments{os.getpid()}{side}" for side in "ab"]
+
+    def ip(line):
+        subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip(f"netns add {name}")
+        ip(f"link add veth{os.getpid()} type veth peer name peer{os.getpid()}")
+        for host, (name, device) in enumerate(zip(names, (f"veth{os.getpid()}", f"peer{os.getpid()}")), start=1):
+            ip(f"link set {device} netns {name}")
+            ip(f"-n {name} addr add 10.77.0.{host}/24 dev {device}")
+            ip(f"-n {name} link set {device} up")
+            ip(f"-n {name} link set lo up")
+        yield names, lambda state: ip(f"-n {names[0]} link set veth{os.getpid()} {state}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_network_that_is_cut_ends_both_in_time_and_the_run_is_resumed(network, tmp_path):
+    names, switch = network
+
+    def start_both():
+        processes = []
+        for index, name in enumerate(names):
+            folder = tmp_path / ("chief" if index == 0 else "worker1")
+            folder.mkdir(exist_ok=True)
+            cluster = ("strategy.workers=[10.77.0.1:5000,10.77.0.2:5000]", f"strategy.index={index}", "strategy.timeout=8")
+            command = ["ip", "netns", "exec", name, sys.executable, "-m", "src.run", *LSTM, "training.epochs=80", *cluster]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            processes.append(subprocess.Popen(command, cwd=folder, env=environment(TF_NUM_INTRAOP_THREADS="1"), **streams))
+        return processes
+
+    processes = start_both()
+    until(processes[0], "epoch 3/80")
+    switch("down")
+    cut = time.monotonic()
+    for (status, output), other in zip(
+        finish(processes), (r"Worker 1 \(10\.77\.0\.2:5000\)", r"The chief \(10\.77\.0\.1:5000\)")
+    ):
+        assert status == 2
+        assert re.search(rf"{other} has sent no sign of life for 8 s\.", output)
+    assert 7 < time.monotonic() - cut < 25
+    switch("up")
+    resumed = finish(start_both(), timeout=240)
+    assert [status for status, _ in resumed] == [0, 0]
+    assert "Resuming an interrupted run from epoch" in resumed[0][1]
 
 
 @pytest.mark.slow
