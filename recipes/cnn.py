@@ -64,6 +64,7 @@ def build(
     augmentation: Fraction = 0.05,
     flip: bool = False,
     shift: Pixels = 0,
+    crop: Rate = 0.0,
     embedding: Count = 64,
     token_dropout: Rate = 0.0,
 ) -> keras.Model:
@@ -83,6 +84,7 @@ def build(
         augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
+        crop: largest fraction of the area of images that random resized crops leave out in training.
         embedding: entries of a token's vector.
         token_dropout: fraction of a text's tokens whose whole vector is set to zero in training.
     """
@@ -96,7 +98,7 @@ def build(
             x = to_sequence(source, inputs, embedding, token_dropout, mask_padding=False)  # (batch, T, embedding)
             features = text_features(x, ops.not_equal(source, PADDING), **sizes)
         case Image():
-            features = grid_features(augment(source, augmentation, flip=flip, shift=shift), **sizes)
+            features = grid_features(augment(source, augmentation, flip=flip, shift=shift, crop=crop), **sizes)
         case Series():
             features = grid_features(source, **sizes)
     x = layers.Dense(dense_units, activation="relu", name="fully_connected")(features)  # (batch, dense_units)

@@ -76,6 +76,7 @@ def build(
     augmentation: Fraction = 0.05,
     flip: bool = False,
     shift: Pixels = 0,
+    crop: Rate = 0.0,
 ) -> keras.Model:
     """Build a small, fast network from images to classes.
 
@@ -91,10 +92,11 @@ def build(
         augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
+        crop: largest fraction of the area of images that random resized crops leave out in training.
     """
     source = input_layer(inputs)
     network = Network(width, blocks, last, min(inputs.height, inputs.width))
-    features = getattr(network, variant)(augment(source, augmentation, flip=flip, shift=shift))  # (batch, channels)
+    features = getattr(network, variant)(augment(source, augmentation, flip=flip, shift=shift, crop=crop))  # (batch, channels)
     features = layers.Dropout(dropout, name="dropout")(features)
     return keras.Model(source, output_head(features, outputs), name="lightweight")
 

@@ -72,6 +72,7 @@ def build(
     augmentation: Fraction = 0.05,
     flip: bool = False,
     shift: Pixels = 0,
+    crop: Rate = 0.0,
 ) -> keras.Model:
     """Build a residual network from images to classes.
 
@@ -88,6 +89,7 @@ def build(
         augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
+        crop: largest fraction of the area of images that random resized crops leave out in training.
 
     Raises:
         ValueError: there is no network of this depth.
@@ -95,7 +97,7 @@ def build(
     kind, stages = _stages(depth, stem, block)
     convolve = ConvBNReLU(preactivation)
     source = input_layer(inputs)
-    x = augment(source, augmentation, flip=flip, shift=shift)
+    x = augment(source, augmentation, flip=flip, shift=shift, crop=crop)
     if stem == "cifar":
         x = convolve(x, width, 3, name="stem", first=True)  # (batch, H, W, width)
     else:

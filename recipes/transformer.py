@@ -99,6 +99,7 @@ def build(
     augmentation: Fraction = 0.05,
     flip: bool = False,
     shift: Pixels = 0,
+    crop: Rate = 0.0,
 ) -> keras.Model:
     """Build a transformer: an encoder from `inputs` to `outputs`, or an encoder and a decoder from a source to its target.
 
@@ -116,6 +117,7 @@ def build(
         augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
+        crop: largest fraction of the area of images that random resized crops leave out in training.
 
     Raises:
         ValueError: 2 · heads does not divide `dimension`.
@@ -133,7 +135,7 @@ def build(
 
     source = input_layer(inputs)
     padding_mask = ops.not_equal(source, PADDING) if isinstance(inputs, Tokens) else None  # (batch, T)
-    x = augment(source, augmentation, flip=flip, shift=shift) if isinstance(inputs, Image) else source
+    x = augment(source, augmentation, flip=flip, shift=shift, crop=crop) if isinstance(inputs, Image) else source
     x = to_sequence(x, inputs, dimension, token_dropout, patch)  # (batch, T, F)
     if isinstance(inputs, Tokens):
         x = layers.Rescaling(math.sqrt(dimension), name="scale")(x)

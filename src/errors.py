@@ -16,6 +16,10 @@ class ResumableError(UserError):
     """An error that ends a run which can be resumed once its cause is corrected."""
 
 
+class WorkerError(ResumableError):
+    """Another worker of a run on several machines has failed, or cannot be reached."""
+
+
 class OutOfMemoryError(ResumableError):
     """Out of memory. Resumable: with fewer processes beside it the run may succeed."""
 

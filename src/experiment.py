@@ -1,14 +1,17 @@
 """One run, in a straight line: config → data set → task → model → fit → evaluate → report."""
 
+import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from src import cluster as clusters
 from src import config, terminal
-from src.config.schema import Settings
+from src.cluster import Cluster
+from src.config.schema import MultiWorker, Settings
 from src.config.tasks import TASKS, GenerationSettings
 from src.errors import PrunedError, UserError
 from src.metrics import CI_HIGH, CI_LOW
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from src.tracking.training_logger import TrainingLogger
 
 log = logging.getLogger(__name__)
+
+# Beginnings of names of settings that workers need not share: where they are, and where the chief records the run.
+NOT_SHARED = ("strategy.", "tracking.", "checkpoint.", "resume", "dataset.data_dir", "dataset.path", "dataset.storage")
 
 
 class RunResult(NamedTuple):
@@ -54,7 +60,42 @@ def run(
 
     Raises:
         PrunedError: a search has pruned the run.
+        WorkerError: another worker of a run on several machines has failed.
     """
+    if isinstance(settings.strategy, MultiWorker):
+        with _joined(settings.strategy) as cluster:
+            return _run(settings, cluster, log_file, sweep, report_metric)
+    return _run(settings, None, log_file, sweep, report_metric)
+
+
+@contextlib.contextmanager
+def _joined(settings: MultiWorker) -> Iterator[Cluster]:
+    """The cluster of a run on several machines; the others learn how this worker ends."""
+    cluster = Cluster(clusters.find(settings), settings.timeout)
+    log.info(
+        "This is worker %d of %d, counted from 0: %s.", cluster.index, cluster.size, cluster.addresses.workers[cluster.index]
+    )
+    if not cluster.addresses.are_local:
+        log.warning(
+            "TensorFlow accepts connections from any machine at the ports of the workers, without authentication: use a "
+            "network that you trust."
+        )
+    with terminal.phase("Waiting for the other workers"):
+        cluster.meet(settings.wait)
+    try:
+        with cluster.explain_failure():
+            yield cluster
+    except BaseException as error:
+        cluster.finish(error)
+        raise
+    cluster.finish()
+
+
+def _run(
+    settings: Settings, cluster: Cluster | None, log_file: str | None, sweep: dict[str, str] | None,
+    report_metric: Callable[[float, int], None] | None,
+) -> RunResult:  # fmt: skip
+    """`run`, as a worker of a cluster or alone."""
     with terminal.phase("Loading libraries", announce=False):  # takes seconds, so the settings have been checked before
         terminal.load_tensorflow()
         from src import datasets
@@ -63,16 +104,22 @@ def run(
         from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
         from src.tracking.client import MEASUREMENT_TAG
+        from src.training import checkpoint, loop, pruning, strategies
         from src.training import cost as costs
-        from src.training import loop, pruning, strategies
 
     start = time.perf_counter()
-    strategy = strategies.create(settings.strategy)
+    if cluster:
+        cluster.check_equal(_facts(settings), "the same settings and versions")
+    strategy = strategies.create(settings.strategy, cluster)
     log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     settings = config.with_digest(settings)
     data = datasets.load(settings.dataset)
+    if cluster:
+        cluster.check_equal({f"data.{name}": split.digest for name, split in data.splits.items()}, "the same data")
     loading_seconds = time.perf_counter() - start
-    reference_classifier = load_reference_classifier(settings, data) if isinstance(settings.task, GenerationSettings) else None
+    reference_classifier = None
+    if isinstance(settings.task, GenerationSettings) and (cluster is None or cluster.is_chief):
+        reference_classifier = load_reference_classifier(settings, data)
     start = time.perf_counter() - loading_seconds  # the reference classifier is a run with seconds of its own
     settings, task, model = build_model(settings, data, strategy, reference_classifier)
     learner = model
@@ -85,6 +132,9 @@ def run(
         "%s on %s: %s parameters, %s multiply–accumulates an example",
         settings.model.name, data.source, f"{cost['parameters']:,}", f"{cost['macs']:,}",
     )  # fmt: skip
+
+    if cluster and not cluster.is_chief:
+        return _work(settings, task, learner, cluster)
 
     with (
         lifecycle.training_run(settings, data, log_file, sweep) as run_logger,
@@ -101,14 +151,18 @@ def run(
         def log_samples(draw: Callable[[], "Figures"], epoch: int) -> None:
             run_logger.log_samples(lambda: style.label(draw(), settings.subject), epoch)
 
+        if cluster:
+            checkpoint.share_with_workers(run_logger.resumed, cluster)
         try:
             objective = loop.fit(
                 learner, settings, task, run_logger.log_metrics, log_samples=log_samples,
-                checkpoints=run_logger.checkpoint_manager, profile_to=profile_to, report=report_metric,
+                checkpoints=run_logger.checkpoint_manager, profile_to=profile_to, report=report_metric, cluster=cluster,
             )  # fmt: skip
         except PrunedError:
             run_logger.log_metrics({"seconds": time.perf_counter() - start + run_logger.previous_seconds})
             raise
+        if cluster:
+            model = loop.on_one_device(model, settings, task)
         with run_logger.survive("finalize"):  # without it, the trained weights are still worth keeping
             task.finalize(model, settings.training.batch_size)
         # First what cannot be had again; then what the run survives without.
@@ -157,6 +211,27 @@ def run(
     return RunResult(objective, report.named_results(test) | cost, run_logger.run_id)
 
 
+def _work(settings: Settings, task: "Task", learner: "keras.Model", cluster: Cluster) -> RunResult:
+    """Train as a worker that is not the chief, which records the run."""
+    from src.training import checkpoint, loop
+
+    with loop.explain_out_of_memory(settings.training):
+        resumed = checkpoint.share_with_workers(None, cluster)
+        manager = checkpoint.CheckpointManager(Path(), resumed)  # the chief writes the files
+        objective = loop.fit(learner, settings, task, lambda metrics, step: None, checkpoints=manager, cluster=cluster)
+    with terminal.phase("The chief evaluates the model"):
+        cluster.wait_for_chief()
+    return RunResult(objective, {}, None)
+
+
+def _facts(settings: Settings) -> dict[str, str]:
+    """What has to be the same for all workers."""
+    from src.tracking import provenance
+
+    same = {name: str(value) for name, value in settings.flat().items() if not name.startswith(NOT_SHARED)}
+    return same | provenance.software()
+
+
 def _log_predictions(settings: Settings, task: "Task", predictions: "np.ndarray", run_logger: "TrainingLogger") -> str:
     """Log the result for each test example, and what follows from these: the confidence interval of the leading metric.
 
@@ -188,7 +263,8 @@ def _log_exports(settings: Settings, task: "Task", model: "keras.Model", run_log
             run_logger.log_files(str(scratch / "litert"), "litert")
             for kind, values in litert_metrics.items():
                 run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-            log.info("\n%s", litert.table(litert_metrics, settings.compression.threads))
+            metric = TASKS[settings.task.name].leading_metric
+            log.info("\n%s", litert.table(litert_metrics, metric, settings.compression.threads))
     if settings.compression.onnx:
         with run_logger.survive("onnx"), terminal.phase("Exporting to ONNX"):
             onnx_metrics = onnx.export(model, task, scratch / "model.onnx")

@@ -12,7 +12,7 @@ from src.config import renamed, tasks
 LOWER_IS_BETTER = {"loss", "seconds", "joules", "parameters", "macs", "milliseconds_per_sample"}  # besides metrics of tasks
 PERCENTAGES = {
     "accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "micro_f1_at_half", "mean_average_precision", "exact_match",
-    "precision", "recall", "confident_fraction", "sparsity",
+    "precision", "recall", "confident_fraction", "sparsity", "coverage", "coverage_error",
 }  # shown as such  # fmt: skip
 SMALLEST_DECIMAL = 1e-4  # what is smaller is written with an exponent
 COUNTS = {"parameters", "macs"}  # shown as integers

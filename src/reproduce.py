@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from src import cli, terminal
+from src.config.schema import MultiWorker
 from src.errors import UserError
 
 TIMING_METRICS = {"seconds", "milliseconds_per_sample", "examples_per_second"}  # never the same twice
@@ -38,6 +39,10 @@ def reproduce(run: str) -> int:
 
     stored = FinishedRun(find_run_id(run), "run")
     settings = stored.settings
+    if isinstance(settings.strategy, MultiWorker):
+        raise UserError(
+            f"run={run} was trained on several machines; to repeat it, type its command on each of them with resume=never."
+        )
     terminal.load_tensorflow()
     from src import datasets
     from src import experiment as runs

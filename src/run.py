@@ -11,7 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src import cli, config, experiment, signals, terminal
-from src.config.schema import Settings
+from src.cluster import local
+from src.config.schema import MultiWorker, Settings
 from src.errors import UserError
 from src.sweeps import worker
 
@@ -40,9 +41,25 @@ def run_job(composed: DictConfig) -> float:
             return worker.run_sweep_job(settings, log_file, hydra_config)
         return worker.run_worker_job(settings, log_file, hydra_config)
     try:
-        return experiment.run(settings, log_file).objective
+        with _workers(settings) as settings:
+            return experiment.run(settings, log_file).objective
     except UserError as error:  # Hydra would print the overrides first
         cli.exit_with_error(error)
+
+
+@contextlib.contextmanager
+def _workers(settings: Settings) -> Iterator[Settings]:
+    """The settings of this worker; with strategy.local the others are started here, and this one becomes the chief."""
+    strategy = settings.strategy
+    if not isinstance(strategy, MultiWorker):
+        yield settings
+    elif strategy.local is None:
+        with terminal.prefix_lines(f"[worker {strategy.index}]  ") if strategy.index else contextlib.nullcontext():
+            yield settings
+    else:
+        with local.start(["-m", "src.run", *sys.argv[1:]], strategy.local) as addresses:
+            placed = strategy.model_copy(update={"local": None, "workers": addresses.workers, "index": addresses.index})
+            yield settings.model_copy(update={"strategy": placed})
 
 
 @contextlib.contextmanager

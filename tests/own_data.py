@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import wavfile
 from sklearn.datasets import load_digits
 
 PATHS = {  # dataset: path
     "texts": "reviews.csv", "pairs": "sentences.tsv", "series": "load.csv", "arrays": "digits.npz", "corpus": "books/*.txt",
-    "images": "flowers",
+    "images": "flowers", "audio": "words",
 }  # fmt: skip
 STARS = (1, 2, 10)
 NUMBERS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five"}
@@ -62,6 +63,17 @@ def pictures(folder: Path, classes: tuple[str, ...] = ("lilies", "roses"), count
             Image.fromarray(pixels).save(folder / name / f"{n:02}.{'png' if n % 3 else 'jpg'}")
 
 
+def clips(folder: Path, classes: tuple[str, ...] = ("no", "yes"), count: int = 45, sample_rate: int = 8000) -> None:
+    """WAV files of `count` different lengths around one second, in a folder for each class: tones in noise."""
+    random = np.random.default_rng(0)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for n in range(count):
+            time = np.arange(round(sample_rate * (0.8 + n / 100))) / sample_rate
+            samples = 5000 * np.sin(2 * np.pi * 400 * (1 + index) * time) + random.normal(0, 500, len(time))
+            wavfile.write(folder / name / f"{n:02}.wav", sample_rate, np.rint(samples).astype(np.int16))
+
+
 def books(folder: Path) -> None:
     """Three text files."""
     folder.mkdir()
@@ -79,4 +91,5 @@ def make(folder: Path) -> Path:
     np.savez(folder / PATHS["arrays"], **digits())
     books(folder / "books")
     pictures(folder / PATHS["images"])
+    clips(folder / PATHS["audio"])
     return folder

@@ -15,7 +15,12 @@ LAYERS = [
     {"errors", "redaction", "signals", "tables", "figures"},
     {"terminal"},
     {"config"},
-    {"datasets", "metrics", "uncertainty"},  # which metrics lead, and which values are better, the registry of tasks says
+    {
+        "datasets",
+        "metrics",
+        "uncertainty",
+        "cluster",
+    },  # which metrics lead, and which values are better, the registry of tasks says
     {"tasks"},
     {"training", "export"},
     {"tracking"},  # logs checkpoints, and the model that is served
@@ -29,7 +34,7 @@ LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 OWNERS = {
     "tensorflow_datasets": ["src.datasets"],
     "tensorflow.data": ["src.datasets"],
-    "tensorflow.distribute": ["src.training.strategies"],
+    "tensorflow.distribute": ["src.training.strategies", "src.cluster.addresses"],  # that one, for what SLURM says
     "mlflow": ["src.tracking"],
     # What is not documented.
     "tensorflow_datasets.core": ["src.datasets.tfds_patches"],

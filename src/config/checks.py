@@ -15,9 +15,15 @@ from src.config import renamed, signature
 from src.config.compose import CONF, compose_config, tasks_of_datasets, to_dict
 from src.config.files import check_path
 from src.config.messages import describe
-from src.config.schema import Model, Settings
+from src.config.schema import Mirrored, Model, MultiWorker, Settings
 from src.config.tasks import TASKS, GenerationSettings
 from src.errors import UserError
+
+COMPRESSIBLE = {  # the tasks that each of these settings works for
+    "teacher": ("image_classification",),
+    "export": ("image_classification", "image_multilabel_classification"),
+    "onnx": ("image_classification",),
+}
 
 
 def validate(config: DictConfig) -> Settings:
@@ -116,16 +122,21 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
 
 def _check_strategy(settings: Settings) -> None:
     training, strategy = settings.training, settings.strategy
-    if strategy.name == "mirrored":
+    if strategy.name != "single":
         if training.jit_compile:
             raise UserError(
-                "strategy=mirrored cannot run a step compiled by XLA; type training.jit_compile=false or strategy=single."
+                f"strategy={strategy.name} cannot run a step compiled by XLA; type training.jit_compile=false or "
+                "strategy=single."
             )
         if training.gradient_accumulation > 1:
             raise UserError(
-                "strategy=mirrored cannot accumulate gradients; type training.gradient_accumulation=1 or strategy=single."
+                f"strategy={strategy.name} cannot accumulate gradients; type training.gradient_accumulation=1 or "
+                "strategy=single."
             )
+    if isinstance(strategy, Mirrored):
         check_even_split(training.batch_size, strategy.replicas or 1)
+    if isinstance(strategy, MultiWorker):
+        check_even_split(training.batch_size, strategy.local or len(strategy.workers or ()) or 1)
     if training.ema is not None and training.early_stopping is not None and not training.restore_best_weights:
         raise UserError(
             "With training.ema and training.early_stopping the averaged weights of the last epoch are not kept; "
@@ -135,11 +146,11 @@ def _check_strategy(settings: Settings) -> None:
 
 def _check_compression(settings: Settings) -> None:
     compression = settings.compression
-    requested = [name for name in ("teacher", "export", "onnx") if getattr(compression, name)]
-    if requested and settings.task.name != "image_classification":
-        raise UserError(
-            f"compression.{requested[0]} works for image classification, not for {settings.task.name}; type compression=none."
-        )
+    for name, tasks in COMPRESSIBLE.items():
+        if getattr(compression, name) and settings.task.name not in tasks:
+            raise UserError(
+                f"compression.{name} works for {' and '.join(tasks)}, not for {settings.task.name}; type compression=none."
+            )
     if compression.onnx and not all(map(importlib.util.find_spec, ("tf2onnx", "onnxruntime"))):
         raise UserError("compression.onnx=true needs more packages; type pip install -r requirements-onnx.txt.")
 

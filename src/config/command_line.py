@@ -88,6 +88,8 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
             arguments = _for_hydra(arguments, swept)
             swept = list({search_space.name(override): override for override in [*parse_overrides(params), *swept]}.values())
         jobs = [validate(compose_config(name, fixed + job)) for job in _jobs(swept, search)]
+    if multirun and any(job.strategy.name == "multi_worker" for job in jobs):
+        raise UserError("strategy=multi_worker trains one model; leave out -m, and start the jobs of a sweep one by one.")
     if search:
         _check_objectives(search, jobs)
         if search.sampler == "grid":

@@ -9,28 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from src import terminal
+from src.config.checksums import Checksums
 from src.config.schema import Dataset, Settings
 from src.errors import UserError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-PICTURES = (".jpg", ".jpeg", ".png")
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {  # of each builder of files; empty: any
-    "texts": TABLES, "pairs": TABLES, "series": TABLES, "arrays": (".npz",), "corpus": (), "images": PICTURES,
+    "texts": TABLES, "pairs": TABLES, "series": TABLES, "arrays": (".npz",), "corpus": (),
+    "images": (".jpg", ".jpeg", ".png"), "audio": (".wav",),
 }  # fmt: skip
 EXAMPLES = {
     "texts": "reviews.csv", "pairs": "sentences.tsv", "series": "load.csv", "arrays": "digits.npz", "corpus": "'books/*.txt'",
-    "images": "flowers",
+    "images": "flowers", "audio": "words",
 }  # fmt: skip
+CONTENTS = {"images": "pictures", "audio": "clips"}  # what is in the folders of classes that these builders read
 SUPPORTED = (
-    "supported are images, texts and pairs of texts, time series, arrays of images, and text files (dataset=images, texts, "
-    "pairs, series, arrays, corpus)"
+    "supported are images, audio clips, texts and pairs of texts, time series, arrays of images, and text files "
+    "(dataset=images, audio, texts, pairs, series, arrays, corpus)"
 )
 SPLITS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test",
 }  # fmt: skip
-ANNOTATIONS = {"annotations", "bboxes", "boxes", "labels", "masks"}  # names of folders that hold no class of pictures
-READING = ("builder", "inputs", "targets", "time", "encoding", "skip_broken")  # settings that the examples depend on
+ANNOTATIONS = {"annotations", "bboxes", "boxes", "labels", "masks"}  # names of folders that hold no class of images
+READING = ("builder", "inputs", "targets", "time", "encoding", "sample_rate", "skip_broken")  # what examples depend on
+DATA_DIR = "~/tensorflow_datasets"  # of prepared data, TFDS's default
 MAX_NAMED = 5  # folders in a message
 
 
@@ -60,14 +63,14 @@ def find_files(builder: str, path: str) -> dict[str, list[Path]]:
         path: of a file or folder, or a glob.
 
     Returns:
-        {split: files}, or, of images, {split: the folders of the classes}. "train" is always there.
+        {split: files}, or, of images and audio, {split: the folders of the classes}. "train" is always there.
 
     Raises:
         UserError: there is no such file, it is empty, or it has another extension or structure.
     """
     location = Path(path).expanduser()
-    if builder == "images":
-        return _class_folders(location)
+    if builder in CONTENTS:
+        return _class_folders(builder, location)
     if location.is_dir():
         files = _in_folder(builder, location)
     elif location.exists():
@@ -117,20 +120,21 @@ def digest_of(settings: Dataset) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr([getattr(settings, name) for name in READING]).encode())
+    checksums = Checksums(_kept_checksums(settings))
     with terminal.phase(f"Looking for changes of {settings.path}"):
         for split, paths in find_files(settings.builder, str(settings.path)).items():
             for path in paths:
                 for file in files_in(path) if path.is_dir() else [path]:
-                    digest.update(repr([split, str(file.relative_to(path.parent)), _checksum(file)]).encode())
+                    digest.update(repr([split, str(file.relative_to(path.parent)), checksums.of(file)]).encode())
+    checksums.save()
     return digest.hexdigest()
 
 
-def _checksum(file: Path) -> str:
-    try:
-        with open(file, "rb") as content:
-            return hashlib.file_digest(content, "blake2b").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); correct that, or choose another dataset.path.") from None
+def _kept_checksums(settings: Dataset) -> Path:
+    """The file that keeps the checksums of a data set's files, beside the prepared data; before there is any, none are kept."""
+    folder = Path(settings.data_dir or os.environ.get("TFDS_DATA_DIR") or DATA_DIR).expanduser() / settings.builder
+    path = hashlib.blake2b(os.path.abspath(str(settings.path)).encode(), digest_size=8).hexdigest()
+    return folder / f".checksums-{path}.json"
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -175,23 +179,23 @@ def _split_of(file: Path) -> str:
     return SPLITS.get(match[1], "") if match else ""
 
 
-# --- folders of pictures ----------------------------------------------------------------------------------------------
+# --- folders of classes -----------------------------------------------------------------------------------------------
 
 
-def _class_folders(root: Path) -> dict[str, list[Path]]:
+def _class_folders(builder: str, root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         reason = "is a file" if root.exists() else "does not exist"
-        raise UserError(f"dataset.path={root} {reason}; dataset=images reads a folder with a folder for each class.")
+        raise UserError(f"dataset.path={root} {reason}; dataset={builder} reads a folder with a folder for each class.")
     folders = _folders(root)
     named = {split: folder for folder in folders if (split := SPLITS.get(folder.name.lower()))}
     splits = {split: _folders(folder) for split, folder in named.items()} if "train" in named else {"train": folders}
     names = {split: {folder.name for folder in of_split} for split, of_split in splits.items()}
     train = named.get("train", root) if "train" in named else root
+    advice = f"put the {CONTENTS[builder]} of each class into a folder with its name"
     if not names["train"]:
-        raise UserError(
-            f"{train} has no folders; put the pictures of each class into a folder of its own, such as {train / 'roses'}."
-        )
-    if annotations := sorted(name for name in names["train"] if name.lower() in ANNOTATIONS):
+        raise UserError(f"{train} has no folders; {advice}.")
+    annotations = sorted(name for name in names["train"] if name.lower() in ANNOTATIONS)
+    if builder == "images" and annotations:
         raise UserError(
             f"{train / annotations[0]} looks like annotations, but detection and segmentation are not supported; {SUPPORTED}."
         )
@@ -202,7 +206,7 @@ def _class_folders(root: Path) -> dict[str, list[Path]]:
             listed = ", ".join(more[:MAX_NAMED]) + (f" and {len(more) - MAX_NAMED} more" if len(more) > MAX_NAMED else "")
             raise UserError(f"{named[split]} has classes that {train} has not ({listed}); add them there, or remove them.")
         if not of_split:
-            raise UserError(f"{named[split]} has no folders; put the pictures of each class into a folder of its own.")
+            raise UserError(f"{named[split]} has no folders; {advice}.")
     return splits
 
 

@@ -45,7 +45,7 @@ class Dataset(Section):
     image_size: Annotated[tuple[Count, Count], pydantic.Field(strict=False)] | None = None  # (height, width); YAML has lists
     resize: Literal["crop", "pad", "stretch"] = "crop"
     channels: Annotated[int, pydantic.Field(ge=1, le=4)] | None = None
-    sample_rate: Count | None = None  # of audio, in Hz
+    sample_rate: Count | None = None  # of audio, in Hz; None: as the data has it
     seconds: Positive | None = None  # of audio
     storage: Literal["auto", "memory", "disk"] = "auto"
     time: str | None = None
@@ -53,7 +53,7 @@ class Dataset(Section):
     allow_overlap: bool = False
     path: str | None = None  # of the user's own files
     digest: str | None = None  # of these files
-    skip_broken: bool = False  # pictures among them
+    skip_broken: bool = False  # pictures and audio clips among them
 
     @pydantic.field_validator("inputs", "targets", mode="before")
     @classmethod
@@ -69,8 +69,10 @@ class Dataset(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_seconds(self) -> Self:
-        if (self.seconds is None) != (self.sample_rate is None):
-            raise ValueError("audio needs both dataset.sample_rate and dataset.seconds; type the one that is missing")
+        if self.sample_rate is not None and self.seconds is None:
+            raise ValueError(
+                f"dataset.sample_rate={self.sample_rate} is for audio, which needs a length, too; type dataset.seconds"
+            )
         return self
 
     @pydantic.field_validator("encoding")
@@ -99,7 +101,26 @@ class Mirrored(Section):
     replicas: Count | None
 
 
-Strategy = Annotated[Single | Mirrored, pydantic.Field(discriminator="name")]
+class MultiWorker(Section):
+    name: Literal["multi_worker"]
+    workers: Annotated[tuple[str, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)] | None
+    index: Annotated[int, pydantic.Field(ge=0)] | None
+    local: Annotated[int, pydantic.Field(ge=2)] | None
+    wait: Positive
+    timeout: Positive
+
+    @pydantic.model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.workers is not None and self.local is not None:
+            raise ValueError("strategy.local starts its own workers; leave out strategy.workers")
+        if (self.workers is None) != (self.index is None):
+            raise ValueError("strategy.workers and strategy.index belong together; type both")
+        return self
+
+
+Strategy = Annotated[Single | Mirrored | MultiWorker, pydantic.Field(discriminator="name")]
+# Where the workers are and how long they wait: the same run may be resumed on other machines.
+PLACES = {"workers", "index", "local", "wait", "timeout"}
 
 
 class OptimizerSection(Section):
@@ -278,7 +299,8 @@ class Settings(Section):
 
     def fingerprint(self) -> str:
         """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
-        return self._digest(tracking={"log_model", "log_figures", "register_as", "system_metrics_interval"})
+        without = {"log_model", "log_figures", "register_as", "system_metrics_interval"}
+        return self._digest(tracking=without, strategy=PLACES)
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir", "storage"}}

@@ -180,8 +180,8 @@ class TextClassificationSettings(ClassificationSettings, TextSettings):
     length: Count  # tokens; longer texts are truncated
 
 
-class AudioClassificationSettings(ClassificationSettings):
-    """Settings of audio classification."""
+class AudioSettings(TaskSettings):
+    """Spectrograms of audio clips."""
 
     mels: Count
     frame_length: Positive  # milliseconds
@@ -198,8 +198,16 @@ class AudioClassificationSettings(ClassificationSettings):
         return self
 
 
+class AudioClassificationSettings(ClassificationSettings, AudioSettings):
+    """Settings of audio classification."""
+
+
 class ImageMultilabelClassificationSettings(TaskSettings):
     """Multi-label classification of images has no settings."""
+
+
+class AudioMultilabelClassificationSettings(AudioSettings):
+    """Settings of multi-label classification of audio."""
 
 
 class TextMultilabelClassificationSettings(TextSettings):
@@ -250,7 +258,18 @@ register(
         inputs=Image,
         outputs=Classes,
         metrics=MULTILABEL_METRICS,
-        implementation="src.tasks.image_multilabel_classification:ImageMultilabelClassification",
+        implementation="src.tasks.visual_multilabel_classification:ImageMultilabelClassification",
+    )
+)
+register(
+    TaskSpec(
+        name="audio_multilabel_classification",
+        title="multi-label audio classification",
+        settings=AudioMultilabelClassificationSettings,
+        inputs=Image,  # a spectrogram
+        outputs=Classes,
+        metrics=MULTILABEL_METRICS,
+        implementation="src.tasks.visual_multilabel_classification:AudioMultilabelClassification",
     )
 )
 register(
@@ -359,6 +378,22 @@ class ForecastingSettings(TaskSettings):
         return self
 
 
+class QuantileForecastingSettings(ForecastingSettings):
+    """Settings of quantile forecasting."""
+
+    quantiles: Annotated[tuple[Rate, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)]  # levels
+
+    @pydantic.field_validator("quantiles")
+    @classmethod
+    def _check_quantiles(cls, quantiles: tuple[float, ...]) -> tuple[float, ...]:
+        if list(quantiles) != sorted(set(quantiles)) or len(quantiles) < 3 or 0.5 not in quantiles or 0 in quantiles:
+            raise ValueError(
+                f"task.quantiles={list(quantiles)} are not rising levels between 0 and 1 with 0.5, the median, and one on each "
+                "side of it; type for example task.quantiles=[0.1,0.5,0.9]"
+            )
+        return quantiles
+
+
 register(
     TaskSpec(
         name="language_modeling",
@@ -397,6 +432,23 @@ register(
         implementation="src.tasks.forecasting:Forecasting",
         evaluation=("horizon", "include_history"),
         # The first window of a split begins in the one before, or else at its first step, which is then not predicted.
+        evaluation_unless={"window": "include_history"},
+    )
+)  # fmt: skip
+register(
+    TaskSpec(
+        name="quantile_forecasting",
+        title="quantile forecasting",
+        settings=QuantileForecastingSettings,
+        inputs=Series,
+        outputs=Forecast,
+        metrics={
+            "crps": "lower", "pinball_loss": "lower", "coverage": "neither", "coverage_error": "lower",
+            "interval_width": "neither", "mae": "lower", "rmse": "lower", "mase": "lower", "skill": "higher",
+            "standardized_mae": "lower", "standardized_mse": "lower",
+        },
+        implementation="src.tasks.quantile_forecasting:QuantileForecasting",
+        evaluation=("horizon", "include_history", "quantiles"),
         evaluation_unless={"window": "include_history"},
     )
 )  # fmt: skip

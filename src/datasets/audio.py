@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from src.config import schema
-
 
 class AudioTransform(NamedTuple):
     """What is done to each clip of a data set of audio.
@@ -16,13 +14,6 @@ class AudioTransform(NamedTuple):
     """
 
     samples: int
-
-    @classmethod
-    def of(cls, settings: schema.Dataset) -> "AudioTransform | None":
-        """The transform of a data set; None: it holds no audio."""
-        if settings.seconds is None or settings.sample_rate is None:
-            return None
-        return cls(round(settings.seconds * settings.sample_rate))
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of clips that have another one before."""

@@ -58,6 +58,7 @@ class Inputs(Column):
 
     Attributes:
         is_image, is_text, is_audio: whether they are images, texts, or audio clips.
+        sample_rate: of audio, in Hz; None: they are no audio.
 
     Raises:
         UserError: there is no such feature, it has no fixed shape, what is no image is to be resized, or the settings are those
@@ -66,14 +67,15 @@ class Inputs(Column):
 
     def __init__(self, builder: tfds.core.DatasetBuilder, settings: schema.Dataset):
         super().__init__(builder, settings.inputs, "dataset.inputs")
-        audio = AudioTransform.of(settings)
-        self.transform: AudioTransform | ImageTransform = audio or ImageTransform.of(settings)
-        self.is_audio = audio is not None
+        self.transform: AudioTransform | ImageTransform = ImageTransform.of(settings)
+        self.sample_rate: int | None = None
+        self.is_audio = settings.seconds is not None
         self.is_text = self.dtype == object
         self.is_image = not self.several and isinstance(self.feature, tfds.features.Image)
         name = self.names[0]
-        if isinstance(self.transform, AudioTransform):
-            self._check_audio(settings)
+        if settings.seconds is not None:
+            self.sample_rate = self._checked_sample_rate(settings)
+            self.transform = AudioTransform(round(settings.seconds * self.sample_rate))
             self.shape, self.dtype = self.transform.shape(self.shape), self.transform.dtype(self.dtype)
         elif not self.transform.is_identity:
             if self.is_text or len(self.shape) != 3:
@@ -92,23 +94,37 @@ class Inputs(Column):
                 f"dataset={settings.name}: the images of '{name}' differ in size; type the size that all are to be brought to, "
                 "like dataset.image_size=[64,64]."
             )
+        if None in self.shape and isinstance(self.feature, tfds.features.Audio):
+            raise UserError(
+                f"dataset={settings.name}: the clips of '{name}' differ in length; type the one that all are to be brought to, "
+                "like dataset.seconds=1.0."
+            )
         if None in self.shape:
             raise UserError(f"dataset={settings.name}: '{name}' has no fixed shape ({self.shape}), which is not supported.")
 
-    def _check_audio(self, settings: schema.Dataset) -> None:
-        """Raise a UserError unless the feature holds clips of one channel, with the sample rate of the settings."""
+    def _checked_sample_rate(self, settings: schema.Dataset) -> int:
+        """The sample rate of audio.
+
+        Raises:
+            UserError: the feature holds no clips of one channel, or the settings name another sample rate, or none where the
+                feature has none.
+        """
         name = self.names[0]
         if self.several or len(self.shape) != 1 or self.dtype.kind not in "if" or self.dtype.itemsize < 2:
             raise UserError(
                 f"dataset={settings.name}: '{name}' holds no audio of one channel (samples as signed integers of 16 bits or "
                 f"more, or as floats, in one dimension); choose another dataset.inputs."
             )
-        rate = self.feature.sample_rate if isinstance(self.feature, tfds.features.Audio) else None
-        if rate not in (None, settings.sample_rate):
+        rate = (self.feature.sample_rate or None) if isinstance(self.feature, tfds.features.Audio) else None  # 0: unknown
+        sample_rate: int | None = settings.sample_rate or rate
+        if sample_rate is None:
+            raise UserError(f"dataset={settings.name}: '{name}' does not say its sample rate; type dataset.sample_rate, in Hz.")
+        if rate not in (None, sample_rate):
             raise UserError(
-                f"dataset={settings.name}: '{name}' has {rate:,} samples in a second, not {settings.sample_rate:,}; type "
+                f"dataset={settings.name}: '{name}' has {rate:,} samples in a second, not {sample_rate:,}; type "
                 f"dataset.sample_rate={rate}."
             )
+        return sample_rate
 
     def of_example(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """The inputs of an example, transformed if they are images or audio."""

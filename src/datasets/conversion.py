@@ -67,10 +67,9 @@ def to_class_indices(data: Data) -> Data:
             only one class.
     """
     if data.classes and data.train.targets.ndim == 2:
-        multilabel = "" if data.sample_rate else f"type task.name={_kind(data)}_multilabel_classification, or "
         raise UserError(
-            f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; "
-            f"{multilabel}choose another dataset.targets."
+            f"dataset={data.name}: an example has several labels (of {_list(data.classes)}), where one is needed; type "
+            f"task.name={_kind(data)}_multilabel_classification, or choose another dataset.targets."
         )
     if data.classes:
         _check_complete(data)
@@ -187,6 +186,8 @@ def _order(name: str) -> tuple[int, str]:
 
 def _kind(data: Data) -> str:
     """What tasks call the inputs."""
+    if data.sample_rate:
+        return "audio"
     return "text" if data.train.raw_inputs.dtype == object else "image"
 
 

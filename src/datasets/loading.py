@@ -49,7 +49,7 @@ def load(settings: schema.Dataset) -> Data:
         times=times,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
         slices=slices,
-        sample_rate=settings.sample_rate,
+        sample_rate=inputs.sample_rate,
         folder=Path(os.fspath(builder.data_dir_root)),
         **splits,
     )

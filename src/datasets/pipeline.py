@@ -9,6 +9,7 @@ that replicas can share them evenly.
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,31 @@ PREFETCH = 2  # batches
 MAX_COPY = 2**26  # bytes of a view that is copied, since that is faster than to gather from it
 
 
-def training(split: Split, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
+@dataclass(frozen=True)
+class Share:
+    """The part of each batch that a worker takes, of several that share it evenly.
+
+    Attributes:
+        index: of the worker.
+        workers: number of them.
+        replicas: on this worker, each of which gets a batch of its own.
+    """
+
+    index: int
+    workers: int
+    replicas: int
+
+    def of(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Batches of row numbers for one replica after the other, from those for all workers."""
+
+        def part(rows: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(rows, (self.workers, self.replicas, -1))[self.index]
+
+        size = batches.element_spec.shape[0] // (self.workers * self.replicas)
+        return batches.map(part).unbatch().map(lambda rows: tf.ensure_shape(rows, [size]))
+
+
+def training(split: Split, batch_size: int, seed: int, start: int = 0, share: Share | None = None) -> tf.data.Dataset:
     """Endless batches (inputs, targets): epoch after epoch, each in an order that follows from (seed, epoch) alone.
 
     An epoch has `len(split) // batch_size` batches; the remaining examples differ between epochs.
@@ -32,6 +57,7 @@ def training(split: Split, batch_size: int, seed: int, start: int = 0) -> tf.dat
         batch_size: examples in a batch.
         seed: of shuffling.
         start: number of first batches to skip.
+        share: the part of each batch that is read; None: all of it.
     """
     gather, threads = _reader(split)
     steps = len(split) // batch_size
@@ -43,14 +69,20 @@ def training(split: Split, batch_size: int, seed: int, start: int = 0) -> tf.dat
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch_size], (steps, batch_size)))
 
     batches = tf.data.Dataset.range(start // steps, tf.int64.max).flat_map(epoch).skip(start % steps)
+    batches = share.of(batches) if share else batches
     return _prefetch(batches.map(gather, num_parallel_calls=threads))
 
 
-def evaluation(split: Split, batch_size: int) -> tf.data.Dataset:
+def evaluation(split: Split, batch_size: int, share: Share | None = None) -> tf.data.Dataset:
     """Batches (inputs, targets, weights) over a split, once, in order.
 
     The last batch is padded with examples of weight 0. The weights of the others are such that the mean weight is 1: a loss
     that Keras divides by the number of rows is then the mean over the examples, bit by bit the same under every strategy.
+
+    Args:
+        split: to be evaluated.
+        batch_size: examples in a batch.
+        share: the part of each batch that is read; None: all of it.
     """
     gather, threads = _reader(split)
     rows = -(-len(split) // batch_size) * batch_size
@@ -62,6 +94,7 @@ def evaluation(split: Split, batch_size: int) -> tf.data.Dataset:
         return *gather(row), tf.where(valid, weight, 0.0)
 
     batches = tf.data.Dataset.range(rows).batch(batch_size, drop_remainder=True)
+    batches = share.of(batches) if share else batches
     return _prefetch(batches.map(batch, num_parallel_calls=threads))
 
 

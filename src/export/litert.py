@@ -1,6 +1,7 @@
 """LiteRT files of a trained model, with float or 8-bit integer weights: conversion, accuracy, size and latency."""
 
 import gzip
+import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from src.config import schema
 from src.export import litert_patches
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import ImageClassification, as_image_classification
+from src.tasks.multilabel_classification import MultilabelClassification, thresholds_of
 
 WARM_UP_CALLS, TIMED_CALLS = 20, 200  # of the interpreter, when latency is measured
 BATCH_SIZE = 50  # when accuracy is measured
@@ -24,7 +26,8 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
     """Write model_float.tflite and model_int8.tflite, and measure both on the test set.
 
     The float file takes an image (1, H, W, C) float32 in 0..1; the int8 file, whose weights and activations are 8-bit integers,
-    takes one of uint8 in 0..255. Both return logits (1, classes).
+    takes one of uint8 in 0..255. Both return logits (1, classes). Of several labels labels.json has, in their order, the logit
+    above which each is predicted.
 
     Args:
         model: a trained image classifier.
@@ -46,7 +49,10 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
         with terminal.capture_stderr():  # converter and interpreter print their own settings
             flatbuffer = to_float(function) if kind == "float" else to_int8(function, calibration, settings.per_channel)
             path.write_bytes(litert_patches.strip_names(flatbuffer))
-            metrics[kind] = measure(path, task, settings.threads)
+            metrics[kind] = measure(path, model, task, settings.threads)
+    if isinstance(task, MultilabelClassification):
+        thresholds = dict(zip(task.classes, keras.ops.convert_to_numpy(thresholds_of(model)).tolist()))
+        (Path(folder) / "labels.json").write_text(json.dumps(thresholds, ensure_ascii=False, indent=1), encoding="utf-8")
     return metrics
 
 
@@ -87,14 +93,14 @@ def _converter(function: tf.types.experimental.PolymorphicFunction) -> tf.lite.T
     return converter
 
 
-def measure(path: Path, task: ImageClassification, threads: int) -> Metrics:
-    """Measure a LiteRT file: its metrics on the test set, bytes raw and compressed by gzip, milliseconds of a single image."""
+def measure(path: Path, model: keras.Model, task: ImageClassification, threads: int) -> Metrics:
+    """Measure a model's LiteRT file: metrics on the test set, bytes raw and compressed by gzip, milliseconds of one image."""
     file = path.read_bytes()
     images = task.pixels.normalize(np.asarray(task.test.raw_inputs))
     logits = np.concatenate(list(predict(path, images, BATCH_SIZE, threads)))[: len(images)]
     milliseconds = [seconds * 1e3 for seconds in latencies(path, images, threads)]
     return {
-        **task.metrics(task.test, logits),
+        **task.metrics(task.test, task.of_logits(model, logits)),
         "bytes": len(file),
         "bytes_compressed": len(gzip.compress(file, mtime=0)),
         "latency_p50": float(np.percentile(milliseconds, 50)),
@@ -145,11 +151,11 @@ def latencies(path: Path, images: np.ndarray, threads: int) -> list[float]:
     return seconds[WARM_UP_CALLS:]
 
 
-def table(metrics: Mapping[str, Metrics], threads: int) -> str:
-    """The metrics of several files, {kind: metrics of `measure`}, as a table."""
-    headings = ["LiteRT file", "accuracy", "bytes", "bytes compressed", "latency p50 (ms)", "latency p95 (ms)"]
+def table(metrics: Mapping[str, Metrics], leading: str, threads: int) -> str:
+    """The metrics of several files, {kind: metrics of `measure`}, as a table; of those of the task, the `leading` one."""
+    headings = ["LiteRT file", leading.replace("_", " "), "bytes", "bytes compressed", "latency p50 (ms)", "latency p95 (ms)"]
     rows = [
-        [kind, f"{values['accuracy']:.4f}", f"{values['bytes']:,}", f"{values['bytes_compressed']:,}",
+        [kind, f"{values[leading]:.4f}", f"{values['bytes']:,}", f"{values['bytes_compressed']:,}",
          f"{values['latency_p50']:.3f}", f"{values['latency_p95']:.3f}"]
         for kind, values in metrics.items()
     ]  # fmt: skip

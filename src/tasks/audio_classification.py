@@ -6,7 +6,7 @@ from keras import KerasTensor, layers, ops
 
 from recipes.shared_layers import SpecAugment
 from recipes.specs import Image
-from src.config.tasks import AudioClassificationSettings
+from src.config.tasks import AudioSettings
 from src.datasets import Data, Split, validation
 from src.errors import UserError
 from src.tasks.baselines import images as methods
@@ -35,7 +35,7 @@ class AudioClassification(VisualClassification):
     legend = "\n(log-mel spectrograms: time runs downwards, frequency to the right)"
     baseline_settings = ("name", "mels", "frame_length", "frame_step")
 
-    def __init__(self, settings: AudioClassificationSettings, data: Data):
+    def __init__(self, settings: AudioSettings, data: Data):
         validation.check_audio(data, settings.name)
         super().__init__(settings, data)
         self.settings = settings

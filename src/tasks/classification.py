@@ -61,6 +61,10 @@ class Classification(Task):
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
+    def of_logits(self, model: keras.Model, logits: np.ndarray) -> np.ndarray:
+        """The predictions that `metrics` takes, of logits (examples, classes) that a file made of a model computes."""
+        return logits
+
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Accuracy; balanced accuracy, the mean recall of the classes; mean F1 of the classes; negative log-likelihood in nats;
         expected calibration error (Guo et al. 2017).

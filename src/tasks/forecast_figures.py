@@ -1,6 +1,7 @@
 """Figures of forecasts: some windows of the test set, and the error by step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,9 +9,17 @@ from matplotlib.figure import Figure
 from src.figures import style
 
 
+class Band(NamedTuple):
+    """The values between two quantiles of forecasts of one variable, (windows, horizon) each, and what they are called."""
+
+    low: np.ndarray
+    high: np.ndarray
+    label: str
+
+
 def forecasts(
     windows: np.ndarray, targets: np.ndarray, predictions: np.ndarray, baselines: Mapping[str, np.ndarray],
-    *, variable: str, unit: str, time_unit: str,
+    *, variable: str, unit: str, time_unit: str, band: Band | None = None,
 ) -> Figure:  # fmt: skip
     """Input, target, forecast and the best baseline of three evenly spaced windows of the test set.
 
@@ -22,6 +31,7 @@ def forecasts(
         variable: its name, for the title; empty: there is only one.
         unit: of the values.
         time_unit: of the steps.
+        band: between two quantiles of the forecast; None: there are none.
     """
     steps = np.arange(1 - windows.shape[1], targets.shape[1] + 1)  # 0: the last step of the input
     best = [(f"baseline: {name.replace('_', ' ')}", each, style.BASELINE, "--") for name, each in baselines.items()][:1]
@@ -32,6 +42,9 @@ def forecasts(
         past = windows[index]
         axes.axvline(0, color="0.85", linewidth=1)
         axes.plot(steps[: len(past)], past, color=style.PAST, label="input")
+        if band:
+            low, high = (np.array([past[-1], *values[index]]) for values in (band.low, band.high))
+            axes.fill_between(steps[len(past) - 1 :], low, high, color=style.MODEL, alpha=0.2, linewidth=0, label=band.label)
         for name, values, color, line in (
             ("target", targets, style.TARGET, "-"),
             *best,
@@ -42,7 +55,7 @@ def forecasts(
         axes.set_title(f"window {index + 1} of {len(windows)}", loc="left")
     panels[-1].set_xlabel(f"{time_unit}s from the last value of the input")
     style.integer_ticks(panels[-1])
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=5 if band else 4, loc="outside lower center")
     return figure
 
 
@@ -67,6 +80,22 @@ def error_by_step(
         axes.plot(steps, errors, line, color=color, markersize=3, label=text)
     axes.set(xlabel=f"{time_unit}s ahead", ylabel=f"mean absolute error ({unit})", ylim=(0, None))
     style.integer_ticks(axes)
+    axes.grid()
+    figure.legend(ncols=2, loc="outside lower center")
+    return figure
+
+
+def calibration(levels: Sequence[float], shares: np.ndarray) -> Figure:
+    """The share of targets below each quantile of the forecasts, which is its level if the forecasts are calibrated.
+
+    Args:
+        levels: of the quantiles, 0..1.
+        shares: of the targets of the test set, (levels,).
+    """
+    figure, (axes,) = style.create("Calibration of the quantiles on the test set", size=(4.5, 4.5))
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="calibrated")
+    axes.plot(levels, shares, "o-", color=style.MODEL, label="model")
+    axes.set(xlabel="level of the quantile", ylabel="share of the targets below it", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid()
     figure.legend(ncols=2, loc="outside lower center")
     return figure

@@ -1,18 +1,15 @@
 """Forecasting of time series."""
 
-import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 from numpy.lib.stride_tricks import sliding_window_view
-from threadpoolctl import threadpool_limits
 
 from recipes.specs import Forecast, Series
 from src.config.tasks import ForecastingSettings
@@ -20,20 +17,14 @@ from src.datasets import Data, Split, conversion, validation
 from src.errors import UserError
 from src.tasks import calendar, forecast_figures
 from src.tasks.base import Figures, Metrics, Task
-from src.tasks.baselines import forecasting as methods
-from src.tasks.baselines.interface import Baselines, Prediction, SkippedError, join_notes, sample_note, spaced_rows
-from src.tasks.gaps import carry_forward, fill_gaps, interpolate
+from src.tasks.baselines.interface import Baselines, Prediction, spaced_rows
+from src.tasks.forecast_baselines import ForecastBaselines, chunks
+from src.tasks.gaps import fill_gaps
 from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-Forecaster = Callable[[np.ndarray], np.ndarray]  # from windows to forecasts
-
-MAX_STEPS = 300_000  # steps times features of a series that is fitted feature by feature, in about a minute; more are skipped
-MAX_PRODUCTS = 3e11  # multiplications of one ridge regression, a few seconds; more are skipped
 MAX_SCALE_VALUES = 30_000_000  # values of windows that scales are measured on, 120 MB: all of ETTh1 with seven variables
-CHUNK = 2**22  # values of windows that are copied at once
 
 
 class Forecasting(Task):
@@ -129,7 +120,7 @@ class Forecasting(Task):
                 f"type a smaller window or a larger dataset.splits.{name}."
             )
         inputs = fill_gaps(series[:-horizon], window, np.asarray(np.nanmean(self.series["train"], axis=0)))
-        targets = self._of_targets(series[window:])
+        targets = series[window:] if len(self.targeted) == series.shape[1] else series[window:, self.targeted]
         if np.isnan(targets).all(axis=0).any():
             raise UserError(f"In the {name} split a feature has no value that could be a target; type a larger one.")
         return Split(inputs, sliding_window_view(targets, horizon, axis=0).swapaxes(1, 2))
@@ -139,7 +130,6 @@ class Forecasting(Task):
         dtype = self.train.array.dtype.name
         series = keras.Input(network.input_shape[1:], dtype=dtype, name="series")
         scale = layers.Rescaling(1 / self.scale, dtype="float32", name="scale")
-        unscale = layers.Rescaling(self.scale[self.targeted], dtype="float32", name="unscale")
         match self.settings.center:
             case "last":
                 center = series[:, -1:]
@@ -152,8 +142,17 @@ class Forecasting(Task):
         centered = layers.Subtract(dtype=dtype, name="center")([series, center])
         if len(self.targeted) < self.inputs.features:
             center = ops.take(center, self.targeted, axis=-1)
-        forecast = layers.Add(dtype=dtype, name="uncenter")([unscale(network(scale(centered))), center])
-        return keras.Model(series, forecast, name=network.name)
+        return keras.Model(series, self.unscale(network(scale(centered)), center), name=network.name)
+
+    def unscale(self, output: KerasTensor, center: KerasTensor) -> KerasTensor:
+        """The forecast (batch, horizon, targets) in the unit of the series.
+
+        Args:
+            output: of the network, (batch, horizon, targets).
+            center: what was subtracted from the targets in the window, (batch, 1, targets).
+        """
+        scaled = layers.Rescaling(self.scale[self.targeted], dtype="float32", name="unscale")(output)
+        return layers.Add(dtype=center.dtype, name="uncenter")([scaled, center])
 
     def _center(self, windows: np.ndarray) -> np.ndarray:
         """The values that are subtracted from windows (windows, window, features): (windows or 1, 1, features)."""
@@ -171,15 +170,14 @@ class Forecasting(Task):
         """Whether each feature is one of the series, and not of the calendar, (features,)."""
         return np.arange(self.inputs.features) < self.inputs.features - len(self.settings.calendar or ())
 
-    def _of_targets(self, windows: np.ndarray) -> np.ndarray:
-        """The features of windows or of a series (…, features) that are forecast."""
-        return windows if len(self.targeted) == windows.shape[-1] else windows[..., self.targeted]
+    @property
+    def observed(self) -> float:
+        """The fraction of the targets of the training set that are not missing."""
+        return sum(np.count_nonzero(~np.isnan(windows)) for windows in chunks(self.train.targets)) / self.train.targets.size
 
     def loss(self) -> keras.losses.Loss:
-        observed = sum(np.count_nonzero(~np.isnan(windows)) for windows in _chunks(self.train.targets))
-        return StandardizedSquaredError(
-            self.scale[self.targeted].tolist(), observed / self.train.targets.size, dtype=self.train.targets.dtype.name
-        )
+        dtype = self.train.targets.dtype.name
+        return StandardizedSquaredError(self.scale[self.targeted].tolist(), self.observed, dtype=dtype)
 
     def training_metrics(self, model: keras.Model) -> list[keras.metrics.Metric]:
         return [MeanAbsoluteError(name="mae")]
@@ -195,7 +193,7 @@ class Forecasting(Task):
         """
         error = predictions.astype(np.float64) - split.targets  # (windows, horizon, features); NaN where targets are missing
         absolute = np.nanmean(np.abs(error), axis=(0, 1))  # (features,)
-        naive = np.nanmean(np.abs(self._seasonal_naive(split) - split.targets), axis=(0, 1))
+        naive = np.nanmean(np.abs(self.methods().seasonal_naive(split) - split.targets), axis=(0, 1))
         inexact = self.naive_error > 0
         standardized = error[..., ~self.constant] / self.deviation[~self.constant]
         return {
@@ -223,99 +221,26 @@ class Forecasting(Task):
         Drift, exponential smoothing and Theta see all history up to the end of a window, unlike a recipe. A constant feature
         is forecast as its last value.
         """
-        season, horizon = self.settings.season, self.settings.horizon
-        train, windows = self.series["train"], self._of_targets(self.test.array)
+        methods = self.methods()
         named: dict[str, Callable[[], Prediction]] = {
-            "repeat_last": lambda: Prediction(methods.repeat_last(windows, horizon)),
-            "drift": lambda: Prediction(methods.drift(windows, *self._history(filled=False), horizon)),
-            "seasonal_naive": lambda: Prediction(self._seasonal_naive(self.test)),
-            "seasonal_naive_with_drift": lambda: Prediction(
-                methods.seasonal_naive_with_drift(windows, *self._history(filled=False), season, horizon)
-            ),
-            "ridge": self._ridge,
-            "autoregression": self._autoregression,
-            "exponential_smoothing": lambda: self._from_history(methods.holt_winters),
-            "theta": lambda: self._from_history(methods.theta),
+            "repeat_last": lambda: Prediction(methods.repeat_last(self.test)),
+            "drift": lambda: Prediction(methods.drift(self.test)),
+            "seasonal_naive": lambda: Prediction(methods.seasonal_naive(self.test)),
+            "seasonal_naive_with_drift": lambda: Prediction(methods.seasonal_naive_with_drift(self.test)),
+            "ridge": lambda: methods.ridge().predict(self.test),
+            "autoregression": lambda: methods.autoregression().predict(self.test),
+            "exponential_smoothing": lambda: Prediction(methods.exponential_smoothing(self.test)),
+            "theta": lambda: Prediction(methods.theta(self.test)),
         }
-        if len(train) < 2 * season:
+        if len(self.series["train"]) < 2 * self.settings.season:
             for name in ("seasonal_naive_with_drift", "exponential_smoothing", "theta"):  # fitting needs two seasons
                 del named[name]
         return named
 
-    def _seasonal_naive(self, split: Split) -> np.ndarray:
-        return methods.seasonal_naive(self._of_targets(split.array), self.settings.season, self.settings.horizon)
-
-    def _history(self, filled: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The whole series (time, targets), float64, and the index of the last step of each test window.
-
-        Args:
-            filled: whether missing values are filled in, interpolated in the training set and else with the value before.
-        """
-        train, validation, test = (self._of_targets(self.series[name]) for name in ("train", "validation", "test"))
-        prepended = self.settings.window * self.settings.include_history  # steps that belong to the split before
-        later = np.concatenate([validation[prepended:], test[prepended:]])
-        if filled:
-            train = interpolate(train)
-            later = carry_forward(later, initial=train[-1])
-        history = np.concatenate([train, later]).astype(np.float64)
-        origins = np.arange(len(history) - len(test), len(history))[self.settings.window - 1 : -self.settings.horizon]
-        return history, origins[: len(self.test)]
-
-    def _from_history(self, method: Callable[..., np.ndarray]) -> Prediction:
-        """Forecasts of a method of `src.tasks.baselines.forecasting` that is fitted to each feature."""
-        history, origins = self._history(filled=True)
-        steps = len(self.series["train"])
-        _check_steps(history)
-        forecasts = methods.repeat_last(self._of_targets(self.test.array).astype(np.float64), self.settings.horizon)
-        with threadpool_limits(1):  # matrices are small: several threads spend most of their time waiting for each other
-            for feature in np.flatnonzero(~self.constant):
-                arguments = steps, self.settings.season, origins, self.settings.horizon
-                forecasts[..., feature] = method(history[:, feature], *arguments)
-        return Prediction(forecasts)
-
-    def _ridge(self) -> Prediction:
-        size = self.train.array[0].size
-        rows = spaced_rows(len(self.train), methods.MAX_VALUES // size)
-        products = len(rows) * size**2 * methods.count_masks(self.train.targets[rows])
-        if products > MAX_PRODUCTS:
-            raise SkippedError(f"{products:.1e} multiplications for each λ are more than {MAX_PRODUCTS:.1e}")
-        scale = self.scale[self.targeted]
-        inputs, targets = self.train.array[rows] / self.scale, self.train.targets[rows].astype(np.float64) / scale
-
-        def fit(penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-            forecast = methods.ridge(inputs, targets, penalty, self.targeted)
-            return lambda windows: forecast(windows / self.scale) * scale
-
-        fits = {penalty: functools.partial(fit, penalty) for penalty in methods.PENALTIES}
-        penalty, forecast = self._best(fits, self.validation.array)
-        note = join_notes(f"λ = {penalty:g}", sample_note(len(rows), len(self.train), "windows"))
-        return Prediction(_in_chunks(forecast, self.test.array), note)
-
-    def _autoregression(self) -> Prediction:
-        train = self._of_targets(self.series["train"]).astype(np.float64)
-        _check_steps(train)
-        orders = methods.candidate_orders(self.settings.season, self.settings.window, len(train))
-        fits = {order: functools.partial(methods.autoregression, train, order, self.settings.horizon) for order in orders}
-        order, forecast = self._best(fits, self._of_targets(self.validation.array))
-        return Prediction(_in_chunks(forecast, self._of_targets(self.test.array)), f"p = {order}")
-
-    def _best(self, fits: Mapping[T, Callable[[], Forecaster]], windows: np.ndarray) -> tuple[T, Forecaster]:
-        """The hyperparameter with the smallest mean absolute error on the validation set, and the forecaster fitted with it.
-
-        Args:
-            fits: {hyperparameter: function that fits a forecaster with it}.
-            windows: what a forecaster takes of the validation set.
-        """
-        best: tuple[float, T, Forecaster] | None = None
-        with threadpool_limits(1):  # as above
-            for hyperparameter, fit in fits.items():
-                forecaster = fit()
-                error = float(np.nanmean(np.abs(_in_chunks(forecaster, windows) - self.validation.targets)))
-                if best is None or error < best[0] or np.isnan(best[0]):  # an unstable one has no number as error
-                    best = error, hyperparameter, forecaster
-        if best is None:
-            raise ValueError("There is no hyperparameter to choose from.")
-        return best[1:]
+    def methods(self) -> ForecastBaselines:
+        """The baselines on the splits of this task."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return ForecastBaselines(self.settings, self.series, splits, self.targeted, self.scale, self.constant)
 
     def serving(self, model: keras.Model) -> Serving:
         """Windows (batch, window, features) to `forecast` (batch, horizon, features), both in the series' own unit."""
@@ -326,39 +251,36 @@ class Forecasting(Task):
         return Serving(
             "ArrayModel", {DEFAULT_FUNCTION: (forecast, {"inputs": batch_spec(self.train.array)})}, [model],
             example=self.test.raw[:1], settings={"unit": self.settings.unit, "time_unit": self.settings.time_unit},
-            outputs={"forecast": (model.output.dtype, (self.outputs.horizon, self.outputs.features))},
+            outputs={"forecast": (model.output.dtype, (self.settings.horizon, len(self.targeted)))},
         )  # fmt: skip
 
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Figures:
+        return self.draw(predictions, baselines)
+
+    def draw(
+        self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray], band: forecast_figures.Band | None = None
+    ) -> Figures:
+        """Figures of point forecasts for the test set.
+
+        Args:
+            predictions: of the model, (windows, horizon, targets).
+            baselines: {name: forecasts of the same shape}.
+            band: between two quantiles of the first target.
+        """
         errors = {name: np.nanmean(np.abs(forecasts - self.test.targets)) for name, forecasts in baselines.items()}
         best_first = {name: baselines[name] for name in sorted(errors, key=lambda name: errors[name])}
         units = {"unit": self.settings.unit, "time_unit": self.settings.time_unit}
         shown = int(self.targeted[0])  # the first target
         variable = ""
-        if self.outputs.features > 1:
-            variable = self.variables[shown] if shown < len(self.variables) else f"first of {self.outputs.features} series"
+        if len(self.targeted) > 1:
+            variable = self.variables[shown] if shown < len(self.variables) else f"first of {len(self.targeted)} series"
         first = {name: forecasts[..., 0] for name, forecasts in best_first.items()}
+        windows, targets = self.test.array[..., shown], self.test.targets[..., 0]
         return {
             "forecast.png": forecast_figures.forecasts(
-                self.test.array[..., shown], self.test.targets[..., 0], predictions[..., 0], first, variable=variable, **units
+                windows, targets, predictions[..., 0], first, variable=variable, band=band, **units
             ),
             "error_by_step.png": forecast_figures.error_by_step(self.test.targets, predictions, best_first, **units),
         }
-
-
-def _chunks(windows: np.ndarray) -> list[np.ndarray]:
-    """Windows (windows, …) in parts of about `CHUNK` values: what is computed from a view of a series is none."""
-    return np.array_split(windows, -(-windows.size // CHUNK))
-
-
-def _in_chunks(forecaster: Forecaster, windows: np.ndarray) -> np.ndarray:
-    """What a forecaster forecasts for windows."""
-    return np.concatenate([forecaster(chunk) for chunk in _chunks(windows)])
-
-
-def _check_steps(series: np.ndarray) -> None:
-    """Raise a SkippedError if a series is too long to be fitted feature by feature."""
-    if series.size > MAX_STEPS:
-        raise SkippedError(f"{series.size:,} steps times features are more than {MAX_STEPS:,}")

@@ -44,21 +44,21 @@ class ImageClassification(VisualClassification):
             "gradient_boosting": self._gradient_boosting,
         }
 
-    def flatten(self, split: Split) -> np.ndarray:
+    def features(self, split: Split) -> np.ndarray:
         """Pixels from 0 to 1, float32 (examples, values)."""
         return self.pixels.normalize(np.asarray(split.raw_inputs).reshape(len(split), -1))
 
     def _logistic_regression(self) -> Prediction:
         train = self.train.take(methods.regression_examples(self.train.raw_inputs[0].size))
-        values = methods.logistic_regression(self.flatten(train), train.targets, self.flatten(self.test), self.outputs.count)
+        values = methods.logistic_regression(self.features(train), train.targets, self.features(self.test), self.outputs.count)
         return Prediction(values, sample_note(len(train), len(self.train), "images"))
 
     def _nearest_neighbors(self) -> Prediction:
         train = self.train.take(methods.neighbor_examples(self.train.raw_inputs[0].size, len(self.validation) + len(self.test)))
         k, values = methods.nearest_neighbors(
-            (self.flatten(train), train.targets),
-            (self.flatten(self.validation), self.validation.targets),
-            self.flatten(self.test),
+            (self.features(train), train.targets),
+            (self.features(self.validation), self.validation.targets),
+            self.features(self.test),
             self.outputs.count,
         )
         return Prediction(values, join_notes(f"k = {k}", sample_note(len(train), len(self.train), "images")))
@@ -67,7 +67,7 @@ class ImageClassification(VisualClassification):
         size = self.train.raw_inputs.size * self.outputs.count
         if size > methods.BOOSTING_VALUES:
             raise SkippedError(f"{size:,} pixels times classes are more than {methods.BOOSTING_VALUES:,}")
-        train, test = self.flatten(self.train), self.flatten(self.test)
+        train, test = self.features(self.train), self.features(self.test)
         return Prediction(methods.gradient_boosting(train, self.train.targets, test, self.outputs.count))
 
 

@@ -106,6 +106,34 @@ class StandardizedSquaredError(keras.losses.Loss):
         return {**super().get_config(), "scale": self.scale, "observed": self.observed, "dtype": self.dtype}
 
 
+class PinballLoss(keras.losses.Loss):
+    """Twice the pinball loss of quantiles, in units of `scale`, averaged over the quantiles; of the median, the absolute error.
+
+    Missing targets, which are NaN, have no loss, as in `StandardizedSquaredError` (Koenker & Bassett 1978).
+
+    Args:
+        quantiles: levels, 0..1.
+        scale: one divisor for each target.
+        observed: fraction of the targets of the training set that are not missing.
+    """
+
+    def __init__(
+        self, quantiles: Sequence[float], scale: list[float], observed: float = 1.0, name: str = "pinball_loss", **kwargs: Any
+    ):
+        super().__init__(name=name, **kwargs)
+        self.quantiles, self.scale, self.observed = list(quantiles), scale, observed
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        """Loss (batch,) of quantiles (batch, horizon, targets, quantiles), given targets (batch, horizon, targets)."""
+        levels = ops.convert_to_tensor(self.quantiles, y_pred.dtype)
+        errors = observed_errors(y_true[..., None], y_pred) / ops.convert_to_tensor(self.scale, y_pred.dtype)[:, None]
+        return 2 * ops.mean(ops.maximum(levels * errors, (levels - 1) * errors), axis=(1, 2, 3)) / self.observed
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"quantiles": self.quantiles, "scale": self.scale, "observed": self.observed, "dtype": self.dtype}
+        return {**super().get_config(), **own}
+
+
 class MeanAbsoluteError(keras.metrics.Mean):
     """Mean absolute error of the targets that are not missing."""
 
@@ -115,6 +143,25 @@ class MeanAbsoluteError(keras.metrics.Mean):
         if sample_weight is not None:
             weights = weights * ops.cast(sample_weight, "float32")[:, None, None]
         return super().update_state(ops.abs(observed_errors(y_true, y_pred)), sample_weight=weights)
+
+
+class MedianError(MeanAbsoluteError):
+    """Mean absolute error of the median, which is one of several quantiles.
+
+    Args:
+        index: of the median in the last axis of predictions.
+    """
+
+    def __init__(self, index: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.index = index
+
+    def update_state(self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: KerasTensor | None = None) -> Any:
+        """Take targets (batch, horizon, targets), predictions (…, quantiles) and weights of the windows (batch,)."""
+        return super().update_state(y_true, y_pred[..., self.index], sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "index": self.index}
 
 
 def observed_errors(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:

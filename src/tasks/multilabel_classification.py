@@ -1,4 +1,4 @@
-"""Multi-label classification: what that of images and that of texts share."""
+"""Multi-label classification: what that of images, audio and texts share."""
 
 import dataclasses
 
@@ -24,7 +24,8 @@ MAX_SHOWN = 60  # labels in a figure, the most frequent ones
 
 
 class MultilabelClassification(Classification):
-    """Assignment of any number of labels to each example. Stands before image or text classification among the bases of a task.
+    """Assignment of any number of labels to each example. Stands before another classification among the bases of a
+    task.
 
     Targets are 0 or 1 for each label, (examples, labels). Predictions are (examples, labels, 2): the logit of each label, and
     the one above which it is predicted. This threshold is chosen for each label after training, as the one with the highest F1
@@ -50,8 +51,10 @@ class MultilabelClassification(Classification):
         thresholds_of(model).assign(best_thresholds(self.validation.targets, logits))
 
     def predict(self, model: keras.Model, split: Split, batch_size: int) -> np.ndarray:
-        thresholds = ops.convert_to_numpy(thresholds_of(model))
-        return with_thresholds(super().predict(model, split, batch_size), thresholds)
+        return self.of_logits(model, super().predict(model, split, batch_size))
+
+    def of_logits(self, model: keras.Model, logits: np.ndarray) -> np.ndarray:
+        return with_thresholds(logits, ops.convert_to_numpy(thresholds_of(model)))
 
     def metrics(self, split: Split, predictions: np.ndarray) -> Metrics:
         """Mean F1 of the labels (of those that are an example's or are predicted for one); F1 of all labels of all examples

@@ -59,6 +59,10 @@ class VisualClassification(Classification):
     def images(self, inputs: np.ndarray) -> np.ndarray:
         """The same outside of a model, float32."""
 
+    @abstractmethod
+    def features(self, split: Split) -> np.ndarray:
+        """What baselines learn from, float32 (examples, values)."""
+
     def shown(self, images: np.ndarray) -> np.ndarray:
         """What figures show of images that the network takes, from 0 (black) to 1."""
         return images

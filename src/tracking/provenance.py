@@ -28,6 +28,7 @@ PROVENANCE_TAGS = {
     "machine",
     "device",
     "replicas",
+    "workers",
     "cores",
     "tf32",
     *(f"version.{package}" for package in PACKAGES),
@@ -41,17 +42,21 @@ def environment(strategy: schema.Strategy) -> dict[str, str]:
     from src.training import strategies
 
     tags = {
-        CODE_TAG: code_digest(),
+        **software(),
         "backend": keras.config.backend(),
-        "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **strategies.in_force(strategy),
-        **{f"version.{package}": importlib.metadata.version(package) for package in PACKAGES},
     }
     commit = git("rev-parse", "HEAD")
     if commit:
         tags |= {"git.commit": commit.strip(), "git.dirty": str(bool(git("diff", "HEAD"))).lower()}
     return tags
+
+
+def software() -> dict[str, str]:
+    """The digest of the code, and the versions of Python and of the libraries: {tag: value}."""
+    versions = {f"version.{package}": importlib.metadata.version(package) for package in PACKAGES}
+    return {CODE_TAG: code_digest(), "python": platform.python_version(), **versions}
 
 
 def command() -> str:

@@ -1,6 +1,7 @@
 """Callbacks: best weights, non-finite values, signals, previews, logging."""
 
 import contextlib
+import json
 import logging
 import math
 import textwrap
@@ -13,11 +14,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from src import signals, terminal
+from src.cluster import Cluster
 from src.config import schema
 from src.errors import UserError
 from src.metrics import TRAIN, VALIDATION, Logs, format_value
 from src.tasks.base import Task
 from src.training import keras_patches, optimizers
+from src.training.agreement import Agreement
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,15 @@ def _is_floating(value: Any) -> bool:
 
 
 class GracefulStop(keras.callbacks.Callback):
-    """Stops a run on a signal: within an epoch after the current step, so that a checkpoint can be saved; elsewhere at once."""
+    """Stops a run on a signal: within an epoch after the current step, so that a checkpoint can be saved; elsewhere at once.
+
+    Args:
+        agreement: of several workers, which stop after the same step; None: there is only this one.
+    """
+
+    def __init__(self, agreement: Agreement | None = None):
+        super().__init__()
+        self.agreement = agreement
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         signals.defer(enabled=True)
@@ -109,7 +120,10 @@ class GracefulStop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if batch + 1 == self.params["steps"]:
             signals.defer(enabled=False)
-        signals.raise_if_requested()
+        if self.agreement is None:
+            signals.raise_if_requested()
+        elif self.agreement.stop:
+            raise KeyboardInterrupt
 
 
 class GradientNorm(keras.callbacks.Callback):
@@ -131,10 +145,15 @@ class SamplePreview(keras.callbacks.Callback):
         log_metrics: called with the metrics.
         log_samples: called with a function that draws the figures.
         training: number of previews and of epochs.
+        cluster: the workers, of which the chief samples; None: there are no others.
     """
 
-    def __init__(self, task: Task, log_metrics: LogMetrics, log_samples: LogSamples, training: schema.Training):
+    def __init__(
+        self, task: Task, log_metrics: LogMetrics, log_samples: LogSamples, training: schema.Training,
+        cluster: Cluster | None = None,
+    ):  # fmt: skip
         super().__init__()
+        self.cluster = cluster
         self.task, self.log_metrics, self.log_samples = task, log_metrics, log_samples
         self.epochs = set(np.linspace(0, training.epochs, training.previews + 1).round().astype(int)[1:].tolist())
 
@@ -142,12 +161,18 @@ class SamplePreview(keras.callbacks.Callback):
         """Log a preview in the epochs where one is due."""
         if epoch + 1 not in self.epochs:
             return
-        with terminal.phase("Sampling for a preview"):
-            metrics, draw = self.task.preview(self.model)
+        metrics: dict[str, float]
+        if self.cluster and not self.cluster.is_chief:
+            metrics = json.loads(self.cluster.broadcast())
+        else:
+            with terminal.phase("Sampling for a preview"):
+                metrics, draw = self.task.preview(self.model)
+            self.log_samples(draw, epoch + 1)
+            if self.cluster:
+                self.cluster.broadcast(json.dumps(metrics).encode())
         logs.update({f"val_{name}": metrics[name] for name in self.task.preview_metrics})
         if metrics:
             self.log_metrics({f"{VALIDATION}{name}": value for name, value in metrics.items()}, epoch + 1)
-        self.log_samples(draw, epoch + 1)
 
 
 class MetricReporter(keras.callbacks.Callback):

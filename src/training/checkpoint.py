@@ -6,13 +6,15 @@ position. On a device with deterministic operations, a resumed run gives the sam
 """
 
 import contextlib
+import dataclasses
+import io
 import json
 import logging
 import os
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +23,12 @@ import keras
 import numpy as np
 
 from src import signals
+from src.cluster import Cluster
 from src.config import schema
 from src.errors import ResumableError
 from src.metrics import Logs
 from src.training import strategies
+from src.training.agreement import Agreement
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ def capture(model: keras.Model, callbacks: Sequence[Stateful], epoch: int, step:
 
 
 def restore(state: TrainingState, model: keras.Model, callbacks: Sequence[Stateful]) -> None:
-    """Set model, optimizer, metrics and callbacks to a state.
+    """Set model, optimizer, metrics and callbacks to a state. Of metrics each worker of a cluster takes what its replicas had.
 
     Raises:
         ResumableError: the state is that of another model.
@@ -90,8 +94,10 @@ def restore(state: TrainingState, model: keras.Model, callbacks: Sequence[Statef
             "The checkpoint is that of another model or another number of replicas: the code has changed since; "
             "type resume=never to start afresh."
         )
+    share, of_metrics = strategies.share_of(model.distribute_strategy), _numbers_of_metrics(model)
     for number, variable in enumerate(variables):
-        for replica, value in enumerate(strategies.replica_values(variable)):
+        first = share.index * share.replicas if share and number in of_metrics else 0
+        for replica, value in enumerate(strategies.replica_values(variable), start=first):
             value.assign(state.arrays[f"variable/{number}/{replica}"])
     for number, (callback, stored) in enumerate(zip(callbacks, state.metadata["callbacks"])):
         callback_state = {}
@@ -113,6 +119,62 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
     return list({id(variable): variable for variable in variables}.values())
 
 
+def _numbers_of_metrics(model: keras.Model) -> set[int]:
+    """Which of these are variables of metrics: those that have another value on each replica."""
+    of_metrics = {id(variable) for variable in model.metrics_variables}
+    return {number for number, variable in enumerate(_variables(model)) if id(variable) in of_metrics}
+
+
+def gather(state: TrainingState, model: keras.Model, cluster: Cluster) -> TrainingState | None:
+    """The state of all workers, on the chief: its own, with the metrics of the replicas of all; None on the others.
+
+    Args:
+        state: of this worker.
+        model: that is trained.
+        cluster: the workers.
+    """
+    of_metrics = _numbers_of_metrics(model)
+    own = {name: array for name, array in state.arrays.items() if _number(name) in of_metrics}
+    gathered = cluster.gather(_to_bytes(own))
+    arrays = dict(state.arrays)
+    for worker, content in enumerate(gathered):
+        for name, array in _from_bytes(content).items():
+            number, replica = name.split("/")[1:]
+            replicas = len(strategies.replica_values(_variables(model)[int(number)]))
+            arrays[f"variable/{number}/{worker * replicas + int(replica)}"] = array
+    return dataclasses.replace(state, arrays=arrays) if gathered else None
+
+
+def _number(name: str) -> int | None:
+    kind, number = name.split("/")[:2]
+    return int(number) if kind == "variable" else None
+
+
+def share_with_workers(state: TrainingState | None, cluster: Cluster) -> TrainingState | None:
+    """The state that the chief passes, on all workers: where the run resumes."""
+    arrays = {} if state is None else {**state.arrays, METADATA: _encode(state.metadata)}
+    content = _from_bytes(cluster.broadcast(_to_bytes(arrays)))
+    if not content:
+        return None
+    metadata = json.loads(content.pop(METADATA).tobytes())
+    return TrainingState(metadata["epoch"], metadata["step"], content, metadata)
+
+
+def _to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
+    return buffer.getvalue()
+
+
+def _from_bytes(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return dict(file)
+
+
+def _encode(metadata: Mapping[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +190,7 @@ def write(state: TrainingState, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{state.epoch:06d}-{state.step:08d}.npz"
     unfinished = path.with_suffix(".unfinished")
-    metadata = np.frombuffer(json.dumps(state.metadata).encode(), np.uint8)
+    metadata = _encode(state.metadata)
     for leftover in folder.glob("*.unfinished"):  # of a process that was killed
         leftover.unlink()
     try:
@@ -207,10 +269,15 @@ class SaveCheckpoints(keras.callbacks.Callback):
         manager: of the checkpoints.
         settings: the interval.
         callbacks: those with a state.
+        agreement: of several workers, which save after the same step; None: there is only this one.
     """
 
-    def __init__(self, manager: CheckpointManager, settings: schema.Checkpoint, callbacks: Sequence[Stateful]):
+    def __init__(
+        self, manager: CheckpointManager, settings: schema.Checkpoint, callbacks: Sequence[Stateful],
+        agreement: Agreement | None = None,
+    ):  # fmt: skip
         super().__init__()
+        self.agreement = agreement
         self.manager, self.settings, self.callbacks, self.resumed = manager, settings, callbacks, manager.resumed
         self.write_thread: threading.Thread | None = None
 
@@ -237,7 +304,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
         # What counts is when the file is complete: the longer writing takes, the sooner it starts.
         seconds = time.monotonic() - self.last_save + self.write_seconds
         elapsed = self.steps_since_save if self.settings.unit == "steps" else seconds
-        if self.settings.every is not None and (elapsed >= self.settings.every or signals.stop_requested()):
+        due = self.settings.every is not None and elapsed >= self.settings.every
+        if self.agreement:  # steps are counted alike everywhere, clocks are not
+            agreed = self.agreement.decide(batch + 1, due)
+            due = agreed or (due and self.settings.unit == "steps")
+        else:
+            due = due or signals.stop_requested()
+        if due and self.settings.every is not None:
             self.save(batch + 1)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
@@ -247,10 +320,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def save(self, step: int) -> None:
         """Copy the state and write it, in the background if the interval is in seconds; copying blocks training."""
         state = capture(self.model, self.callbacks, self.epoch, step, time.monotonic() - self.start)
+        of_all = gather(state, self.model, self.agreement.cluster) if self.agreement else state
         self.wait()
-        self.write_thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
-        self.write_thread.start()
         self.last_save, self.steps_since_save = time.monotonic(), 0
+        if of_all is None:
+            return  # the chief writes it
+        self.write_thread = threading.Thread(target=self._write, args=(of_all,), name="checkpoint")
+        self.write_thread.start()
         if self.settings.unit == "steps":
             self.wait()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.tensorflow import trainer  # the public keras.Model has no name for it
 
 
 @functools.cache
@@ -60,6 +61,35 @@ def clip_gradients_of_whole_batch(sum_over_replicas: Callable[[list], list], cou
         return [None if gradient is None else gradient / replicas for gradient in clipped]
 
     keras.optimizers.Optimizer._clip_gradients = clip_whole_batch
+
+
+@functools.cache
+def train_on_several_workers(spans_workers: Callable[[tf.distribute.Strategy], bool]) -> None:
+    """Make `fit` work under MultiWorkerMirroredStrategy, for models that are built and have an optimizer that is built.
+
+    Keras reduces the metrics of a step as if they were batches, along an axis that scalars do not have; and before the first
+    step it reduces a batch over the replicas in order to build a model, which this strategy refuses.
+
+    Args:
+        spans_workers: whether a strategy is MultiWorkerMirroredStrategy.
+    """
+    reduce_per_replica = trainer.reduce_per_replica
+
+    @functools.wraps(reduce_per_replica)
+    def reduce_over_workers(values: Any, strategy: tf.distribute.Strategy, reduction: str) -> Any:
+        if reduction == "auto" and spans_workers(strategy):
+            return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
+        return reduce_per_replica(values, strategy, reduction)
+
+    build = trainer.TensorFlowTrainer._maybe_symbolic_build
+
+    @functools.wraps(build)
+    def build_if_needed(self: keras.Model, iterator: Any = None, data_batch: Any = None) -> None:
+        if not spans_workers(self.distribute_strategy):
+            build(self, iterator, data_batch)
+
+    trainer.reduce_per_replica = reduce_over_workers
+    trainer.TensorFlowTrainer._maybe_symbolic_build = build_if_needed
 
 
 @contextlib.contextmanager

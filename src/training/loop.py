@@ -10,12 +10,15 @@ import keras
 import tensorflow as tf
 
 from src import signals
+from src.cluster import Cluster
 from src.config import schema
 from src.datasets import Split, pipeline
+from src.datasets.pipeline import Share
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.metrics import lower_is_better
 from src.tasks.base import Task
-from src.training import distillation, keras_patches, optimizers, tensorflow_patches
+from src.training import distillation, keras_patches, optimizers, strategies, tensorflow_patches
+from src.training.agreement import Agreement
 from src.training.callbacks import (
     BestWeights,
     EpochLogger,
@@ -91,6 +94,20 @@ def explain_out_of_memory(training: schema.Training) -> Iterator[None]:
         ) from error
 
 
+def on_one_device(model: keras.Model, settings: schema.Settings, task: Task) -> keras.Model:
+    """A copy of a trained model on this worker alone, so that it is evaluated without the others.
+
+    Args:
+        model: as `build` returns it, under the strategy of several workers.
+        settings: of the run.
+        task: of the run.
+    """
+    copy = build(settings, task, strategies.this_device())
+    for mine, theirs in zip(copy.variables, model.variables, strict=True):
+        mine.assign(keras.ops.convert_to_numpy(theirs))
+    return copy
+
+
 def transfer_weights(source: keras.Model, model: keras.Model) -> None:
     """Copy the weights of all layers that have the same name and the same shapes in both models."""
 
@@ -155,7 +172,7 @@ def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
     names = ", ".join(layer.name for layer in keras_patches.all_layers(model) if not layer.supports_jit)
     raise UserError(
         f"XLA cannot compile these layers of model={settings.model.name}: {names}; type training.jit_compile=false, or disable "
-        "them (augmentation of images: model.augmentation=0 model.shift=0)."
+        "them (augmentation of images: model.augmentation=0 model.shift=0 model.crop=0)."
     )
 
 
@@ -221,7 +238,7 @@ def _check_updates(training: schema.Training, steps: int) -> None:
 def fit(
     model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
     log_samples: LogSamples = lambda draw, epoch: None, checkpoints: CheckpointManager | None = None,
-    profile_to: str | None = None, report: Callable[[float, int], None] | None = None,
+    profile_to: str | None = None, report: Callable[[float, int], None] | None = None, cluster: Cluster | None = None,
 ) -> float:  # fmt: skip
     """Train a model; afterwards it has the weights of the best or of the last epoch, as set.
 
@@ -234,19 +251,25 @@ def fit(
         checkpoints: where checkpoints are saved, with the state to resume from; None: no checkpoints.
         profile_to: folder that a profile is written to.
         report: called with the monitored metric after every epoch; raises to end the run.
+        cluster: the workers that train together, each of which calls this; None: there are no others.
 
     Returns:
         The best value of the monitored metric, or that of the last epoch if its weights are kept.
     """
-    training = settings.training
+    training, strategy = settings.training, model.distribute_strategy
     steps = steps_per_epoch(training, task.train)
     resumed = checkpoints.resumed if checkpoints else None
     epoch, step = (resumed.epoch, resumed.step) if resumed else (0, 0)
     train_split = task.model_inputs(model, task.train, training=True)
     validation_split = task.model_inputs(model, task.validation)
 
-    def batches(epoch: int, step: int) -> tf.data.Dataset:
-        return pipeline.training(train_split, training.batch_size, settings.seed, start=epoch * steps + step)
+    def batches(epoch: int, step: int, share: Share | None = None) -> tf.data.Dataset:
+        return pipeline.training(train_split, training.batch_size, settings.seed, epoch * steps + step, share)
+
+    def validation_batches(limit: int | None = None) -> tf.data.Dataset:
+        return strategies.distribute(
+            strategy, lambda share: pipeline.evaluation(validation_split.take(limit), training.batch_size, share)
+        )
 
     def batch_inputs(epoch: int, step: int) -> object:
         return next(iter(batches(epoch, step)))[0]
@@ -267,23 +290,25 @@ def fit(
         restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first_sparse_epoch, training.epochs - 1),
     )
-    callbacks.append(SamplePreview(task, log_metrics, log_samples, training))  # after the averaged weights are swapped in
+    callbacks.append(
+        SamplePreview(task, log_metrics, log_samples, training, cluster)
+    )  # after the averaged weights are swapped in
     callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
         callbacks.append(Profile(profile_to))
+    agreement = Agreement(cluster, steps) if cluster else None
     if checkpoints:
-        callbacks.append(SaveCheckpoints(checkpoints, settings.checkpoint, [best, *pruning]))
+        callbacks.append(SaveCheckpoints(checkpoints, settings.checkpoint, [best, *pruning], agreement))
     if report:
         callbacks.append(MetricReporter(training.monitor, report))
-    callbacks.append(GracefulStop())
-    validation = pipeline.evaluation(validation_split, training.batch_size)
-    if resumed:
-        model.evaluate(validation.take(1), verbose=0)  # creates the variables of the metrics, which are to be restored
+    callbacks.append(GracefulStop(agreement))
+    if resumed:  # creates the variables of the metrics, which are to be restored
+        model.evaluate(validation_batches(training.batch_size), verbose=0)
     try:
-        with progress.phase():
+        with progress.phase(), cluster.explain_failure() if cluster else contextlib.nullcontext():
             history = model.fit(
-                batches(epoch, step),
-                validation_data=validation,
+                strategies.distribute(strategy, lambda share: batches(epoch, step, share)),
+                validation_data=validation_batches(),
                 initial_epoch=epoch,
                 epochs=training.epochs,
                 steps_per_epoch=steps,

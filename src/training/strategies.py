@@ -1,18 +1,22 @@
-"""Distribution strategies: one device, or several that share each batch. The only module that uses tf.distribute."""
+"""Distribution strategies: one device, or several, on one machine or on many, that share each batch."""
 
 import functools
 import logging
 import os
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 
 import joblib
 import keras
 import tensorflow as tf
 
+from src import signals
+from src.cluster import Cluster
 from src.config import check_even_split, schema
+from src.datasets.pipeline import Share
 from src.errors import UserError
-from src.training import keras_patches
+from src.training import keras_patches, tensorflow_patches
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +26,22 @@ LOGICAL_CPUS = 8
 DEFAULT_CPU_REPLICAS = 2
 
 
-def create(settings: schema.Strategy) -> tf.distribute.Strategy:
-    """Create the strategy over the devices of this machine.
+def create(settings: schema.Strategy, cluster: Cluster | None = None) -> tf.distribute.Strategy:
+    """Create the strategy over the devices of this machine, or over those of all machines of a cluster.
+
+    Args:
+        settings: of the strategy.
+        cluster: the workers, which have met; None: this machine alone, as where a finished run is evaluated.
 
     Raises:
         UserError: the machine lacks the devices that the settings require.
     """
+    if cluster:
+        return _multi_worker(cluster)
     gpus = prepare_devices()
     keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
+    if settings.name == "multi_worker":  # without its cluster
+        return this_device()
     if settings.name == "single":
         if settings.device == "gpu" and not gpus:
             raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
@@ -58,6 +70,67 @@ def _mirrored(kind: str, replicas: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(replicas)])
 
 
+def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
+    """Create the strategy of a cluster; TensorFlow can do so once in a process, before it uses a device."""
+    if _multi_worker_strategies:
+        raise UserError("strategy=multi_worker trains one model in a process; type a command of its own for each run.")
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    communication = tf.distribute.experimental.CommunicationImplementation
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(
+        tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({"worker": cluster.addresses.workers}),
+            task_type="worker",
+            task_id=cluster.index,
+            rpc_layer="grpc",
+        ),
+        tf.distribute.experimental.CommunicationOptions(
+            implementation=communication.NCCL if _gpu_names() else communication.RING
+        ),
+    )
+    _multi_worker_strategies.append(strategy)
+    signals.install_handlers()  # TensorFlow has replaced them
+    keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
+    keras_patches.seed_replicas_differently(_replica_index)
+    keras_patches.train_on_several_workers(_spans_workers)
+    cluster.on_failure = tensorflow_patches.abort_collectives
+    return strategy
+
+
+_multi_worker_strategies: list[tf.distribute.Strategy] = []
+
+
+def this_device() -> tf.distribute.Strategy:
+    """The strategy of one device of this machine, TensorFlow's default."""
+    return tf.distribute.get_strategy()
+
+
+def _spans_workers(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def share_of(strategy: tf.distribute.Strategy) -> Share | None:
+    """The part of each batch that this worker takes; None where there is only one."""
+    if not _spans_workers(strategy):
+        return None
+    resolver = strategy.cluster_resolver
+    workers = len(resolver.cluster_spec().as_dict()["worker"])
+    return Share(resolver.task_id, workers, strategy.num_replicas_in_sync // workers)
+
+
+def distribute(strategy: tf.distribute.Strategy, make: Callable[[Share | None], tf.data.Dataset]) -> tf.data.Dataset:
+    """Batches as `fit` takes them under a strategy.
+
+    Args:
+        strategy: of the model.
+        make: from the part of each batch that a worker takes to its batches.
+    """
+    share = share_of(strategy)
+    if share is None:
+        return make(None)  # Keras divides each batch among the replicas
+    return strategy.distribute_datasets_from_function(lambda context: make(share))
+
+
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
     """Raise a UserError unless a batch can be divided evenly among the replicas."""
     check_even_split(batch_size, strategy.num_replicas_in_sync)
@@ -67,6 +140,8 @@ def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
 def prepare_devices() -> int:
     """Configure the devices of this process, once; returns the number of GPUs."""
     gpus = tf.config.list_physical_devices("GPU")
+    if _multi_worker_strategies:  # which has configured them
+        return len(gpus)
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)  # leaves memory to other processes
     if not gpus:
@@ -77,7 +152,12 @@ def prepare_devices() -> int:
 
 def _replicas(settings: schema.Strategy, gpus: int) -> int:
     """The number of replicas on a machine with `gpus` GPUs."""
-    return 1 if settings.name == "single" else settings.replicas or gpus or DEFAULT_CPU_REPLICAS
+    match settings:
+        case schema.Mirrored():
+            return settings.replicas or gpus or DEFAULT_CPU_REPLICAS
+        case schema.MultiWorker():
+            return gpus or 1
+    return 1
 
 
 def _used_gpus(settings: schema.Strategy) -> list[str]:
@@ -97,9 +177,12 @@ def in_force(settings: schema.Strategy) -> dict[str, str]:
     With `tf32`, GPUs multiply matrices in float32 with 10 bits of the mantissa, TensorFlow's default.
     """
     gpus = _used_gpus(settings)
+    share = share_of(_multi_worker_strategies[0]) if _multi_worker_strategies else None
+    workers = share.workers if share else 1
     return {
         "device": ", ".join(gpus) or "CPU",
-        "replicas": str(_replicas(settings, len(_gpu_names()))),
+        "replicas": str(workers * _replicas(settings, len(_gpu_names()))),
+        **({"workers": str(workers)} if share else {}),
         "cores": str(_cores()),
         "tf32": str(bool(gpus) and tf.config.experimental.tensor_float_32_execution_enabled()).lower(),
     }
@@ -112,6 +195,9 @@ def describe(settings: schema.Strategy) -> str:
     names = ", ".join(name if number == 1 else f"{number} × {name}" for name, number in counts.items())
     devices = textwrap.shorten(names, 70, placeholder=" …") or f"CPU ({cores} core{'s' * (cores != 1)})"
     suffix = f" ({replicas} replica{'s' * (replicas != 1)})" if settings.name == "mirrored" else ""
+    if _multi_worker_strategies:
+        share = share_of(_multi_worker_strategies[0])
+        suffix = f" (worker {share.index} of {share.workers}, from 0)" if share else ""
     return f"{devices}, strategy {settings.name}{suffix}"
 
 

@@ -6,11 +6,13 @@ Tests hold the reasons against the installed TensorFlow: tests/src/training/test
 import contextlib
 from collections.abc import Callable, Iterator
 
+from tensorflow.python.eager import context
 from tensorflow.python.framework import op_callbacks
 from tensorflow.python.framework.ops import gradient_registry
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # the format of traces, which has no public reader
 
-__all__ = ["XSpace", "clear_gradient_registry", "observe_ops"]
+__all__ = ["XSpace", "abort_collectives", "clear_gradient_registry", "observe_ops"]
+UNAVAILABLE = 14  # the status of the error that it raises
 
 
 def clear_gradient_registry() -> None:
@@ -22,6 +24,14 @@ def clear_gradient_registry() -> None:
     registry = gradient_registry._registry
     for name in [name for name in registry if name.startswith("CustomGradient-")]:
         del registry[name]
+
+
+def abort_collectives(reason: str) -> None:
+    """Let the all-reduces that wait for other workers fail, in this process, for good.
+
+    Without it, the loss of a worker is noticed when TensorFlow's own connections to it time out, which takes minutes.
+    """
+    context.context().abort_collective_ops(UNAVAILABLE, reason)
 
 
 @contextlib.contextmanager

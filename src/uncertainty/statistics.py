@@ -155,6 +155,11 @@ def _standardized(measure: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tabl
     return statistics
 
 
+def _crps(table: Table) -> Statistics:
+    windows = _Windows.of(table)
+    return windows.mean(table["crps"].reshape(windows.error.shape))
+
+
 FORECAST = ("window", "step", "feature", "target", "forecast", "deviation")
 # {metric: (columns that it needs, what it is computed from)}
 METRICS: dict[str, tuple[Sequence[str], Callable[[Table], Statistics]]] = {
@@ -170,5 +175,6 @@ METRICS: dict[str, tuple[Sequence[str], Callable[[Table], Statistics]]] = {
     "mae": (FORECAST, _mae),
     "rmse": (FORECAST, _rmse),
     "standardized_mae": (FORECAST, _standardized(np.abs)),
+    "crps": ((*FORECAST, "crps"), _crps),
     "standardized_mse": (FORECAST, _standardized(np.square)),
 }

@@ -6,9 +6,12 @@ import shlex
 import shutil
 from pathlib import Path
 
+import mlflow
+import pandas
 import pytest
 
 from src import config, datasets, evaluate, experiment
+from src.tracking.client import PREDICTIONS_FILE
 from tests import commands
 from tests import own_data as files
 from tests.src.test_readme import blocks
@@ -30,6 +33,14 @@ SMALLER = {  # recipe: hyperparameters
 }
 
 
+def check_served(run, dataset):
+    """The logged model predicts for the test set what the run has recorded."""
+    recorded = pandas.read_parquet(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=PREDICTIONS_FILE))
+    served = mlflow.pyfunc.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+    answer = served.predict(datasets.load(dataset).test.take(len(recorded)).array)
+    assert list(answer["class"]) == list(recorded["prediction"])
+
+
 def test_there_is_a_line_for_every_kind():
     assert {word.partition("=")[2] for line in LINES for word in line if word.startswith("dataset=")} == files.PATHS.keys()
 
@@ -38,7 +49,7 @@ def test_there_is_a_line_for_every_kind():
 def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words, store, here, data_dir, caplog):
     files.make(here)
     recipe = words[3].removeprefix("model=")
-    serves = "dataset=images" in words  # the other tasks are served with data of the project elsewhere
+    serves = not {"dataset=images", "dataset=audio"}.isdisjoint(words)  # other tasks are served with other data elsewhere
     (settings,) = config.parse(
         [*words[3:], *TINY, *SMALLER[recipe], f"tracking.log_model={str(serves).lower()}", f"dataset.data_dir={data_dir}"]
     ).jobs
@@ -47,6 +58,8 @@ def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words,
     assert run.info.status == "FINISHED"
     assert bool(run.outputs and run.outputs.model_outputs) == serves
     assert not [record for record in caplog.records if "failed" in record.getMessage()]
+    if serves:
+        check_served(run, settings.dataset)
     (test,) = (entry.dataset for entry in run.inputs.dataset_inputs if entry.tags[0].value == "test")
     assert re.fullmatch(r"(train|test)\[\d+:\d+\]", json.loads(test.source)["tags"]["split"])  # the rows that it was
     path = Path(settings.dataset.path)

@@ -166,6 +166,10 @@ def tasks(settings):
         "forecasting": (
             ("model=lstm", "dataset=co2", "task.window=20", "task.season=5", "task.horizon=4"), data(series, series)
         ),
+        "quantiles": (
+            ("model=lstm", "task.name=quantile_forecasting", "task.window=20", "task.season=5", "task.horizon=4"),
+            data(series, series),
+        ),
         "translation": (
             ("model=transformer", "dataset=multi30k", "task.vocabulary_size=50"), data(texts, english)
         ),
@@ -175,6 +179,7 @@ def tasks(settings):
     predictions = {
         "classification": draw.normal(size=(50, 3)).astype(np.float32),
         "forecasting": np.nan_to_num(created["forecasting"].test.targets) + draw.normal(size=(177, 4, 2)).astype(np.float32),
+        "quantiles": np.sort(draw.normal(size=(177, 4, 2, 5)).astype(np.float32)),
         "translation": np.array(["a house .", "two boats", "three", "a boat"], dtype=object),
         "language": np.where(created["language"].test.targets > 0, -draw.random(created["language"].test.targets.shape), 0.0),
     }
@@ -186,6 +191,7 @@ def tasks(settings):
     [
         ("classification", ("accuracy", "nll", "balanced_accuracy", "macro_f1")),
         ("forecasting", ("mae", "rmse", "standardized_mae", "standardized_mse")),
+        ("quantiles", ("crps", "mae")),
         ("translation", ("bleu", "exact_match")),
         ("language", ("nll", "perplexity", "bits_per_character")),
     ],

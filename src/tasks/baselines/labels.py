@@ -1,4 +1,4 @@
-"""Baselines of multi-label classification of images and texts. Logits, and targets of 0 or 1, are (examples, labels)."""
+"""Baselines of multi-label classification. Logits, and targets of 0 or 1, are (examples, labels)."""
 
 import warnings
 from collections.abc import Callable

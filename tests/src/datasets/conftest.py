@@ -4,6 +4,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from src import datasets
+from src.tasks import factory
+
+MODELS = {"pairs": "transformer", "corpus": "gpt", "texts": "lstm", "series": "lstm"}  # of other kinds of files: cnn
 
 
 @pytest.fixture
@@ -27,4 +30,18 @@ def make(settings, tmp_path):
         return composed.model_copy(update={"dataset": dataset})
 
     yield prepared
+    datasets.load.cache_clear()
+
+
+@pytest.fixture
+def read(settings, tmp_path):
+    """read("texts", path, …): the data set of a path, prepared in a folder of its own."""
+
+    def load(kind, path, *overrides, task=False):
+        composed = settings(f"model={MODELS.get(kind, 'cnn')}", f"dataset={kind}", f"dataset.path={path}", *overrides)
+        dataset = composed.dataset.model_copy(update={"data_dir": str(tmp_path / "prepared")})
+        data = datasets.load(dataset)
+        return factory.create(composed.task, data) if task else data
+
+    yield load
     datasets.load.cache_clear()

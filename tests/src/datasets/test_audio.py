@@ -88,6 +88,26 @@ def test_clips_of_a_tensor_have_the_rate_of_the_settings(of_varying_length):
     np.testing.assert_array_equal(loaded.test.inputs, [fitted(clip) for clip in made[24:]])
 
 
+def test_the_rate_may_be_that_of_the_feature(of_varying_length):
+    made = clips(np.int16)
+    audio = tfds.features.Audio(dtype=np.int16, sample_rate=500)
+    loaded = datasets.load(of_varying_length(audio, made, "dataset.sample_rate=null", "dataset.seconds=0.1"))
+    assert loaded.sample_rate == 500
+    np.testing.assert_array_equal(loaded.train.inputs, [fitted(clip) for clip in made[:21]])
+
+
+def test_a_feature_without_a_rate_needs_that_of_the_settings(of_varying_length):
+    tensor = tfds.features.Tensor(shape=(None,), dtype=np.float32)
+    with pytest.raises(UserError, match=r"'audio' does not say its sample rate; type dataset\.sample_rate, in Hz\."):
+        datasets.load(of_varying_length(tensor, clips(np.float32), "dataset.sample_rate=null"))
+
+
+def test_clips_of_varying_length_need_the_length_of_all(of_varying_length):
+    audio = tfds.features.Audio(dtype=np.int16, sample_rate=RATE)
+    with pytest.raises(UserError, match=r"the clips of 'audio' differ in length; .* like dataset\.seconds=1\.0\."):
+        datasets.load(of_varying_length(audio, clips(np.int16), "dataset.sample_rate=null", "dataset.seconds=null"))
+
+
 def test_clips_in_two_splits_are_counted(of_varying_length, caplog):
     made = clips(np.int16)
     made[-1] = made[0]
@@ -129,9 +149,9 @@ def test_what_is_no_audio_is_refused(made, message):
         validation.check_audio(made, "audio_classification")
 
 
-def test_several_labels_name_no_task_that_there_is_not(make):
+def test_several_labels_name_their_task(make):
     several = tfds.features.Sequence(LABEL)
     features = {"audio": tfds.features.Audio(dtype=np.int16, sample_rate=RATE), "label": several}
     made = make(AUDIO, features, train={"audio": clips(np.int16), "label": [[0, 1]] * COUNT})
-    with pytest.raises(UserError, match=r"where one is needed; choose another dataset\.targets\.$"):
+    with pytest.raises(UserError, match=r"where one is needed; type task\.name=audio_multilabel_classification, or"):
         datasets.conversion.to_class_indices(datasets.load(made.dataset))

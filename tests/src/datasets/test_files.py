@@ -8,31 +8,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from src import config, datasets
 from src.datasets import stored
 from src.datasets.builders.files import corpus, texts
 from src.errors import UserError
-from src.tasks import factory
 from tests import own_data as files
-
-MODELS = {"pairs": "transformer", "corpus": "gpt", "texts": "lstm", "series": "lstm"}
-
-
-@pytest.fixture
-def read(settings, tmp_path):
-    """read("texts", path, …): the data set of a path, prepared in a folder of its own."""
-
-    def load(kind, path, *overrides, task=False):
-        composed = settings(f"model={MODELS.get(kind, 'cnn')}", f"dataset={kind}", f"dataset.path={path}", *overrides)
-        dataset = composed.dataset.model_copy(update={"data_dir": str(tmp_path / "prepared")})
-        data = datasets.load(dataset)
-        return factory.create(composed.task, data) if task else data
-
-    yield load
-    datasets.load.cache_clear()
-
 
 REVIEWS = ("dataset.inputs=review", "dataset.targets=stars")
 LOAD = ("dataset.inputs=load", "dataset.targets=load")
@@ -313,38 +294,6 @@ def test_a_long_text_is_several_examples(monkeypatch):
     assert "".join(pieces) == text
     assert pieces[:2] == ["one line\n", "and another line\n"]
     assert max(map(len, pieces)) <= 20
-
-
-# --- pictures
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_pictures_are_those_of_the_files_and_their_folders_are_the_classes(read, tmp_path, mode):
-    expected = set()
-    for name in ("roses", "lilies"):
-        (tmp_path / "flowers" / name).mkdir(parents=True)
-        for n in range(10):
-            pixels = np.random.default_rng([len(name), n]).integers(256, size=(6, 5, 3)[: 2 + (mode == "RGB")], dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "flowers" / name / f"{n}.png")
-            expected.add((name, pixels.tobytes()))
-    (tmp_path / "flowers" / "roses" / "Thumbs.db").write_text("no picture")
-    task = read("images", tmp_path / "flowers", "dataset.image_size=null", task=True)
-    assert task.classes == ("lilies", "roses")
-    assert task.test.raw.shape == (2, 6, 5, len(mode))
-    examples = [example for split in (task.train, task.validation, task.test) for example in zip(split.targets, split.raw)]
-    assert {(task.classes[label], image.tobytes()) for label, image in examples} == expected
-    for split, count in ((task.train, 8), (task.validation, 1), (task.test, 1)):
-        assert np.bincount(split.targets).tolist() == [count, count]
-
-
-def test_folders_of_splits_hold_folders_of_classes(read, tmp_path):
-    for name, count in (("train", 10), ("val", 3), ("test", 4)):
-        files.pictures(tmp_path / "flowers" / name, count=count)
-    data = read("images", tmp_path / "flowers")
-    assert [(len(split), split.array.shape[1:]) for split in data.splits.values()] == [
-        (20, (64, 64, 3)), (6, (64, 64, 3)), (8, (64, 64, 3)),
-    ]  # fmt: skip
-    assert np.bincount(data.test.targets[:4]).tolist() == [2, 2]  # so a limit takes all classes
 
 
 # --- versions

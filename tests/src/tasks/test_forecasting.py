@@ -7,7 +7,7 @@ import pytest
 from recipes import lstm
 from src.datasets import Data, Split
 from src.errors import UserError
-from src.tasks import factory, forecasting
+from src.tasks import factory, forecast_baselines
 from src.tasks.baselines import store
 from src.tasks.gaps import fill_gaps
 from src.tasks.losses import StandardizedSquaredError
@@ -49,7 +49,7 @@ def test_chunks_change_nothing(create, monkeypatch):
     series = np.random.default_rng(0).normal(size=(3, 200)).cumsum(axis=1)
     series[0, 50] = np.nan
     whole = create(data(*series))
-    monkeypatch.setattr(forecasting, "CHUNK", 50)
+    monkeypatch.setattr(forecast_baselines, "CHUNK", 50)
     parts = create(data(*series))
     assert whole.loss().get_config() == parts.loss().get_config()
     for name, metrics in store.compute(whole).metrics.items():
@@ -193,8 +193,8 @@ def test_figures_are_drawn(create, tmp_path):
 
 
 def test_baselines_that_would_take_too_long_are_skipped(create, monkeypatch):
-    monkeypatch.setattr(forecasting, "MAX_STEPS", 10)
-    monkeypatch.setattr(forecasting, "MAX_PRODUCTS", 100)
+    monkeypatch.setattr(forecast_baselines, "MAX_STEPS", 10)
+    monkeypatch.setattr(forecast_baselines, "MAX_PRODUCTS", 100)
     result = store.compute(create(COUNTING))
     assert set(result.metrics) == {"repeat_last", "drift", "seasonal_naive", "seasonal_naive_with_drift"}
     assert result.skipped == {

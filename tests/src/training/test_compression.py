@@ -1,12 +1,14 @@
 """Pruning, distillation, quantization, and measurements of LiteRT files."""
 
 import gzip
+import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from sklearn.metrics import f1_score
 
 from recipes import cnn
 from src.config.schema import Single
@@ -14,6 +16,7 @@ from src.errors import UserError
 from src.export import litert, onnx
 from src.tasks import factory
 from src.training import distillation, loop, pruning, strategies
+from tests.labels import LABELS, several_labels
 
 SMALL = ("dataset=digits", "dataset.limit=512", "training.epochs=4")
 SAMPLE = (("adam", "single"), ("sgd", "mirrored"))  # of optimizers and strategies; all of them are slow
@@ -111,6 +114,28 @@ def test_litert_files_are_measured(run, tmp_path):
         assert values["bytes_compressed"] == len(gzip.compress(file, mtime=0))
         assert 0 < values["latency_p50"] <= values["latency_p95"]
     assert result["float"]["bytes"] > 2 * result["int8"]["bytes"]
+
+
+def test_litert_files_of_several_labels_have_the_thresholds_of_the_model(settings, load, tmp_path):
+    run_settings = settings(*SMALL, *CNN, "task.name=image_multilabel_classification", "compression=litert")
+    loop.prepare(run_settings)
+    task = factory.create(run_settings.task, several_labels(load("digits")), run_settings.dataset.limit)
+    model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
+    loop.fit(model, run_settings, task, lambda metrics, epoch: None)
+    task.finalize(model, 64)
+    result = litert.export(model, task, run_settings.compression, str(tmp_path / "litert"))
+    thresholds = json.loads((tmp_path / "litert" / "labels.json").read_text())
+    assert tuple(thresholds) == LABELS
+    images = task.test.raw.astype(np.float32) / 255
+    logits = np.concatenate(list(litert.predict(tmp_path / "litert" / "model_float.tflite", images, 50, 1)))[: len(images)]
+    predicted = logits > list(thresholds.values())
+    for average in ("macro", "micro"):
+        assert result["float"][f"{average}_f1"] == pytest.approx(f1_score(task.test.targets, predicted, average=average))
+    kept = task.metrics(task.test, task.predict(model, task.test, 64))
+    for name, value in kept.items():
+        assert result["float"][name] == pytest.approx(value, rel=1e-3)
+        assert result["int8"][name] == pytest.approx(value, abs=0.03)
+    assert "macro f1" in litert.table(result, "macro_f1", 1)
 
 
 def test_the_onnx_file_computes_what_the_model_computes(run, tmp_path):

@@ -22,10 +22,12 @@ DATASETS = {
     "text_classification": "docstrings",
     "language_modeling": "docstrings",
     "forecasting": "sunspots",
+    "quantile_forecasting": "sunspots",
     "translation": "dates",
     "image_multilabel_classification": "digits",
     "text_multilabel_classification": "docstrings",
     "audio_classification": "dtmf",
+    "audio_multilabel_classification": "dtmf",
 }
 SMALL = {  # less of everything, where that makes a recipe faster to build
     "cnn": ["model.filters=[4,4]"],
@@ -46,7 +48,9 @@ FEW = {
     "text_classification": [*SLICES, "task.name=text_classification", "task.length=12"],
     "language_modeling": [*SLICES, "task.name=language_modeling", "task.context=12", "task.vocabulary_size=300"],
     "translation": SLICES,
+    "quantile_forecasting": ["task.name=quantile_forecasting"],
     "image_multilabel_classification": ["task.name=image_multilabel_classification", "compression=none"],
+    "audio_multilabel_classification": ["task.name=audio_multilabel_classification", "compression=none"],
     "text_multilabel_classification": [*SLICES, "task.name=text_multilabel_classification", "task.length=12"],
 }
 SAMPLING = {"state": [7, 0], "stop": 12, "temperature": 1.0, "top_k": 5, "top_p": 0.9}  # of served generators
@@ -85,6 +89,7 @@ def float32_afterwards():
 FIRST = dict(reversed(PAIRS))
 ONCE = {
     "image_multilabel_classification": "cnn", "text_multilabel_classification": "cnn", "audio_classification": "attention",
+    "audio_multilabel_classification": "lstm",
 }  # fmt: skip
 QUICK = {(recipe, task, "single", "float32") for recipe, task in PAIRS if ONCE.get(task, recipe) == recipe}
 QUICK |= {(*pair, *case) for pair in FIRST.items() for case in (("single", "mixed_float16"), ("mirrored", "mixed_bfloat16"))}

@@ -69,9 +69,15 @@ def test_every_setting_trains_alike_in_every_precision(train, overrides):
         np.testing.assert_allclose(results[precision], results["float32"], rtol=0.05)
 
 
-@pytest.mark.parametrize("overrides", [("model.augmentation=0.05",), ("model.augmentation=0", "model.shift=1")])
-def test_what_xla_cannot_compile_is_refused(train, overrides):
-    message = r"cannot compile these layers of model=cnn: .*random_\w*shift.*; type training.jit_compile=false, or disable them"
+@pytest.mark.parametrize(
+    ("overrides", "layer"),
+    [
+        (("model.augmentation=0.05",), "random_shift"), (("model.augmentation=0", "model.shift=1"), "random_whole_shift"),
+        (("model.augmentation=0", "model.crop=0.5"), "random_resized_crop"),
+    ],
+)  # fmt: skip
+def test_what_xla_cannot_compile_is_refused(train, overrides, layer):
+    message = rf"cannot compile these layers of model=cnn: .*{layer}.*; type training.jit_compile=false, or disable them"
     with pytest.raises(UserError, match=message):
         train("training.jit_compile=true", *overrides)
 

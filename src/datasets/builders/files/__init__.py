@@ -8,7 +8,9 @@ texts       texts with labels, and pairs of texts
 series      time series
 arrays      images in NumPy's arrays
 corpus      text files for language modeling
+folders     what images and audio share: folders of files, one for each class
 images      folders of pictures
+audio       folders of audio clips
 tables      rows of CSV, TSV, JSON lines and Parquet
 timestamps  checks of the times of a series
 encodings   encodings of text

@@ -16,7 +16,7 @@ from src.config.files import digest_of, find_files
 from src.errors import UserError
 
 FEWEST = 10  # examples of a split that others are drawn from: a tenth of them is one
-MODULES = {"Texts": "texts", "Pairs": "texts", "Series": "series", "Arrays": "arrays", "Corpus": "corpus", "Images": "images"}
+MODULES = {"pairs": "texts"}  # of builders, where it has another name
 
 Draw = Literal["random", "stratified"]
 
@@ -49,7 +49,7 @@ class FilesBuilder(tfds.core.GeneratorBasedBuilder):
 
     @functools.cached_property
     def files(self) -> dict[str, list[Path]]:
-        """{split: files}; of pictures {split: folders of the classes}."""
+        """{split: files}; of images and audio {split: folders of the classes}."""
         return find_files(self.settings.builder, str(self.settings.path))
 
     @property
@@ -134,8 +134,8 @@ def create(settings: schema.Dataset) -> FilesBuilder:
     Raises:
         UserError: the files are not there, or they are not those of `settings.digest` any more, which are not prepared.
     """
-    name = settings.builder.capitalize()
-    builder_class = getattr(importlib.import_module(f"src.datasets.builders.files.{MODULES[name]}"), name)
+    module = importlib.import_module(f"src.datasets.builders.files.{MODULES.get(settings.builder, settings.builder)}")
+    builder_class = getattr(module, settings.builder.capitalize())
     digest = settings.digest or digest_of(settings)
     config = FilesConfig(name=f"{re.sub(r'[^a-zA-Z0-9_-]', '_', settings.name)}-{digest}", settings=settings)
     builder = builder_class(config=config, data_dir=settings.data_dir)

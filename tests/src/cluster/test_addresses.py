@@ -1,0 +1,92 @@
+"""Where the workers are: settings, TF_CONFIG as the operators of Kubernetes write it, and SLURM."""
+
+import json
+
+import pytest
+
+from src.cluster import Addresses, find
+from src.config.schema import MultiWorker
+from src.errors import UserError
+
+
+def settings(**values):
+    return MultiWorker(
+        **{"name": "multi_worker", "workers": None, "index": None, "local": None, "wait": 1, "timeout": 1, **values}
+    )
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def of_tf_config(monkeypatch, cluster, kind, index):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+    return find(settings())
+
+
+def test_settings_come_first(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "nonsense")
+    assert find(settings(workers=["a:1", "b:2"], index=1)) == Addresses(("a:1", "b:2"), 1)
+
+
+def test_tf_config_with_workers_alone(monkeypatch):
+    assert of_tf_config(monkeypatch, {"worker": ["a:1", "b:1"]}, "worker", 1) == Addresses(("a:1", "b:1"), 1)
+
+
+@pytest.mark.parametrize("chief", ["chief", "master"])
+def test_tf_config_with_a_chief(monkeypatch, chief):
+    cluster = {"worker": ["job-worker-0.ns.svc:2222", "job-worker-1.ns.svc:2222"], chief: ["job-chief-0.ns.svc:2222"]}
+    workers = ("job-chief-0.ns.svc:2222", "job-worker-0.ns.svc:2222", "job-worker-1.ns.svc:2222")
+    assert of_tf_config(monkeypatch, cluster, "worker", 1) == Addresses(workers, 2)
+    assert of_tf_config(monkeypatch, cluster, chief, 0) == Addresses(workers, 0)
+
+
+@pytest.mark.parametrize("index", ["0", 0])  # Kubeflow writes a number, others a text
+def test_the_index_may_be_a_text(monkeypatch, index):
+    assert of_tf_config(monkeypatch, {"worker": ["a:1", "b:1"]}, "worker", index).index == 0
+
+
+def test_slurm_gives_the_tasks_of_a_step(monkeypatch):
+    variables = {
+        "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+        "SLURM_PROCID": "3", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find(settings()) == Addresses(("node1:12355", "node1:12356", "node2:12355", "node2:12356"), 3)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "sentence"),
+    [
+        ({"worker": ["a:1", "b:1"], "ps": ["c:1"]}, ("worker", 0), "has the roles ps, but only a chief and workers train here"),
+        ({"worker": ["a:1", "b:1"]}, ("chief", 0), "cannot be read"),
+        ({"worker": ["a:1", "b:1"]}, ("worker", 2), "has 2 workers, so there is no worker 2"),
+        ({"worker": ["a:1", "b"]}, ("worker", 0), "'b' is no address; write it like 10.0.0.5:5000"),
+        ({"worker": ["a:1", "a:1"]}, ("worker", 0), "names a:1 twice"),
+        ({"worker": ["a:1"]}, ("worker", 0), "names only one worker; on one machine, type strategy=single"),
+    ],
+)
+def test_an_impossible_tf_config_is_one_sentence(monkeypatch, cluster, task, sentence):
+    with pytest.raises(UserError, match=sentence):
+        of_tf_config(monkeypatch, cluster, *task)
+
+
+def test_local_workers_are_started_by_the_command():
+    with pytest.raises(UserError, match=r"strategy\.local starts workers from the command line alone"):
+        find(settings(local=2))
+
+
+def test_no_cluster_is_one_sentence():
+    with pytest.raises(UserError, match=r"finds no cluster: .*; type strategy.workers=\[host:port,…\] and strategy.index="):
+        find(settings())
+
+
+@pytest.mark.parametrize(
+    ("workers", "local"),
+    [(("127.0.0.1:1", "localhost:2"), True), (("[::1]:1", "127.0.0.2:1"), True), (("10.0.0.1:1", "b:1"), False)],
+)
+def test_addresses_of_this_machine(workers, local):
+    assert Addresses(workers, 0).are_local == local
