@@ -138,6 +138,7 @@ def _run(
 
     with (
         lifecycle.training_run(settings, data, log_file, sweep) as run_logger,
+        cluster.reports_to(run_logger.log_worker_metrics) if cluster else contextlib.nullcontext(),
         loop.explain_out_of_memory(settings.training),
         tempfile.TemporaryDirectory() as scratch,
     ):
@@ -213,9 +214,13 @@ def _run(
 
 def _work(settings: Settings, task: "Task", learner: "keras.Model", cluster: Cluster) -> RunResult:
     """Train as a worker that is not the chief, which records the run."""
+    from src.tracking.system import report_system_metrics
     from src.training import checkpoint, loop
 
-    with loop.explain_out_of_memory(settings.training):
+    with (
+        report_system_metrics(cluster.report, settings.tracking.system_metrics_interval),
+        loop.explain_out_of_memory(settings.training),
+    ):
         resumed = checkpoint.share_with_workers(None, cluster)
         manager = checkpoint.CheckpointManager(Path(), resumed)  # the chief writes the files
         objective = loop.fit(learner, settings, task, lambda metrics, step: None, checkpoints=manager, cluster=cluster)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from src.cluster.addresses import Addresses, split
-from src.cluster.connection import END, FAILURE, MESSAGE, STOPPED, Connection
+from src.cluster.connection import END, FAILURE, MESSAGE, REPORT, STOPPED, Connection
 from src.errors import UserError, WorkerError
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Cluster:
     def __init__(self, addresses: Addresses, timeout: float):
         self.addresses, self.timeout = addresses, timeout
         self.on_failure: Callable[[str], None] = lambda message: None
+        self._on_report: Callable[[int, dict[str, float]], None] = lambda index, metrics: None
         self._connections: dict[int, Connection] = {}
         self._failure: str | None = None
         self._lock, self._failed = threading.Lock(), threading.Event()
@@ -127,7 +128,11 @@ class Cluster:
         self._connections[0] = self._connection(connected, 0)
 
     def _connection(self, connected: socket.socket, index: int) -> Connection:
-        return Connection(connected, self.timeout, lambda event: self._fail(index, event))
+        return Connection(
+            connected, self.timeout,
+            on_failure=lambda event: self._fail(index, event),
+            on_report=lambda content: self._on_report(index, json.loads(content)),
+        )  # fmt: skip
 
     # --- messages; all workers call the same methods in the same order
 
@@ -163,6 +168,19 @@ class Cluster:
         gathered = self.gather(json.dumps(value).encode())
         merged = b"[" + b",".join(gathered) + b"]"
         return list(json.loads(self.broadcast(merged)))
+
+    @contextlib.contextmanager
+    def reports_to(self, on_report: Callable[[int, dict[str, float]], None]) -> Iterator[None]:
+        """In the block, call a function of the chief with the index of a worker and the metrics that it reports."""
+        ignore, self._on_report = self._on_report, on_report
+        try:
+            yield
+        finally:
+            self._on_report = ignore
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Send the chief metrics of this worker, at any time."""
+        self._connections[0].send(REPORT, json.dumps(metrics).encode())
 
     def _receive(self, index: int) -> bytes:
         message = self._connections[index].receive()

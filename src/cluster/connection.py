@@ -10,7 +10,7 @@ from collections.abc import Callable
 STOPPED = "was stopped, by Ctrl-C or a signal."
 PATIENCE = 2.0  # seconds for the other worker to close its end
 HEADER = struct.Struct(">cQ")  # kind, and number of bytes that follow
-SIGN_OF_LIFE, MESSAGE, FAILURE, END = b"s", b"m", b"f", b"e"
+SIGN_OF_LIFE, MESSAGE, REPORT, FAILURE, END = b"s", b"m", b"r", b"f", b"e"
 
 
 class Connection:
@@ -20,13 +20,16 @@ class Connection:
         connected: the socket.
         timeout: seconds after which a worker that sends nothing counts as lost; each one sends signs of life.
         on_failure: called with what has happened to the other worker: "failed: …", in its own words, or that it is lost.
+        on_report: called with what the other worker reports besides.
 
     Attributes:
         ended: whether the other worker has ended as planned.
     """
 
-    def __init__(self, connected: socket.socket, timeout: float, on_failure: Callable[[str], None]):
-        self._socket, self._timeout, self._on_failure = connected, timeout, on_failure
+    def __init__(
+        self, connected: socket.socket, timeout: float, on_failure: Callable[[str], None], on_report: Callable[[bytes], None]
+    ):
+        self._socket, self._timeout, self._on_failure, self._on_report = connected, timeout, on_failure, on_report
         self._sending = threading.Lock()
         self._messages: queue.Queue[bytes | None] = queue.Queue()
         self.ended = threading.Event()
@@ -63,6 +66,8 @@ class Connection:
                 content = _read_exactly(self._socket, size)
                 if kind == MESSAGE:
                     self._messages.put(content)
+                elif kind == REPORT:
+                    self._on_report(content)
                 elif kind == END:
                     self.ended.set()
                     self._messages.put(None)

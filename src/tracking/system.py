@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from src.tracking.energy import EnergyMeter
@@ -21,7 +22,6 @@ class SystemMetricsMonitor:
 
     def __init__(self, run_logger: RunLogger, interval: float):
         self.run_logger, self.outbox, self.interval = run_logger, run_logger.outbox, interval
-        self.monitors = system_metrics_monitors()
         self._energy_meter = EnergyMeter()
         self._previous_joules = self.outbox.metadata.get("joules", 0.0)  # of earlier processes of a resumed run
         self._stop = threading.Event()
@@ -45,15 +45,45 @@ class SystemMetricsMonitor:
 
     def _monitor(self) -> None:
         step = self.outbox.last_step(PREFIX) + 1
-        while not self._stop.is_set():
-            values: dict[str, float] = {}
-            for monitor in self.monitors:
-                monitor.collect_metrics()
-                values |= monitor.aggregate_metrics()
-                monitor.clear_metrics()
+        for values in _measurements(self.interval, self._stop):
             with contextlib.suppress(OSError):  # the disk is full: the training will report it
-                self.run_logger.log_metrics({f"{PREFIX}{name}": value for name, value in values.items()}, step)
+                self.run_logger.log_metrics(values, step)
                 if self._energy_meter:
                     self._update_joules()
             step += 1
-            self._stop.wait(self.interval)
+
+
+@contextlib.contextmanager
+def report_system_metrics(report: Callable[[dict[str, float]], None], interval: float) -> Iterator[None]:
+    """Pass on the system metrics of this machine while the block runs: of a worker that does not record the run.
+
+    Args:
+        report: called with {metric: value}.
+        interval: seconds between two measurements.
+    """
+    stop = threading.Event()
+
+    def monitor() -> None:
+        for values in _measurements(interval, stop):
+            report(values)
+
+    thread = threading.Thread(target=monitor, name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _measurements(interval: float, stop: threading.Event) -> Iterator[dict[str, float]]:
+    """{metric: value}, until `stop` is set."""
+    monitors = system_metrics_monitors()
+    while not stop.is_set():
+        values: dict[str, float] = {}
+        for monitor in monitors:
+            monitor.collect_metrics()
+            values |= {f"{PREFIX}{name}": value for name, value in monitor.aggregate_metrics().items()}
+            monitor.clear_metrics()
+        yield values
+        stop.wait(interval)

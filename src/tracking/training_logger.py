@@ -26,6 +26,7 @@ from src.tracking import baseline_runs, descriptions, logged_model, provenance
 from src.tracking.client import CHECKPOINT_ARTIFACTS, FINGERPRINT_TAG, REFERENCE_CLASSIFIER_TAG, WEIGHTS_FILE
 from src.tracking.outbox import Outbox
 from src.tracking.run_logger import RunLogger
+from src.tracking.system import PREFIX
 from src.training import strategies
 from src.training.checkpoint import CheckpointManager, TrainingState
 
@@ -72,6 +73,17 @@ class TrainingLogger(RunLogger):
         content = baseline_runs.describe(settings, data, dataset_inputs(settings, data), computed, digest, task)
         with self.outbox.add_event("baselines", content=content):
             pass
+
+    def log_worker_metrics(self, index: int, metrics: Mapping[str, float]) -> None:
+        """Log system metrics of another worker under its number: system/worker_1/cpu_utilization_percentage.
+
+        Args:
+            index: of the worker.
+            metrics: as its own run would log them.
+        """
+        named = {name.replace(PREFIX, f"{PREFIX}worker_{index}/", 1): value for name, value in metrics.items()}
+        with contextlib.suppress(OSError):  # the disk is full: the training will report it
+            self.log_metrics(named, self.outbox.last_step(f"{PREFIX}worker_{index}/") + 1)
 
     def log_learning_curves(self, settings: Settings, results: Mapping[str, float], units: Mapping[str, str]) -> None:
         """Log the figure of the learning curves, which stands in the description of the run, too.

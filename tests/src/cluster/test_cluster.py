@@ -57,6 +57,20 @@ def test_messages_keep_their_order(workers):
     assert workers(work) == [list(range(200))] * 3
 
 
+def test_workers_report_to_the_chief(workers):
+    reported = []
+
+    def work(cluster):
+        with cluster.reports_to(lambda *report: reported.append(report)):
+            cluster.exchange("listening")
+            if not cluster.is_chief:
+                cluster.report({"cpu": float(cluster.index)})
+            cluster.exchange("done")  # reports come before it
+
+    workers(work)
+    assert sorted(reported) == [(1, {"cpu": 1.0}), (2, {"cpu": 2.0})]
+
+
 def test_absent_workers_are_named(workers):
     chief, _ = workers(lambda cluster: None, wait=0.5, absent=(2,))
     assert isinstance(chief, UserError)

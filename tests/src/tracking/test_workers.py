@@ -74,6 +74,7 @@ def test_a_killed_worker_is_named_and_the_run_is_resumed(workers, tmp_path):
     (again,) = runs(client(tmp_path / "chief"))
     assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
     assert steps(client(tmp_path / "chief"), again) == list(range(1, 13))
+    assert "system/worker_1/cpu_utilization_percentage" in again.data.metrics
     assert not (tmp_path / "worker1/mlflow.db").exists()  # the chief alone records the run
 
 
