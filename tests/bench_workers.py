@@ -13,7 +13,6 @@ ROUNDS = 3
 RUNS = {
     "lstm": ("model=lstm", "training.epochs=4"),
     "cnn": ("model=cnn", "dataset=digits", "training.epochs=4"),
-    "resnet": ("model=resnet", "dataset=digits", "training.epochs=4"),
 }
 PARAMETERS = {"ResNet-50": 25_557_032, "GPT-2 small": 124_439_808}
 MACHINES, BANDWIDTHS = 8, (10, 100)  # Gb/s

@@ -67,28 +67,25 @@ def clip_gradients_of_whole_batch(sum_over_replicas: Callable[[list], list], cou
 def train_on_several_workers(spans_workers: Callable[[tf.distribute.Strategy], bool]) -> None:
     """Make `fit` work under MultiWorkerMirroredStrategy, for models that are built and have an optimizer that is built.
 
-    Keras reduces the metrics of a step as if they were batches, along an axis that scalars do not have; and before the first
-    step it reduces a batch over the replicas in order to build a model, which this strategy refuses.
+    Keras reduces the metrics of each step over the workers as if they were batches, along an axis that scalars do not have.
+    With this patch, those of a step are those of this worker, which saves an exchange, and those of an epoch are of all. Before
+    the first step Keras reduces a batch over the replicas in order to build a model, which this strategy refuses.
 
     Args:
         spans_workers: whether a strategy is MultiWorkerMirroredStrategy.
     """
-    reduce_per_replica = trainer.reduce_per_replica
+    reduces_over_workers, build = trainer._collective_all_reduce_multi_worker, trainer.TensorFlowTrainer._maybe_symbolic_build
 
-    @functools.wraps(reduce_per_replica)
-    def reduce_over_workers(values: Any, strategy: tf.distribute.Strategy, reduction: str) -> Any:
-        if reduction == "auto" and spans_workers(strategy):
-            return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
-        return reduce_per_replica(values, strategy, reduction)
-
-    build = trainer.TensorFlowTrainer._maybe_symbolic_build
+    @functools.wraps(reduces_over_workers)
+    def reduces_on_this_worker(strategy: tf.distribute.Strategy) -> bool:
+        return False
 
     @functools.wraps(build)
     def build_if_needed(self: keras.Model, iterator: Any = None, data_batch: Any = None) -> None:
         if not spans_workers(self.distribute_strategy):
             build(self, iterator, data_batch)
 
-    trainer.reduce_per_replica = reduce_over_workers
+    trainer._collective_all_reduce_multi_worker = reduces_on_this_worker
     trainer.TensorFlowTrainer._maybe_symbolic_build = build_if_needed
 
 

@@ -31,7 +31,7 @@ def test_the_same_command_gives_the_same_weights(data_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unpatched", ["reduce_per_replica", "_maybe_symbolic_build"])
+@pytest.mark.parametrize("unpatched", ["_collective_all_reduce_multi_worker", "_maybe_symbolic_build"])
 def test_unpatched_keras_does_not_train_on_several_workers(data_dir, unpatched):
     """The reason for each of the two patches: when this fails, Keras has changed and the patch can be removed."""
     with pytest.raises(RuntimeError, match="Error"):
