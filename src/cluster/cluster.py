@@ -205,9 +205,7 @@ class Cluster:
             if names:
                 shown = ", ".join(f"{name}={other.get(name)} instead of {chief.get(name)}" for name in names[:3])
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                raise UserError(
-                    f"{self.name(index)[0].upper()}{self.name(index)[1:]} has {shown}{more}; start all with {what}."
-                )
+                raise UserError(f"{self.name(index)} has {shown}{more}; start all with {what}.")
 
     # --- the end
 

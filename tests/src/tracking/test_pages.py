@@ -7,6 +7,7 @@ import pytest
 from src.config.tasks import TASKS
 from src.tracking import pages
 
+LOWER_IS_BETTER = {"language_modeling", "forecasting", "quantile_forecasting", "image_generation", "pixel_generation"}
 PAGE = "#/experiments/1/runs/abc?workflowType=machine_learning"
 
 
@@ -42,7 +43,7 @@ def test_every_task_has_a_view_that_ranks_by_its_leading_metric(task):
     assert tag == f"mlflow.sharedViewState.{task}"
     assert state["orderByKey"] == state["selectedColumns"][0]
     assert state["orderByKey"].startswith("metrics.`test/")
-    assert state["orderByAsc"] == (task in ("language_modeling", "forecasting", "image_generation", "pixel_generation"))
+    assert state["orderByAsc"] == (task in LOWER_IS_BETTER)
     assert task in state["searchFilter"]
 
 
