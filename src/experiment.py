@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Beginnings of names of settings that workers need not share: where they are, and where the chief records the run.
-NOT_SHARED = ("strategy.", "tracking.", "checkpoint.", "resume", "dataset.data_dir", "dataset.path", "dataset.storage")
+# Beginnings of names of settings that workers need not share: where they and their data are, and how the chief records the run.
+NOT_SHARED = ("strategy.index", "strategy.local", "strategy.wait", "tracking.", "resume", "dataset.data_dir", "dataset.path",
+              "dataset.storage")  # fmt: skip
 
 
 class RunResult(NamedTuple):
@@ -63,15 +64,15 @@ def run(
         WorkerError: another worker of a run on several machines has failed.
     """
     if isinstance(settings.strategy, MultiWorker):
-        with _joined(settings.strategy) as cluster:
+        with _joined(settings, settings.strategy) as cluster:
             return _run(settings, cluster, log_file, sweep, report_metric)
     return _run(settings, None, log_file, sweep, report_metric)
 
 
 @contextlib.contextmanager
-def _joined(settings: MultiWorker) -> Iterator[Cluster]:
-    """The cluster of a run on several machines; the others learn how this worker ends."""
-    cluster = Cluster(clusters.find(settings), settings.timeout)
+def _joined(settings: Settings, strategy: MultiWorker) -> Iterator[Cluster]:
+    """The cluster of a run on several machines, whose workers were started alike; the others learn how this worker ends."""
+    cluster = Cluster(clusters.find(strategy), strategy.timeout)
     log.info(
         "This is worker %d of %d, counted from 0: %s.", cluster.index, cluster.size, cluster.addresses.workers[cluster.index]
     )
@@ -81,8 +82,9 @@ def _joined(settings: MultiWorker) -> Iterator[Cluster]:
             "network that you trust."
         )
     with terminal.phase("Waiting for the other workers"):
-        cluster.meet(settings.wait)
+        cluster.meet(strategy.wait)
     try:
+        cluster.check_equal(_facts(settings, cluster), "the same settings and versions")
         with cluster.explain_failure():
             yield cluster
     except BaseException as error:
@@ -108,8 +110,6 @@ def _run(
         from src.training import cost as costs
 
     start = time.perf_counter()
-    if cluster:
-        cluster.check_equal(_facts(settings), "the same settings and versions")
     strategy = strategies.create(settings.strategy, cluster)
     log.info("%s, %s", strategies.describe(settings.strategy), settings.training.precision)
     settings = config.with_digest(settings)
@@ -229,12 +229,12 @@ def _work(settings: Settings, task: "Task", learner: "keras.Model", cluster: Clu
     return RunResult(objective, {}, None)
 
 
-def _facts(settings: Settings) -> dict[str, str]:
+def _facts(settings: Settings, cluster: Cluster) -> dict[str, str]:
     """What has to be the same for all workers."""
     from src.tracking import provenance
 
     same = {name: str(value) for name, value in settings.flat().items() if not name.startswith(NOT_SHARED)}
-    return same | provenance.software()
+    return same | {"strategy.workers": ", ".join(cluster.addresses.workers)} | provenance.software()
 
 
 def _log_predictions(settings: Settings, task: "Task", predictions: "np.ndarray", run_logger: "TrainingLogger") -> str:

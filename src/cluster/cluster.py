@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from src.cluster.addresses import Addresses, split
-from src.cluster.connection import END, FAILURE, MESSAGE, REPORT, STOPPED, Connection
+from src.cluster.connection import END, FAILURE, MESSAGE, REPORT, STOPPED, Connection, frame
 from src.errors import UserError, WorkerError
 
 log = logging.getLogger(__name__)
@@ -104,11 +104,13 @@ class Cluster:
 
     def _welcome(self, connected: socket.socket) -> None:
         connected.settimeout(self.timeout)
-        with contextlib.suppress(OSError, ValueError):  # whatever connects to the port
+        with contextlib.suppress(OSError):  # of whatever else connects to the port
             index = int.from_bytes(connected.recv(4), "big")  # the first that a worker sends
             if 0 < index < self.size and index not in self._connections:
                 self._connections[index] = self._connection(connected, index)
                 return
+            there_is = f"is a worker {index} already" if index in self._connections else f"are {self.size} workers, from 0"
+            connected.sendall(frame(FAILURE, f"there {there_is}; correct strategy.index, or the list of workers.".encode()))
         connected.close()
 
     def _connect(self, host: str, port: int, deadline: float, wait: float) -> None:

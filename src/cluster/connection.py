@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 STOPPED = "was stopped, by Ctrl-C or a signal."
+PART = 2**20  # bytes that are sent or read at once
 PATIENCE = 2.0  # seconds for the other worker to close its end
 HEADER = struct.Struct(">cQ")  # kind, and number of bytes that follow
 SIGN_OF_LIFE, MESSAGE, REPORT, FAILURE, END = b"s", b"m", b"r", b"f", b"e"
@@ -40,9 +41,15 @@ class Connection:
         threading.Thread(target=self._show_life, name="signs of life", daemon=True).start()
 
     def send(self, kind: bytes, content: bytes = b"") -> None:
-        """Send a message; what cannot be sent is lost, which the reading thread notices."""
-        with contextlib.suppress(OSError), self._sending:
-            self._socket.sendall(HEADER.pack(kind, len(content)) + content)
+        """Send a message. If that fails, the connection is of no more use, and the reading thread is told."""
+        message = memoryview(frame(kind, content))
+        try:
+            with self._sending:
+                for start in range(0, len(message), PART):  # each part has the time-out, however long the whole takes
+                    self._socket.sendall(message[start : start + PART])
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> bytes | None:
         """The next message, once it is there; None if the other worker has failed, has ended, or is lost."""
@@ -89,6 +96,11 @@ class Connection:
             self.send(SIGN_OF_LIFE)
 
 
+def frame(kind: bytes, content: bytes) -> bytes:
+    """A message as it is sent."""
+    return HEADER.pack(kind, len(content)) + content
+
+
 def _read_exactly(connected: socket.socket, size: int) -> bytes:
     """The next `size` bytes.
 
@@ -97,7 +109,7 @@ def _read_exactly(connected: socket.socket, size: int) -> bytes:
     """
     content = bytearray()
     while len(content) < size:
-        part = connected.recv(min(size - len(content), 2**20))
+        part = connected.recv(min(size - len(content), PART))
         if not part:
             raise ConnectionResetError
         content += part

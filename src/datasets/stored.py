@@ -5,7 +5,6 @@ import functools
 import hashlib
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -159,13 +158,13 @@ def _is_writable(folder: Path) -> bool:
 def _complete(path: Path) -> Iterator[IO[bytes]]:
     """A file to be written, which gets its name when it is complete."""
     path.parent.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
+    incomplete = path.with_name(f"{path.name}.{os.getpid()}.incomplete")  # parallel runs may compute the same
+    try:
+        with open(incomplete, "wb") as file:  # not a temporary file, which nobody else could read
             yield file
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+        os.replace(incomplete, path)
+    finally:
+        incomplete.unlink(missing_ok=True)
 
 
 def is_on_disk(array: Any) -> bool:

@@ -60,18 +60,24 @@ def build(settings: schema.Settings, task: Task, strategy: tf.distribute.Strateg
         UserError: the recipe rejects its hyperparameters (it raises a ValueError), or an epoch would be empty.
         OutOfMemoryError: the model is too large for this machine.
     """
-    recipe = hydra.utils.get_method(settings.model.target)
     _check_updates(settings.training, steps_per_epoch(settings.training, task.train))  # the cheapest check comes first
     with explain_out_of_memory(settings.training), strategy.scope():
-        try:
-            model = task.build_model(recipe, settings.model.hyperparameters)
-        except ValueError as error:
-            raise UserError(f"model={settings.model.name} cannot be built: {' '.join(str(error).split())}") from error
+        model = _create_model(settings, task)
         _check_compression(model, settings.compression)
-        example = task.model_inputs(model, task.train.take(1)).inputs
-        model(keras.tree.map_structure(tf.constant, example))  # some models create their weights in their first call
         _compile(model, settings, task)
     _check_monitor(settings.training, task, model)
+    return model
+
+
+def _create_model(settings: schema.Settings, task: Task) -> keras.Model:
+    """The recipe's model for a task, with its weights."""
+    recipe = hydra.utils.get_method(settings.model.target)
+    try:
+        model = task.build_model(recipe, settings.model.hyperparameters)
+    except ValueError as error:
+        raise UserError(f"model={settings.model.name} cannot be built: {' '.join(str(error).split())}") from error
+    example = task.model_inputs(model, task.train.take(1)).inputs
+    model(keras.tree.map_structure(tf.constant, example))  # some models create their weights in their first call
     return model
 
 
@@ -95,14 +101,14 @@ def explain_out_of_memory(training: schema.Training) -> Iterator[None]:
 
 
 def on_one_device(model: keras.Model, settings: schema.Settings, task: Task) -> keras.Model:
-    """A copy of a trained model on this worker alone, so that it is evaluated without the others.
+    """A copy of a trained model on this worker alone, not compiled, so that it is evaluated without the others.
 
     Args:
         model: as `build` returns it, under the strategy of several workers.
         settings: of the run.
         task: of the run.
     """
-    copy = build(settings, task, strategies.this_device())
+    copy = _create_model(settings, task)
     for mine, theirs in zip(copy.variables, model.variables, strict=True):
         mine.assign(keras.ops.convert_to_numpy(theirs))
     return copy
@@ -290,9 +296,8 @@ def fit(
         restore_best_weights=training.restore_best_weights,
         start_from_epoch=min(first_sparse_epoch, training.epochs - 1),
     )
-    callbacks.append(
-        SamplePreview(task, log_metrics, log_samples, training, cluster)
-    )  # after the averaged weights are swapped in
+    # After the averaged weights are swapped in:
+    callbacks.append(SamplePreview(task, log_metrics, log_samples, training, cluster))
     callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
         callbacks.append(Profile(profile_to))

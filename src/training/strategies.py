@@ -41,7 +41,7 @@ def create(settings: schema.Strategy, cluster: Cluster | None = None) -> tf.dist
     gpus = prepare_devices()
     keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
     if settings.name == "multi_worker":  # without its cluster
-        return this_device()
+        return tf.distribute.get_strategy()
     if settings.name == "single":
         if settings.device == "gpu" and not gpus:
             raise UserError("TensorFlow finds no GPU on this machine; type strategy.device=auto or strategy.device=cpu.")
@@ -89,7 +89,7 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
         ),
     )
     _multi_worker_strategies.append(strategy)
-    signals.install_handlers()  # TensorFlow has replaced them
+    signals.install_handlers()  # TensorFlow has replaced them: SIGTERM would be ignored
     keras_patches.clip_gradients_of_whole_batch(sum_over_replicas, _count_replicas)
     keras_patches.seed_replicas_differently(_replica_index)
     keras_patches.train_on_several_workers(_spans_workers)
@@ -98,11 +98,6 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
 
 
 _multi_worker_strategies: list[tf.distribute.Strategy] = []
-
-
-def this_device() -> tf.distribute.Strategy:
-    """The strategy of one device of this machine, TensorFlow's default."""
-    return tf.distribute.get_strategy()
 
 
 def _spans_workers(strategy: tf.distribute.Strategy) -> bool:

@@ -29,7 +29,8 @@ def clear_gradient_registry() -> None:
 def abort_collectives(reason: str) -> None:
     """Let the all-reduces that wait for other workers fail, in this process, for good.
 
-    Without it, the loss of a worker is noticed when TensorFlow's own connections to it time out, which takes minutes.
+    TensorFlow notices by itself that a worker is lost, but later: after 8 s instead of 1 where its process was killed, and 22 s
+    instead of 11 where it hung, with strategy.timeout=10.
     """
     context.context().abort_collective_ops(UNAVAILABLE, reason)
 

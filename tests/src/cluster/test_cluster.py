@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from src.cluster import Addresses, Cluster
+from src.cluster.connection import PART
 from src.cluster.local import free_ports
 from src.errors import UserError, WorkerError
 
@@ -100,6 +101,30 @@ def test_strangers_at_the_port_are_ignored(workers):
         assert workers(work) == [[0, 1, 2]] * 3
     finally:
         Cluster._accept = original
+
+
+def test_two_workers_with_one_index_are_told(workers):
+    def work(cluster):
+        return cluster.exchange("on")
+
+    original = Cluster._connect
+
+    def as_worker_1(self, *arguments):
+        self.addresses = Addresses(self.addresses.workers, 1)
+        original(self, *arguments)
+
+    Cluster._connect = as_worker_1
+    try:
+        chief, *others = workers(work, wait=1.0)
+    finally:
+        Cluster._connect = original
+    assert "Worker 2 (127.0.0.1:" in str(chief)
+    assert sum("there is a worker 1 already; correct strategy.index" in str(other) for other in others) == 1
+
+
+def test_messages_may_be_long(workers):
+    content = bytes(3 * PART + 1)
+    assert workers(lambda cluster: cluster.broadcast(content) == content) == [True] * 3
 
 
 def test_a_failure_of_one_ends_all_in_its_words(workers):

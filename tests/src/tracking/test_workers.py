@@ -14,7 +14,7 @@ import pytest
 
 from src.cluster.local import free_ports
 from src.training import checkpoint
-from tests.commands import WEIGHTS_ONLY, environment, start, until
+from tests.commands import WEIGHTS_ONLY, environment, run, start, until
 from tests.stored import client, runs, steps
 
 LSTM = (
@@ -81,6 +81,7 @@ def test_a_killed_worker_is_named_and_the_run_is_resumed(workers, tmp_path):
 @pytest.mark.parametrize(
     ("own", "sentence"),
     [
+        (["checkpoint.every=7"], r"Worker 1 \(.*\) has checkpoint\.every=7\.0 instead of 5\.0"),
         (["seed=1"], r"Worker 1 \(.*\) has seed=1 instead of 0; start all with the same settings and versions\."),
         (
             ['dataset.splits.test="train[:20%]"', "dataset.allow_overlap=true"],
@@ -104,6 +105,25 @@ def test_a_stop_of_one_worker_ends_all_with_a_checkpoint(workers, tmp_path):
     assert run.info.status == "KILLED"
     (outbox,) = (tmp_path / "chief/mlruns/unfinished").iterdir()
     assert checkpoint.read(outbox / "checkpoints").epoch >= 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_noticed_in_time(workers):
+    """Which TensorFlow does 10 s later: the reason for aborting its all-reduces."""
+    chief, worker = workers("training.epochs=4000", "strategy.timeout=8")
+    until(chief, "epoch 3/4000")
+    worker.send_signal(signal.SIGSTOP)
+    start_time = time.monotonic()
+    ((status, output),) = finish([chief])
+    assert 7 < time.monotonic() - start_time < 14
+    assert status == 2
+    assert re.search(r"Worker 1 \(.*\) has sent no sign of life for 8 s\.", output)
+
+
+def test_a_run_on_several_machines_is_evaluated_on_one(workers, tmp_path):
+    assert [status for status, _ in finish(workers("training.epochs=1", "dataset.limit=128"))] == [0, 0]
+    evaluation = run(tmp_path / "chief", "run=last", "record=false", module="src.evaluate")
+    assert "metrics are identical" in evaluation.stdout, evaluation.stderr
 
 
 @pytest.fixture
@@ -166,10 +186,11 @@ def test_a_network_that_is_cut_ends_both_in_time_and_the_run_is_resumed(network,
 def test_runs_with_random_kills_end_as_an_undisturbed_one(workers, tmp_path):
     """Twenty kills, of the chief and of the other worker, each followed by the same command on both."""
     draw, seconds = random.Random(0), []
-    assert [status for status, _ in finish(workers("training.epochs=60", "tracking.run_name=undisturbed"))] == [0, 0]
+    epochs = "training.epochs=120"
+    assert [status for status, _ in finish(workers(epochs, "tracking.run_name=undisturbed"))] == [0, 0]
     kills = 0
     while kills < 20:
-        processes = workers("training.epochs=60", "tracking.run_name=disturbed")
+        processes = workers(epochs, "tracking.run_name=disturbed")
         victim = draw.randrange(2)
         started = time.monotonic()
         until(processes[0], "epoch")
@@ -183,10 +204,10 @@ def test_runs_with_random_kills_end_as_an_undisturbed_one(workers, tmp_path):
         if other_status == 0:
             break
         seconds.append(time.monotonic() - killed)
-        assert "has ended." in other_output or "failed" in other_output, other_output[-2000:]
+        assert re.search(r"(Worker 1|The chief) \(127\.0\.0\.1:\d+\) has ended\.", other_output), other_output[-2000:]
         assert time.monotonic() - started < 120
-    if kills == 20:
-        assert [status for status, _ in finish(workers("training.epochs=60", "tracking.run_name=disturbed"))] == [0, 0]
+    assert kills == 20, "the run ended before that; let it have more epochs"
+    assert [status for status, _ in finish(workers(epochs, "tracking.run_name=disturbed"))] == [0, 0]
     print(f"{kills} kills, the other worker ended after {np.median(seconds):.1f} s ({max(seconds):.1f} s at most)")
     one, two = sorted(runs(client(tmp_path / "chief")), key=lambda run: run.info.run_name)
     assert {run.info.status for run in (one, two)} == {"FINISHED"}
