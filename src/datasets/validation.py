@@ -132,24 +132,41 @@ def check_series(data: Data) -> None:
                 f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are {describe(split.array)}; "
                 "choose another dataset.inputs."
             )
-        if np.isnan(split.array).all(axis=0).any():
-            raise UserError(
-                f"A feature of the {name} split of dataset={data.name} holds no number at all; choose other "
-                f"dataset.inputs or another dataset.splits.{name}."
-            )
+        for series, values in data.by_series(name, split.array).items():
+            if np.isnan(values).all(axis=0).any():
+                raise UserError(
+                    f"A feature{of_series(series)} of the {name} split of dataset={data.name} holds no number at all; choose "
+                    f"other dataset.inputs or another dataset.splits.{name}{or_leave_out(series)}."
+                )
     if not data.ordered:
         raise UserError(
             f"The builder of dataset={data.name} does not keep the order of its examples, so they are no series; pass "
             "disable_shuffling=True to its DatasetInfo, and prepare it again."
         )
-    steps = [data.slices.get(name, ()) for name in data.splits]
-    for (earlier, later), (before, after) in zip(itertools.pairwise(data.splits), itertools.pairwise(steps)):
-        joints = itertools.pairwise([*before[-1:], *after])
-        if any(a.base == b.base and a.stop != b.start for a, b in joints):
+    for earlier, later in itertools.pairwise(data.splits):
+        unknown = set(data.series_lengths.get(later, {})) - set(data.series_lengths.get(earlier, {}))
+        if unknown:
             raise UserError(
-                f"dataset.splits.{later} does not start where dataset.splits.{earlier} ends; type splits of a series that "
-                "follow each other in order of time, without gaps."
+                f"The {later} split of dataset={data.name} has a series '{min(unknown)}', which the {earlier} split has not; "
+                "add its past there, or leave it out."
             )
+        for series, after in data.slices.get(later, {}).items():
+            joints = itertools.pairwise([*data.slices[earlier][series][-1:], *after])
+            if any(a.base == b.base and a.stop != b.start for a, b in joints):
+                raise UserError(
+                    f"dataset.splits.{later} does not start where dataset.splits.{earlier} ends; type splits of a series that "
+                    "follow each other in order of time, without gaps."
+                )
+
+
+def of_series(series: str) -> str:
+    """Which series something is of, for messages: " of the series 'Oslo'"; empty if there is only one."""
+    return f" of the series '{series}'" if series else ""
+
+
+def or_leave_out(series: str) -> str:
+    """The advice to do without a series, for messages; empty if there is only one."""
+    return ", or leave the series out of the data" if series else ""
 
 
 def describe(array: Array) -> str:

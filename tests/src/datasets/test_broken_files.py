@@ -255,7 +255,7 @@ BROKEN = {
         SERIES,
         of_times([*HOURS[:5], *HOURS[7:10], *HOURS[11:]]),
         "own.csv, line 7: 2016-07-01 07:00:00 comes after 2016-07-01 04:00:00, but most rows are 1:00:00 apart (missing "
-        "rows: 2, gaps in all: 2); add the missing rows, with an empty value.",
+        "rows: 2, gaps in all: 2); add the missing rows, with an empty value, or type dataset.resample=1h.",
     ),
     "a missing month": (
         SERIES,
@@ -271,7 +271,7 @@ BROKEN = {
         SERIES,
         of_times([*HOURS[:5], "2016-07-01 05:10", *HOURS[6:]]),
         "own.csv, line 7: 2016-07-01 05:10 comes after 2016-07-01 04:00:00, but most rows are 1:00:00 apart (2 rows are "
-        "irregular); resample the series to regular times.",
+        "irregular); type dataset.resample=1h for the means over regular intervals.",
     ),
     # arrays
     "several files of arrays": (
