@@ -88,8 +88,10 @@ class Dataset(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_columns_of_series(self) -> Self:
-        if self.resample is not None and self.time is None:
-            raise ValueError(f"dataset.resample={self.resample} needs the time of each row; type dataset.time=<its column>")
+        if self.resample is not None and (self.builder != "series" or self.time is None):
+            raise ValueError(
+                f"dataset.resample={self.resample} needs dataset=series and the time of each row; type dataset.time=<column>"
+            )
         if twice := set(as_tuple(self.series_id)) & {self.time, *as_tuple(self.inputs), *as_tuple(self.targets)}:
             raise ValueError(
                 f"dataset.series_id={min(twice)} says which series a row belongs to, so it can be neither its time nor one of "

@@ -43,7 +43,7 @@ class ConcatenatedArray:
         for part, chosen in zip(parts, np.split(by_part, firsts[1:])):
             start = self._ends[part] - len(self._arrays[part])
             values[chosen] = self._arrays[part][rows.ravel()[chosen] - start]
-        return values if rows.ndim else values[0]
+        return values.reshape(*rows.shape, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate(self._arrays, dtype=dtype)

@@ -66,7 +66,7 @@ def test_every_line_trains_and_its_run_can_be_evaluated_without_the_files(words,
     assert run.info.run_name.startswith(recipe)
     assert store.get_experiment(run.info.experiment_id).name == (path.parent if "*" in path.name else path).stem
     for file in here.iterdir():
-        if file.name in {Path(path).parts[0] for path in files.PATHS.values()}:
+        if file.name in {Path(path).parts[0] for path in (*files.PATHS.values(), files.SHOPS)}:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     datasets.load.cache_clear()
     assert re.search(r"\nAll [2-9] metrics are identical\.$", evaluate.evaluate(result.run_id, record="false"))

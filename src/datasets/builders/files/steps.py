@@ -67,7 +67,8 @@ class Steps(NamedTuple):
         """The means over intervals of time, NaN where an interval has no value.
 
         Args:
-            frequency: of pandas; intervals are aligned with the year 1970, so that those of all series are the same.
+            frequency: of pandas. Hours and days are counted from 1970, so that several of them are the same intervals for all
+                series; weeks and months are, anyway.
 
         Raises:
             UserError: nearly all intervals would be empty.
@@ -80,7 +81,8 @@ class Steps(NamedTuple):
                 f"dataset.resample={frequency} makes {intervals:,.0f} intervals of the {len(self.times):,} rows{self.name} "
                 f"between {self.times[0].item()} and {self.times[-1].item()}; type a longer interval, or correct the times."
             )
-        means = pd.DataFrame(self.values, index=pd.DatetimeIndex(self.times)).resample(frequency, origin="epoch").mean()
+        counted = {"origin": "epoch"} if isinstance(offset, pd.offsets.Tick | pd.offsets.Day) else {}
+        means = pd.DataFrame(self.values, index=pd.DatetimeIndex(self.times)).resample(offset, **counted).mean()
         times = means.index.to_numpy().astype("datetime64[us]")
         return self._replace(times=times, values=means.to_numpy())
 
