@@ -56,14 +56,14 @@ class ConcatenatedArray:
 
 
 def concatenate(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Arrays one after the other: a `ConcatenatedArray`, which stands in for a NumPy array; of a single one that array itself.
+    """Arrays one after the other: a `ConcatenatedArray`, which stands in for a NumPy array; one without a name stays as it is.
 
     Args:
         parts: {name: array}, which differ in their number of rows alone.
     """
-    return next(iter(parts.values())) if len(parts) == 1 else cast(np.ndarray, ConcatenatedArray(parts))
+    return parts[""] if list(parts) == [""] else cast(np.ndarray, ConcatenatedArray(parts))
 
 
 def parts_of(array: np.ndarray | ConcatenatedArray) -> Mapping[str, np.ndarray]:
-    """{name: array} of what `concatenate` returned; the name of a single array is empty."""
+    """{name: array} of what `concatenate` returned."""
     return array.parts if isinstance(array, ConcatenatedArray) else {"": array}

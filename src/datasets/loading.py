@@ -32,9 +32,9 @@ def load(settings: schema.Dataset) -> Data:
     with terminal.phase(f"Reading {settings.name}"):
         ranges = find_series(builder, settings, inputs)
         by_series = {name: slices_of(builder, settings, ranges, text) for name, text in settings.splits.model_dump().items()}
-        slices = {name: [*itertools.chain(*of_split.values())] for name, of_split in by_series.items()}
         if not settings.allow_overlap:
-            validation.check_overlap(slices)
+            validation.check_overlap(by_series)
+        slices = {name: [*itertools.chain(*of_split.values())] for name, of_split in by_series.items()}
         splits = Examples(builder, settings, inputs, targets).splits(slices)
         series_lengths = _lengths(by_series) if settings.series_id else {}
         times = {}

@@ -89,7 +89,7 @@ def _parse(
         UserError: there is no such split, or a slice goes beyond it.
     """
     splits = builder.info.splits
-    if series:
+    if settings.series_id is not None:
         splits = {base: tfds.core.SplitInfo(base, [len(of_base)], num_bytes=0) for base, of_base in rows.items()}
     try:
         instructions = tfds.core.ReadInstruction.from_spec(expression).to_absolute(splits)

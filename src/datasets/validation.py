@@ -18,14 +18,15 @@ CLIPS = 1000  # that are looked at for clipped samples
 MAX_CLIPPED = 0.1  # fraction of samples at the limits of their type; more than any recording has
 
 
-def check_overlap(slices: Mapping[str, Sequence[Slice]]) -> None:
+def check_overlap(slices: Mapping[str, Mapping[str, Sequence[Slice]]]) -> None:
     """Raise a UserError if two of the splits share rows.
 
     Args:
-        slices: {split: where its rows are}.
+        slices: {split: {series: where its rows are}}.
     """
     for one, other in itertools.combinations(slices, 2):
-        for a, b in itertools.product(slices[one], slices[other]):
+        pairs = (itertools.product(own, slices[other].get(series, ())) for series, own in slices[one].items())
+        for a, b in itertools.chain.from_iterable(pairs):
             start, stop = max(a.start, b.start), min(a.stop, b.stop)
             if a.base == b.base and start < stop:
                 raise UserError(

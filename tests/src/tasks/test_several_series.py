@@ -38,9 +38,10 @@ def data(values, lengths=LENGTHS, **fields):
 SEVERAL = data(VALUES)
 
 
-def single(name):
-    """The data set of one series alone."""
-    return data({split: {name: of_split[name]} for split, of_split in VALUES.items()}, {})
+def single(name, named=False):
+    """The data set of one series alone, which may have a name nevertheless."""
+    lengths = {split: {name: of_split[name]} for split, of_split in LENGTHS.items()} if named else {}
+    return data({split: {name: of_split[name]} for split, of_split in VALUES.items()}, lengths)
 
 
 def cut(values, length=WINDOW + HORIZON):
@@ -123,6 +124,13 @@ def test_methods_with_a_memory_are_those_of_each_series_alone(create):
     for name in ("repeat_last", "seasonal_naive", "drift", "seasonal_naive_with_drift", "exponential_smoothing", "theta"):
         alone = [store.compute(create(single(series))).predictions[name] for series in LENGTHS["test"]]
         np.testing.assert_allclose(predictions[name], np.concatenate(alone), rtol=1e-6, err_msg=name)
+
+
+def test_a_single_series_may_have_a_name(create):
+    named, nameless = (store.compute(create(single("a", named))).metrics for named in (True, False))
+    assert len(named) == 8
+    for name, metrics in nameless.items():
+        assert named[name] == pytest.approx(metrics), name
 
 
 def test_regressions_are_fitted_to_the_windows_of_all_series(create):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 from src.datasets.builders.files.tables import Table
 from src.errors import UserError
@@ -73,7 +74,7 @@ class Steps(NamedTuple):
         Raises:
             UserError: nearly all intervals would be empty.
         """
-        offset = pd.tseries.frequencies.to_offset(frequency)
+        offset = to_offset(frequency)
         start = pd.Timestamp(EPOCH) + offset
         intervals = (self.times[-1] - self.times[0]) / (start + offset - start)
         if intervals > MAX_INTERVALS * len(self.times):
@@ -126,9 +127,10 @@ def _identifier(value: Any, column: str, place: str) -> str:
     Raises:
         UserError: it is missing.
     """
-    if value is None:
+    text = "" if value is None else str(value).strip()
+    if not text:
         raise UserError(f"{place}: the column '{column}' is empty; write there which series the row belongs to.")
-    return str(value).strip()
+    return text
 
 
 def _number(value: Any, column: str, place: str) -> float:
