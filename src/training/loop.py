@@ -328,7 +328,7 @@ def fit(
     if resumed:  # creates the variables of the metrics, which are to be restored
         model.evaluate(validation_batches(training.batch_size), verbose=0)
     execution.size = _execution_size(settings, execution, lambda: batches(epoch, step), cluster)
-    log.info("TensorFlow takes %d of %d steps at a time.", execution.size, steps)
+    log.debug("TensorFlow takes %d of %d steps at a time.", execution.size, steps)
     try:
         with progress.phase(), cluster.explain_failure() if cluster else contextlib.nullcontext():
             history = model.fit(
