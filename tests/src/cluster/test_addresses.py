@@ -17,7 +17,7 @@ def settings(**values):
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST"):
+    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST", "SUBMITIT_LOCAL_NTASKS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -51,11 +51,20 @@ def test_the_index_may_be_a_text(monkeypatch, index):
 def test_slurm_gives_the_tasks_of_a_step(monkeypatch):
     variables = {
         "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
-        "SLURM_PROCID": "3", "CUDA_VISIBLE_DEVICES": "",
+        "SLURM_PROCID": "3", "SLURM_JOB_ID": "1402", "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert find(settings()) == Addresses(("node1:12355", "node1:12356", "node2:12355", "node2:12356"), 3)
+    assert find(settings()) == Addresses(("node1:20032", "node1:20033", "node2:20032", "node2:20033"), 3)
+    monkeypatch.setenv("SLURM_JOB_ID", "1403")  # may be on the same nodes
+    assert find(settings()).workers[:2] == ("node1:20048", "node1:20049")
+
+
+def test_submitit_gives_the_tasks_of_a_job_on_this_machine(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node1")  # submitit runs within a job of SLURM
+    for name, value in {"NTASKS": "2", "GLOBALID": "1", "JOB_ID": "1402"}.items():
+        monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
+    assert find(settings()) == Addresses(("127.0.0.1:20032", "127.0.0.1:20033"), 1)
 
 
 @pytest.mark.parametrize(
