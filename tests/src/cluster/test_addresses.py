@@ -1,12 +1,16 @@
 """Where the workers are: settings, TF_CONFIG as the operators of Kubernetes write it, and SLURM."""
 
 import json
+import re
 
 import pytest
+import yaml
 
+from src import config
 from src.cluster import Addresses, find
 from src.config.schema import MultiWorker
 from src.errors import UserError
+from tests.commands import ROOT
 
 
 def settings(**values):
@@ -41,6 +45,24 @@ def test_tf_config_with_a_chief(monkeypatch, chief):
     workers = ("job-chief-0.ns.svc:2222", "job-worker-0.ns.svc:2222", "job-worker-1.ns.svc:2222")
     assert of_tf_config(monkeypatch, cluster, "worker", 1) == Addresses(workers, 2)
     assert of_tf_config(monkeypatch, cluster, chief, 0) == Addresses(workers, 0)
+
+
+def test_the_manifest_of_the_page_on_kubernetes(monkeypatch):
+    """With TF_CONFIG as the training operator of Kubeflow makes it (genClusterSpec in its tensorflow.go)."""
+    job = yaml.safe_load(
+        re.search(r"```yaml\n(apiVersion: kubeflow.*?)```", (ROOT / "src/README.md").read_text("utf-8"), re.S)[1]
+    )
+    ((role, replicas),) = job["spec"]["tfReplicaSpecs"].items()
+    (container,) = replicas["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert container["name"] == "tensorflow"
+    name = f"{job['metadata']['name']}-{role.lower()}-{{}}.default.svc:{ports['tfjob-port']}"
+    names = [name.format(index) for index in range(replicas["replicas"])]
+    for index in range(replicas["replicas"]):
+        task = {"type": role.lower(), "index": index}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {role.lower(): names}, "task": task, "environment": "cloud"}))
+        (run,) = config.parse(container["command"][3:]).jobs
+        assert find(run.strategy) == Addresses(tuple(names), index)
 
 
 @pytest.mark.parametrize("index", ["0", 0])  # Kubeflow writes a number, others a text
