@@ -176,20 +176,24 @@ def _check_objectives(search: Search, jobs: Sequence[Settings]) -> None:
 
 def _check_workers(launcher: DictConfig, jobs: Sequence[Settings]) -> None:
     """Check that each job has several workers where the launcher starts several processes for it, and only there."""
-    processes = launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1)
+    numbers = {name: launcher.get(name, 1) for name in ("nodes", "tasks_per_node", "workers")}
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f"hydra.launcher.{name}={number} would run nothing; type 1 or more.")
+    processes = math.prod(numbers.values())
     for strategy in (job.strategy for job in jobs):
         if not isinstance(strategy, MultiWorker):
             if processes > 1:
                 raise UserError(
                     f"hydra.launcher starts {processes} processes for each job, which train one model together only with "
-                    "strategy=multi_worker; type that, or hydra.launcher.nodes=1 hydra.launcher.tasks_per_node=1."
+                    "strategy=multi_worker; type that, too, or let the launcher start one."
                 )
         elif strategy.workers or strategy.local:
             raise UserError("In a sweep the launcher starts the workers of each job; leave out strategy.workers and .local.")
         elif processes < 2:
             raise UserError(
-                "strategy=multi_worker needs a launcher that starts several processes for each job of a sweep; type "
-                "hydra/launcher=submitit_slurm hydra.launcher.nodes=2, or leave out -m and start the jobs one by one."
+                "In a sweep, strategy=multi_worker needs a launcher that starts several processes for each job; leave out -m, "
+                "or type hydra/launcher=submitit_slurm hydra.launcher.nodes=2 or hydra/launcher=ray hydra.launcher.workers=2."
             )
 
 

@@ -53,9 +53,12 @@ def test_parallel_jobs_on_one_database(launcher, number, processes, here):
 
 
 @pytest.mark.slow
-def test_the_tasks_of_a_job_are_the_workers_of_one_run(here):
-    pytest.importorskip("submitit")
-    launched = ("hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "strategy=multi_worker")
+@pytest.mark.parametrize(
+    ("launcher", "processes"), [("submitit_local", "hydra.launcher.tasks_per_node=2"), ("ray", "hydra.launcher.workers=2")]
+)
+def test_the_processes_of_a_job_are_the_workers_of_one_run(launcher, processes, here):
+    pytest.importorskip(launcher.partition("_")[0])
+    launched = (f"hydra/launcher={launcher}", processes, "strategy=multi_worker")
     process = start(here, *launched, *TINY, "seed=0,1", fresh=True, HOME=str(here))
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
