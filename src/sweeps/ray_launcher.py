@@ -114,10 +114,11 @@ def _run_on_workers(resources: dict[str, Any], workers: int, *job: Any) -> JobRe
 
 
 def _find_address() -> str:
-    """Address of this machine in the cluster, with a port that is free."""
+    """Address of this machine in the cluster, which may be that of the loopback interface, with a port that is free."""
     import ray
 
-    host = ray.util.get_node_ip_address()
+    own = ray.get_runtime_context().get_node_id()
+    host = next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == own)
     with socket.create_server((host, 0)) as server:
         return f"{host}:{server.getsockname()[1]}"
 
