@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from src.cluster.addresses import TF_CONFIG
+from src.cluster.local import HOST
 from src.config import to_dict
 from src.config.command_line import COMMAND
 from src.sweeps.job_store import FOLDER_VARIABLE
@@ -114,11 +115,11 @@ def _run_on_workers(resources: dict[str, Any], workers: int, *job: Any) -> JobRe
 
 
 def _find_address() -> str:
-    """Address of this machine in the cluster, which may be that of the loopback interface, with a port that is free."""
+    """Address of this machine in the cluster, or of its loopback interface if there is no other, with a port that is free."""
     import ray
 
-    own = ray.get_runtime_context().get_node_id()
-    host = next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == own)
+    is_alone = sum(node["Alive"] for node in ray.nodes()) == 1
+    host = HOST if is_alone else ray.util.get_node_ip_address()
     with socket.create_server((host, 0)) as server:
         return f"{host}:{server.getsockname()[1]}"
 
