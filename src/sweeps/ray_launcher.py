@@ -106,10 +106,9 @@ def _run_on_workers(resources: dict[str, Any], workers: int, *job: Any) -> JobRe
         run = ray.remote(**resources | {"max_calls": 1, "max_retries": 0})(_run_remote_job)
         for index, place in enumerate(places):
             running.append(run.options(scheduling_strategy=place).remote(*job, index, *addresses))
-        ray.wait(running, num_returns=workers)  # ray.get would return at the first error, and the others be killed
         return ray.get(running[0])
     finally:
-        if running:
+        if running:  # the others end after the chief; without the group they would be killed
             ray.wait(running, num_returns=workers, timeout=SHUTDOWN_TIMEOUT)
         ray.util.remove_placement_group(group)
 
