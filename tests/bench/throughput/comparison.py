@@ -1,0 +1,118 @@
+"""The contenders of an experiment, measured in rounds that alternate."""
+
+import contextlib
+from dataclasses import dataclass, field
+
+from hydra import initialize_config_dir
+
+from src import config
+from src.config.compose import compose_config
+from src.config.schema import Settings
+from src.errors import UserError
+from tests.bench.throughput.contenders import CONTENDERS, REFERENCE, Contender
+from tests.bench.throughput.processes import Ready, TrainingProcess
+
+WARM_UP = 2.0  # seconds
+# A single epoch without end: its steps alone are measured. `tests.bench.checkpoints` says what checkpoints cost.
+ENDLESS = ("training.epochs=1", "training.steps_per_epoch=1000000", "checkpoint.every=1000000")
+
+
+@dataclass
+class Result:
+    """What was measured of a contender.
+
+    Attributes:
+        rates: examples per second of each round; empty if it was not compared.
+        reason: why it was not compared.
+        first_step: seconds of the first step, with tracing and compilation.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    reason: str = ""
+    first_step: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The contenders of an experiment.
+
+    Attributes:
+        experiment: its name.
+        batch_size: examples in a step.
+        data: what they were trained on.
+        parameters: of every network.
+        device: CPU or GPU.
+        results: {contender: result}.
+    """
+
+    experiment: str
+    batch_size: int
+    data: str
+    parameters: int
+    device: str
+    results: dict[str, Result]
+
+
+def compare(
+    experiment: str, names: list[str], *, rounds: int, seconds: float, threads: int, overrides: tuple[str, ...] = ()
+) -> Comparison:
+    """Measure contenders, all after each other in every round.
+
+    Args:
+        experiment: its name in conf/experiment.
+        names: of the contenders; the reference is measured whether it is among them or not.
+        rounds: number of rounds.
+        seconds: of training of each contender in a round.
+        threads: of each contender.
+        overrides: of the experiment's settings.
+
+    Raises:
+        UserError: this project itself cannot train.
+    """
+    settings = settings_of(experiment, *overrides)
+    with contextlib.ExitStack() as stack:
+        reference = stack.enter_context(contextlib.closing(TrainingProcess(CONTENDERS[REFERENCE], settings, None, threads)))
+        problem = reference.ready.problem
+        results, training = {REFERENCE: Result(first_step=reference.first_step)}, {REFERENCE: reference}
+        for name in names:  # one after the other, so that they compile undisturbed
+            if name == REFERENCE:
+                continue
+            contender = CONTENDERS[name]
+            try:
+                check_installed(contender)
+                own = settings_of(experiment, *overrides, *contender.overrides)
+                process = TrainingProcess(contender, own, problem, threads)
+                stack.enter_context(contextlib.closing(process))
+                check_comparable(reference.ready, process.ready)
+            except UserError as error:
+                results[name] = Result(reason=str(error))
+            else:
+                results[name], training[name] = Result(first_step=process.first_step), process
+        for process in training.values():
+            process.measure(WARM_UP)
+        for _ in range(rounds):
+            for name, process in training.items():
+                measured = process.measure(seconds)
+                results[name].rates.append(measured.steps * settings.training.batch_size / measured.seconds)
+    ready = reference.ready
+    return Comparison(experiment, settings.training.batch_size, problem.source, ready.parameters, ready.device, results)
+
+
+def settings_of(experiment: str, *overrides: str) -> Settings:
+    """The checked settings of a training of an experiment that does not end."""
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        return config.validate(compose_config("config", [f"experiment={experiment}", *ENDLESS, *overrides]))
+
+
+def check_installed(contender: Contender) -> None:
+    """Raise a UserError if packages of a contender are missing."""
+    if contender.missing:
+        raise UserError(f"{', '.join(contender.missing)} not installed; pip install -r requirements-bench.txt")
+
+
+def check_comparable(reference: Ready, other: Ready) -> None:
+    """Raise a UserError unless two networks have the same number of parameters, and are on the same kind of device."""
+    if other.parameters != reference.parameters:
+        raise UserError(f"its network has {other.parameters:,} parameters, and this project's {reference.parameters:,}")
+    if other.device != reference.device:
+        raise UserError(f"it trains on a {other.device}, and this project on a {reference.device}")
