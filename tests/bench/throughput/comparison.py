@@ -72,30 +72,55 @@ def compare(
     settings = settings_of(experiment, *overrides)
     with contextlib.ExitStack() as stack:
         reference = stack.enter_context(contextlib.closing(TrainingProcess(CONTENDERS[REFERENCE], settings, None, threads)))
-        problem = reference.ready.problem
-        results, training = {REFERENCE: Result(first_step=reference.first_step)}, {REFERENCE: reference}
+        ready, training = reference.ready, {REFERENCE: reference}
+        results = {REFERENCE: Result(first_step=reference.first_step)}
         for name in names:  # one after the other, so that they compile undisturbed
-            if name == REFERENCE:
-                continue
             contender = CONTENDERS[name]
+            if name == REFERENCE or (contender.recipes and settings.model.name not in contender.recipes):
+                continue
             try:
                 check_installed(contender)
                 own = settings_of(experiment, *overrides, *contender.overrides)
-                process = TrainingProcess(contender, own, problem, threads)
-                stack.enter_context(contextlib.closing(process))
-                check_comparable(reference.ready, process.ready)
+                process = stack.enter_context(contextlib.closing(TrainingProcess(contender, own, ready.problem, threads)))
+                check_comparable(ready, process.ready)
             except UserError as error:
                 results[name] = Result(reason=str(error))
             else:
                 results[name], training[name] = Result(first_step=process.first_step), process
-        for process in training.values():
-            process.measure(WARM_UP)
+        measure_round(training, results, WARM_UP)
+        size = settings.training.batch_size
         for _ in range(rounds):
-            for name, process in training.items():
-                measured = process.measure(seconds)
-                results[name].rates.append(measured.steps * settings.training.batch_size / measured.seconds)
-    ready = reference.ready
-    return Comparison(experiment, settings.training.batch_size, problem.source, ready.parameters, ready.device, results)
+            for name, rate in measure_round(training, results, seconds).items():
+                results[name].rates.append(size * rate)
+    return Comparison(experiment, size, ready.problem.source, ready.parameters, ready.device, results)
+
+
+def measure_round(training: dict[str, TrainingProcess], results: dict[str, Result], seconds: float) -> dict[str, float]:
+    """Let all train after each other; one that fails drops out, and its result says why.
+
+    Args:
+        training: {contender: process}.
+        results: {contender: result}.
+        seconds: of training of each.
+
+    Returns:
+        {contender: steps per second}.
+
+    Raises:
+        UserError: this project itself fails.
+    """
+    rates = {}
+    for name, process in list(training.items()):
+        try:
+            measured = process.measure(seconds)
+        except UserError as error:
+            if name == REFERENCE:
+                raise
+            results[name] = Result(reason=str(error))
+            del training[name]
+        else:
+            rates[name] = measured.steps / measured.seconds
+    return rates
 
 
 def settings_of(experiment: str, *overrides: str) -> Settings:

@@ -17,6 +17,7 @@ class Contender:
         overrides: of the experiment's settings.
         packages: that it needs besides those of the project.
         backend: of Keras.
+        recipes: that it is measured on; empty: all.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Contender:
     overrides: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     backend: str = "tensorflow"
+    recipes: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[str]:
@@ -38,7 +40,9 @@ CONTENDERS = {
     "torch": Contender("PyTorch", "torch_training:train", packages=("torch",)),
     "torch_compile": Contender("torch.compile", "torch_training:train_compiled", packages=("torch",)),
     "keras_jax": Contender("Keras on JAX", "keras_training:train_bare", packages=("jax",), backend="jax"),
-    "flax": Contender("flax", "flax_training:train", packages=("jax", "flax", "optax")),
+    "flax": Contender("flax", "flax_training:train", packages=("jax", "flax", "optax"), recipes=("lstm", "rnn", "gpt")),
     "xla": Contender("with XLA", "keras_training:train_project", ("training.jit_compile=true",)),
-    "no_augmentation": Contender("without augmentation", "keras_training:train_project", NO_AUGMENTATION),
+    "no_augmentation": Contender(
+        "without augmentation", "keras_training:train_project", NO_AUGMENTATION, recipes=("cnn", "resnet", "lightweight")
+    ),
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
+from unittest import mock
 
 from src import terminal
 from src.config.schema import Settings
@@ -51,12 +52,10 @@ class Pace:
 
     def __init__(self, connection: Connection):
         self.connection = connection
-        self.first_step = 0  # of the measurement
 
     def ready(self, parameters: int, device: str, problem: Any = None) -> None:
         """Report that training is about to begin; returns when the first measurement starts."""
-        self.connection.send(Ready(parameters, device, problem))
-        self._start(0)
+        self._report(Ready(parameters, device, problem), 0)
 
     def completed(self, steps: int, synchronize: Callable[[], object]) -> None:
         """Called after every step; waits for the next measurement if this one is over.
@@ -68,14 +67,14 @@ class Pace:
         if time.perf_counter() < self.end:
             return
         synchronize()
+        self._report(Measurement(steps - self.first_step, time.perf_counter() - self.start), steps)
+
+    def _report(self, message: Ready | Measurement, step: int) -> None:
         try:
-            self.connection.send(Measurement(steps - self.first_step, time.perf_counter() - self.start))
-            self._start(steps)
+            self.connection.send(message)
+            seconds = self.connection.recv()
         except (EOFError, BrokenPipeError):  # nobody measures any more
             sys.exit()
-
-    def _start(self, step: int) -> None:
-        seconds = self.connection.recv()
         self.first_step, self.start = step, time.perf_counter()
         self.end = self.start + seconds
 
@@ -96,10 +95,11 @@ class TrainingProcess:
     def __init__(self, contender: Contender, settings: Settings, problem: Any, threads: int):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        # Libraries read these when they are imported.
-        os.environ |= {"KERAS_BACKEND": contender.backend, "OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.process = context.Process(target=_train, args=(contender, settings, problem, threads, theirs))
-        self.process.start()
+        # Libraries read these when they are imported.
+        variables = {"KERAS_BACKEND": contender.backend, "OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        with mock.patch.dict(os.environ, variables):
+            self.process.start()
         theirs.close()
         try:
             self.ready: Ready = self._receive()

@@ -8,7 +8,7 @@ import pytest
 from src.errors import UserError
 from tests.bench.throughput import table
 from tests.bench.throughput.__main__ import experiments
-from tests.bench.throughput.comparison import Comparison, Result, check_comparable, compare, settings_of
+from tests.bench.throughput.comparison import Comparison, Result, check_comparable, compare, measure_round, settings_of
 from tests.bench.throughput.problem import Problem, batches, create_task
 from tests.bench.throughput.processes import Measurement, Pace, Ready
 
@@ -49,6 +49,28 @@ def test_networks_that_differ_are_not_compared():
         check_comparable(Ready(1000, "CPU"), Ready(1001, "CPU"))
     with pytest.raises(UserError, match="it trains on a CPU, and this project on a GPU"):
         check_comparable(Ready(100, "GPU"), Ready(100, "CPU"))
+
+
+class Training:
+    """A process that measures as many seconds, or fails."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def measure(self, seconds):
+        if not self.steps:
+            raise UserError("the loss is not finite")
+        return Measurement(self.steps, seconds)
+
+
+def test_a_contender_that_fails_drops_out():
+    training = {"project": Training(10), "keras": Training(12), "torch": Training(0)}
+    results = {name: Result() for name in training}
+    assert measure_round(training, results, 2.0) == {"project": 5.0, "keras": 6.0}
+    assert results["torch"].reason == "the loss is not finite"
+    assert list(training) == ["project", "keras"]
+    with pytest.raises(UserError, match="not finite"):
+        measure_round({"project": Training(0)}, results, 2.0)
 
 
 def test_training_runs_while_it_is_measured_and_counts_its_steps(monkeypatch):
