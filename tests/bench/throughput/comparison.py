@@ -1,8 +1,10 @@
 """The contenders of an experiment, measured in rounds that alternate."""
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 
+import psutil
 from hydra import initialize_config_dir
 
 from src import config
@@ -13,6 +15,7 @@ from tests.bench.throughput.contenders import CONTENDERS, REFERENCE, Contender
 from tests.bench.throughput.processes import Ready, TrainingProcess
 
 WARM_UP = 2.0  # seconds
+NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")  # of the times of processors; those of guests are among the others, too
 # A single epoch without end: its steps alone are measured. `tests.bench.checkpoints` says what checkpoints cost.
 ENDLESS = ("training.epochs=1", "training.steps_per_epoch=1000000", "checkpoint.every=1000000")
 
@@ -43,6 +46,7 @@ class Comparison:
         parameters: of every network.
         device: CPU or GPU.
         results: {contender: result}.
+        disturbance: in each round, the share of the processor time of all cores that other processes used.
     """
 
     experiment: str
@@ -51,6 +55,7 @@ class Comparison:
     parameters: int
     device: str
     results: dict[str, Result]
+    disturbance: list[float]
 
 
 def compare(
@@ -88,11 +93,14 @@ def compare(
             else:
                 results[name], training[name] = Result(first_step=process.first_step), process
         measure_round(training, results, WARM_UP)
-        size = settings.training.batch_size
+        size, disturbance = settings.training.batch_size, []
         for _ in range(rounds):
+            start, others = time.perf_counter(), cpu_seconds_of_others(training)
             for name, rate in measure_round(training, results, seconds).items():
                 results[name].rates.append(size * rate)
-    return Comparison(experiment, size, ready.problem.source, ready.parameters, ready.device, results)
+            used = cpu_seconds_of_others(training) - others
+            disturbance.append(max(used, 0.0) / (time.perf_counter() - start) / (psutil.cpu_count() or 1))
+    return Comparison(experiment, size, ready.problem.source, ready.parameters, ready.device, results, disturbance)
 
 
 def measure_round(training: dict[str, TrainingProcess], results: dict[str, Result], seconds: float) -> dict[str, float]:
@@ -121,6 +129,13 @@ def measure_round(training: dict[str, TrainingProcess], results: dict[str, Resul
         else:
             rates[name] = measured.steps / measured.seconds
     return rates
+
+
+def cpu_seconds_of_others(training: dict[str, TrainingProcess]) -> float:
+    """Processor time that all other processes of this machine have used so far."""
+    times = psutil.cpu_times()._asdict()
+    busy = sum(seconds for name, seconds in times.items() if name not in NOT_BUSY)
+    return busy - sum(process.cpu_seconds for process in training.values())
 
 
 def settings_of(experiment: str, *overrides: str) -> Settings:

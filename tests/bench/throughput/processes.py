@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 from unittest import mock
 
+import psutil
+
 from src import terminal
 from src.config.schema import Settings
 from src.errors import UserError
@@ -112,6 +114,12 @@ class TrainingProcess:
         """Let it train for some seconds, one step at least."""
         self.connection.send(seconds)
         return self._receive()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
 
     def _receive(self) -> Any:
         try:

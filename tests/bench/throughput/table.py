@@ -29,9 +29,10 @@ def ratios(rates: list[float], reference: list[float]) -> list[float]:
 def report(comparison: Comparison) -> str:
     """A comparison in full, with the reason of each contender that was not compared."""
     reference = comparison.results[REFERENCE].rates
+    others = 100 * max(comparison.disturbance)
     heading = (
         f"{comparison.experiment}: {comparison.parameters:,} parameters, batches of {comparison.batch_size}, "
-        f"{comparison.data}, {comparison.device}"
+        f"{comparison.data}, {comparison.device}; other processes used up to {others:.1f} % of the cores"
     )
     rows = []
     for name, result in comparison.results.items():

@@ -1,6 +1,7 @@
 """The arithmetic of the table, the protocol of measurements, data, and a comparison in processes."""
 
 import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ import pytest
 from src.errors import UserError
 from tests.bench.throughput import table
 from tests.bench.throughput.__main__ import experiments
-from tests.bench.throughput.comparison import Comparison, Result, check_comparable, compare, measure_round, settings_of
+from tests.bench.throughput.comparison import (
+    Comparison,
+    Result,
+    check_comparable,
+    compare,
+    cpu_seconds_of_others,
+    measure_round,
+    settings_of,
+)
 from tests.bench.throughput.problem import Problem, batches, create_task
 from tests.bench.throughput.processes import Measurement, Pace, Ready
 
@@ -29,16 +38,16 @@ def test_the_table_shows_what_was_measured_and_the_report_why_the_rest_was_not()
         "torch": Result(reason="torch not installed"),
         "xla": Result(rates=[500.0, 1000.0, 1500.0]),
     }
-    comparison = Comparison("lstm_mnist", 64, "mnist:3.0.1", 81_674, "CPU", results)
+    comparison = Comparison("lstm_mnist", 64, "mnist:3.0.1", 81_674, "CPU", results, [0.01, 0.25])
     lines = table.markdown(
-        [comparison, Comparison("gpt_shakespeare", 32, "", 1, "CPU", {"project": Result([7.0])})]
+        [comparison, Comparison("gpt_shakespeare", 32, "", 1, "CPU", {"project": Result([7.0])}, [0.0])]
     ).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert rows[0] == ["experiment", "this project, examples/s", "bare Keras", "with XLA"]
     assert rows[2] == ["lstm_mnist", "2,000", "1.00 (0.90–1.10)", "0.50 (0.50–0.50)"]
     assert rows[3] == ["gpt_shakespeare", "7", "–", "–"]
     report = table.report(comparison)
-    assert "81,674 parameters, batches of 64, mnist:3.0.1, CPU" in report
+    assert "81,674 parameters, batches of 64, mnist:3.0.1, CPU; other processes used up to 25.0 % of the cores" in report
     assert "PyTorch       not compared: torch not installed" in report
     assert "2,000 examples/s (1,100 to 2,700), ratio 1.00 (0.90 to 1.10), first step 2.0 s" in report
 
@@ -123,10 +132,22 @@ def test_recipes_stand_for_their_experiments():
     assert experiments("cnn_mnist") == ["cnn_mnist"]
 
 
+def test_what_other_processes_use_is_known():
+    class Idle:
+        cpu_seconds = 0.0
+
+    before = cpu_seconds_of_others({"project": Idle()})
+    end = time.process_time() + 0.3
+    while time.process_time() < end:  # this process is another one
+        pass
+    assert cpu_seconds_of_others({"project": Idle()}) - before >= 0.25  # counted in hundredths of a second
+
+
 def test_the_smallest_recipe_is_compared_with_bare_keras():
     compared = compare("rnn_mnist", ["keras"], rounds=2, seconds=0.1, threads=1)
     assert list(compared.results) == ["project", "keras"]
     assert not compared.results["keras"].reason
     assert all(len(result.rates) == 2 and min(result.rates) > 0 for result in compared.results.values())
+    assert len(compared.disturbance) == 2
     assert compared.parameters == 21_386  # as its docstring says
     assert compared.data == "random data of the shapes of mnist"
