@@ -124,9 +124,12 @@ def _with_test_set_of(other: "Data", data: "Data") -> "Data":
             f"dataset={other.name} has inputs {inputs.shape[1:]} of {inputs.dtype}, and {data.name}, which the run was trained "
             f"on, {trained.shape[1:]} of {trained.dtype}."
         )
+    times = {**other.times, "train": data.times["train"]} if data.times and other.times else {}
+    series_lengths = {**other.series_lengths, "train": data.series_lengths.get("train", {})}
     return dataclasses.replace(
-        data, validation=other.validation, test=other.test, name=other.name, source=other.source, slices={}
-    )
+        data, validation=other.validation, test=other.test, name=other.name, source=other.source, slices={}, times=times,
+        series_lengths=series_lengths,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def run_with_faults(
         process = start(folder, [*arguments, *resume], fault, step)
         output, _ = process.communicate()
         if previous:
-            repeated[previous] = completed - _resumed_step(output, steps_per_epoch)
+            repeated[previous] = completed - resumed_step(output, steps_per_epoch)
         assert (process.returncode == 0) == (fault == "none"), f"{fault} at {step}:\n{output}"
         completed, steps_per_epoch, _ = progress(folder)
         previous, resume = fault, []
@@ -176,8 +176,8 @@ def run_with_kills(arguments: Sequence[str], folder: Path, moments: Sequence[flo
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
-        if before_kill and _resume_message(output):
-            repeated.append(before_kill[0] - _resumed_step(output, before_kill[1]))
+        if before_kill and resume_message(output):
+            repeated.append(before_kill[0] - resumed_step(output, before_kill[1]))
             before_kill = None
         if process.returncode == 0:
             break
@@ -196,12 +196,14 @@ def progress(folder: Path) -> tuple[int, int, float]:
     return int(completed), int(steps_per_epoch), float(seconds)
 
 
-def _resume_message(output: str) -> re.Match | None:
+def resume_message(output: str) -> re.Match | None:
+    """Where a run resumes, if it says so."""
     return re.search(r"Resuming an interrupted run from (?:epoch (\d+), step (\d+)|the beginning)", output)
 
 
-def _resumed_step(output: str, steps_per_epoch: int) -> int:
-    match = _resume_message(output)
+def resumed_step(output: str, steps_per_epoch: int) -> int:
+    """The completed steps from which a run resumes, as it says."""
+    match = resume_message(output)
     assert match, output
     return (int(match[1]) - 1) * steps_per_epoch + int(match[2]) if match[1] else 0
 
@@ -314,7 +316,11 @@ def print_faults(options: argparse.Namespace, generator: random.Random) -> bool:
             steps <= CHECKPOINT_EVERY for fault, steps in repeated.items() if fault not in ("disk full", "machine lost")
         )
         passed &= equal and within_interval
-        cells = [*(_steps(repeated[fault]) for fault in TABLE_FAULTS), _steps(0), "the same" if equal else "DIFFERENT"]
+        cells = [
+            *(steps_in_words(repeated[fault]) for fault in TABLE_FAULTS),
+            steps_in_words(0),
+            "the same" if equal else "DIFFERENT",
+        ]
         print(f"| `{recipe}` | {' | '.join(cells)} |", flush=True)
     return passed
 
@@ -334,12 +340,13 @@ def print_kills(options: argparse.Namespace, generator: random.Random) -> bool:
             result, repeated = run_with_kills(overrides(recipe, strategy), disturbed, moments)
         equal = reference.same_as(result)
         passed &= equal and max(repeated, default=0) <= CHECKPOINT_EVERY
-        cells = [f"`{recipe}`", f"`{strategy}`", str(kills), str(len(repeated)), _steps(max(repeated, default=0))]
+        cells = [f"`{recipe}`", f"`{strategy}`", str(kills), str(len(repeated)), steps_in_words(max(repeated, default=0))]
         print(f"| {' | '.join(cells)} | {'the same' if equal else 'DIFFERENT'} |", flush=True)
     return passed
 
 
-def _steps(number: int) -> str:
+def steps_in_words(number: int) -> str:
+    """ "nothing", "1 step", "2 steps"."""
     return "nothing" if number == 0 else f"{number} step" + "s" * (number > 1)
 
 

@@ -3,7 +3,9 @@
 import csv
 import datetime
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -14,6 +16,7 @@ PATHS = {  # dataset: path
     "texts": "reviews.csv", "pairs": "sentences.tsv", "series": "load.csv", "arrays": "digits.npz", "corpus": "books/*.txt",
     "images": "flowers", "audio": "words",
 }  # fmt: skip
+SHOPS = "shops.csv"  # several series
 STARS = (1, 2, 10)
 NUMBERS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five"}
 
@@ -43,6 +46,18 @@ def series(count: int = 400) -> list[dict[str, object]]:
     start = datetime.datetime(2016, 7, 1)
     load = [round(20 + 5 * math.sin(2 * math.pi * n / 24) + n % 7 / 10, 2) for n in range(count)]
     return [{"date": start + datetime.timedelta(hours=n), "load": value} for n, value in enumerate(load)]
+
+
+def shops(lengths: Mapping[str, int] = MappingProxyType({"Oslo": 320, "Rome": 400})) -> list[dict[str, object]]:
+    """Rows of shops.csv: the hours of several series in turn, whose levels differ.
+
+    Args:
+        lengths: {name of a shop: hours}.
+    """
+    rows = [row | {"store": name} for name, count in lengths.items() for row in series(count)]
+    level = {name: 10.0**index for index, name in enumerate(lengths)}
+    rows.sort(key=lambda row: row["date"])  # stable
+    return [{"date": row["date"], "store": row["store"], "sales": row["load"] * level[row["store"]]} for row in rows]
 
 
 def digits() -> dict[str, np.ndarray]:
@@ -83,11 +98,12 @@ def books(folder: Path) -> None:
 
 
 def make(folder: Path) -> Path:
-    """Make all of `PATHS` in a folder, and return it."""
+    """Make all of `PATHS` and `SHOPS` in a folder, and return it."""
     folder.mkdir(exist_ok=True)
     write_csv(folder / PATHS["texts"], reviews())
     write_csv(folder / PATHS["pairs"], pairs(), "\t")
     write_csv(folder / PATHS["series"], series())
+    write_csv(folder / SHOPS, shops())
     np.savez(folder / PATHS["arrays"], **digits())
     books(folder / "books")
     pictures(folder / PATHS["images"])

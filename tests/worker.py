@@ -15,12 +15,13 @@ from src.cluster import Addresses, Cluster, local
 from tests.commands import ROOT, environment
 
 
-def train(overrides: Sequence[str], count: int = 2, unpatched: str = "", timeout: float = 300) -> list[dict]:
+def train(overrides: Sequence[str], count: int = 2, devices: int = 1, unpatched: str = "", timeout: float = 300) -> list[dict]:
     """Train a model in several processes together.
 
     Args:
         overrides: the settings of the run, without the strategy.
         count: number of workers; 1: one process with strategy=single.
+        devices: of each worker, which are logical CPU devices in place of GPUs.
         unpatched: name of a function or method of Keras's trainer that stays as it is in Keras.
         timeout: seconds.
 
@@ -31,7 +32,10 @@ def train(overrides: Sequence[str], count: int = 2, unpatched: str = "", timeout
     strategy = "multi_worker" if workers else "single"
     processes = []
     for index in range(count):
-        task = {"workers": workers, "index": index, "overrides": [*overrides, f"strategy={strategy}"], "unpatched": unpatched}
+        task = {
+            "workers": workers, "index": index, "devices": devices, "overrides": [*overrides, f"strategy={strategy}"],
+            "unpatched": unpatched,
+        }  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.worker", json.dumps(task)], cwd=ROOT, text=True,
             env=environment(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1") if workers else environment(),
@@ -43,6 +47,19 @@ def train(overrides: Sequence[str], count: int = 2, unpatched: str = "", timeout
         if process.returncode:
             raise RuntimeError(errors[-3000:])
     return [json.loads(output) for output, _ in outputs]
+
+
+def _divide_cpu(devices: int) -> None:
+    """Let MultiWorkerMirroredStrategy use several logical CPU devices, of which it takes the first one alone."""
+    import tensorflow as tf
+    from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    CollectiveAllReduceExtended._initialize_local_devices = lambda self, resolver, worker: (
+        tuple(f"{worker}/device:CPU:{index}" for index in range(devices)),
+        "CPU",
+    )
 
 
 def main(task: dict) -> None:
@@ -61,6 +78,7 @@ def main(task: dict) -> None:
         if task["workers"]:
             cluster = Cluster(Addresses(tuple(task["workers"]), task["index"]), timeout=30)
             cluster.meet(wait=60)
+            _divide_cpu(task["devices"])
         strategy = strategies.create(settings.strategy, cluster)
         for owner in (trainer, trainer.TensorFlowTrainer):
             if hasattr(owner, task["unpatched"] or "-"):

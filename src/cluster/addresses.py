@@ -1,4 +1,4 @@
-"""The addresses of the workers: from the settings, from the environment variable TF_CONFIG, or from SLURM."""
+"""The addresses of the workers: from the settings, from the environment variable TF_CONFIG, from submitit, or from SLURM."""
 
 import ipaddress
 import json
@@ -11,7 +11,9 @@ from src.errors import UserError
 
 TF_CONFIG = "TF_CONFIG"  # TensorFlow's own; the training operators of Kubernetes and cloud trainers set it
 SLURM = "SLURM_STEP_NODELIST"  # set by srun
-SLURM_PORT = 12355  # of the first task on a node; the next ones follow
+SUBMITIT = "SUBMITIT_LOCAL_NTASKS"  # set by hydra/launcher=submitit_local, which starts the tasks of a job on this machine
+# The ports of a job follow from its number, since several jobs may share a node. They lie below those that systems give away.
+FIRST_PORT, PORTS_OF_JOB, JOBS = 20_000, 16, 700
 MAX_TASKS = 1024  # on a node
 ROLES = ("chief", "master", "worker")  # in TF_CONFIG, the chief first; master is its older name
 
@@ -46,6 +48,8 @@ def find(settings: MultiWorker) -> Addresses:
         return _checked(Addresses(settings.workers, settings.index or 0), "strategy.workers")
     if TF_CONFIG in os.environ:
         return _checked(_from_tf_config(os.environ[TF_CONFIG]), TF_CONFIG)
+    if SUBMITIT in os.environ:  # first: such jobs may run within one of SLURM
+        return _checked(_from_submitit(), SUBMITIT)
     if SLURM in os.environ:
         return _checked(_from_slurm(), SLURM)
     raise UserError(
@@ -85,12 +89,24 @@ def _from_tf_config(text: str) -> Addresses:
         ) from None
 
 
+def _port(job: str) -> int:
+    """The port of the first task of a job on a node; those of the next ones follow."""
+    return FIRST_PORT + int(job) % JOBS * PORTS_OF_JOB
+
+
+def _from_submitit() -> Addresses:
+    first, tasks = _port(os.environ["SUBMITIT_LOCAL_JOB_ID"]), int(os.environ[SUBMITIT])
+    workers = tuple(f"127.0.0.1:{first + task}" for task in range(tasks))
+    return Addresses(workers, int(os.environ["SUBMITIT_LOCAL_GLOBALID"]))
+
+
 def _from_slurm() -> Addresses:
     import tensorflow as tf  # takes seconds, and only SLURM needs it here
 
     # SLURM assigns GPUs itself. TensorFlow would divide by their number, which may be 0.
     options = {"auto_set_gpu": False, "gpus_per_task": 1, "gpus_per_node": MAX_TASKS}
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT, **options)
+    port = _port(os.environ["SLURM_JOB_ID"])
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=port, **options)
     workers = resolver.cluster_spec().as_dict()["worker"]
     return Addresses(tuple(workers), resolver.task_id)
 

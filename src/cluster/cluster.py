@@ -82,14 +82,7 @@ class Cluster:
             self._connect(host, port, deadline, wait)
 
     def _accept(self, host: str, port: int, deadline: float, wait: float) -> None:
-        try:
-            server = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError as error:
-            raise UserError(
-                f"The chief cannot listen at {host}:{port} ({error.strerror}); its address has to be one of this machine, with "
-                "a port that is free."
-            ) from None
-        with server:
+        with _listen(host, port, deadline) as server:
             while len(self._connections) < self.size - 1:
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
                 try:
@@ -276,6 +269,26 @@ class Cluster:
                     connection.send(FAILURE, self._failure.encode())
         self._failed.set()
         self.on_failure(self._failure)
+
+
+def _listen(host: str, port: int, deadline: float) -> socket.socket:
+    """A socket that listens at an address of this machine.
+
+    Raises:
+        UserError: it cannot.
+    """
+    while True:
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            # On Kubernetes the name of a container that has just started is not known yet.
+            if isinstance(error, socket.gaierror) and time.monotonic() < deadline:
+                time.sleep(RETRY)
+                continue
+            raise UserError(
+                f"The chief cannot listen at {host}:{port} ({error.strerror}); its address has to be one of this machine, with "
+                "a port that is free."
+            ) from None
 
 
 def _describe(error: BaseException) -> str:

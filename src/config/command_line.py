@@ -17,7 +17,7 @@ from src.config import hydra_patches, search_space
 from src.config.checks import validate
 from src.config.compose import CONF, compose_config, config_dir, parse_overrides, search_path, to_dict
 from src.config.messages import describe
-from src.config.schema import COSTS, Search, Settings
+from src.config.schema import COSTS, MultiWorker, Search, Settings
 from src.errors import UserError
 
 COMMAND = "SWEEP_COMMAND"  # environment variable: the command line of the sweep whose job this process runs
@@ -88,8 +88,8 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
             arguments = _for_hydra(arguments, swept)
             swept = list({search_space.name(override): override for override in [*parse_overrides(params), *swept]}.values())
         jobs = [validate(compose_config(name, fixed + job)) for job in _jobs(swept, search)]
-    if multirun and any(job.strategy.name == "multi_worker" for job in jobs):
-        raise UserError("strategy=multi_worker trains one model; leave out -m, and start the jobs of a sweep one by one.")
+        if multirun:
+            _check_workers(composed.hydra.launcher, jobs)
     if search:
         _check_objectives(search, jobs)
         if search.sampler == "grid":
@@ -172,6 +172,29 @@ def _check_objectives(search: Search, jobs: Sequence[Settings]) -> None:
                     f"hydra.sweeper.objectives cannot have {name}; available: {', '.join((monitor, *COSTS))}. To improve "
                     f"another metric of the validation set type training.monitor={name}."
                 )
+
+
+def _check_workers(launcher: DictConfig, jobs: Sequence[Settings]) -> None:
+    """Check that each job has several workers where the launcher starts several processes for it, and only there."""
+    numbers = {name: launcher.get(name, 1) for name in ("nodes", "tasks_per_node", "workers")}
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f"hydra.launcher.{name}={number} would run nothing; type 1 or more.")
+    processes = math.prod(numbers.values())
+    for strategy in (job.strategy for job in jobs):
+        if not isinstance(strategy, MultiWorker):
+            if processes > 1:
+                raise UserError(
+                    f"hydra.launcher starts {processes} processes for each job, which train one model together only with "
+                    "strategy=multi_worker; type that, too, or let the launcher start one."
+                )
+        elif strategy.workers or strategy.local:
+            raise UserError("In a sweep the launcher starts the workers of each job; leave out strategy.workers and .local.")
+        elif processes < 2:
+            raise UserError(
+                "In a sweep, strategy=multi_worker needs a launcher that starts several processes for each job; leave out -m, "
+                "or type hydra/launcher=submitit_slurm hydra.launcher.nodes=2 or hydra/launcher=ray hydra.launcher.workers=2."
+            )
 
 
 def _check_launcher(overrides: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ SPLITS = {
 }  # fmt: skip
 ANNOTATIONS = {"annotations", "bboxes", "boxes", "labels", "masks"}  # names of folders that hold no class of images
 READING = ("builder", "inputs", "targets", "time", "encoding", "sample_rate", "skip_broken")  # what examples depend on
+ALSO_READING = ("series_id", "resample")  # the same where they are set: earlier versions had none, and the same digests
 DATA_DIR = "~/tensorflow_datasets"  # of prepared data, TFDS's default
 MAX_NAMED = 5  # folders in a message
 
@@ -119,7 +120,8 @@ def digest_of(settings: Dataset) -> str:
         UserError: the files are not there.
     """
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(repr([getattr(settings, name) for name in READING]).encode())
+    also = [(name, value) for name in ALSO_READING if (value := getattr(settings, name)) is not None]
+    digest.update(repr([*(getattr(settings, name) for name in READING), *also]).encode())
     checksums = Checksums(_kept_checksums(settings))
     with terminal.phase(f"Looking for changes of {settings.path}"):
         for split, paths in find_files(settings.builder, str(settings.path)).items():

@@ -49,23 +49,55 @@ class Dataset(Section):
     seconds: Positive | None = None  # of audio
     storage: Literal["auto", "memory", "disk"] = "auto"
     time: str | None = None
+    series_id: str | FeatureNames | None = None
+    resample: str | None = None  # a frequency of pandas
     encoding: str = "utf-8"
     allow_overlap: bool = False
     path: str | None = None  # of the user's own files
     digest: str | None = None  # of these files
     skip_broken: bool = False  # pictures and audio clips among them
 
-    @pydantic.field_validator("inputs", "targets", mode="before")
+    @pydantic.field_validator("inputs", "targets", "series_id", mode="before")
     @classmethod
-    def _check_names(cls, names: Any, field: pydantic.ValidationInfo) -> str | tuple[str, ...]:
+    def _check_names(cls, names: Any, field: pydantic.ValidationInfo) -> str | tuple[str, ...] | None:
         setting = f"dataset.{field.field_name}"
-        if isinstance(names, str):
+        if isinstance(names, str) or (names is None and setting == "dataset.series_id"):
             return names
         if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{setting}={names} is neither the name of a feature nor a list of names, like [one,two]")
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{setting} names '{repeated[0]}' twice; leave one out")
         return tuple(names)
+
+    @pydantic.field_validator("resample")
+    @classmethod
+    def _check_resample(cls, frequency: str | None) -> str | None:
+        if frequency is None:
+            return None
+        from pandas.tseries.frequencies import to_offset  # half a second, which only runs that resample need
+
+        try:
+            is_interval = to_offset(frequency).n > 0
+        except ValueError:
+            is_interval = False
+        if not is_interval:
+            raise ValueError(
+                f"dataset.resample={frequency} is no frequency of pandas; type for example 15min, 1h, 1D or MS (months)"
+            )
+        return frequency
+
+    @pydantic.model_validator(mode="after")
+    def _check_columns_of_series(self) -> Self:
+        if self.resample is not None and (self.builder != "series" or self.time is None):
+            raise ValueError(
+                f"dataset.resample={self.resample} needs dataset=series and the time of each row; type dataset.time=<column>"
+            )
+        if twice := set(as_tuple(self.series_id)) & {self.time, *as_tuple(self.inputs), *as_tuple(self.targets)}:
+            raise ValueError(
+                f"dataset.series_id={min(twice)} says which series a row belongs to, so it can be neither its time nor one of "
+                "dataset.inputs and dataset.targets; name another column"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _check_seconds(self) -> Self:
@@ -86,6 +118,11 @@ class Dataset(Section):
                 f"dataset.encoding={encoding} is no text encoding that Python has; type for example utf-8 or latin-1"
             ) from None
         return codecs.lookup(encoding).name
+
+
+def as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names that a setting holds: one, several, or none."""
+    return (names,) if isinstance(names, str) else names or ()
 
 
 # --- strategy, optimizer, training ----------------------------------------------------------------------------------
@@ -159,6 +196,7 @@ Optimizer = Annotated[Adam | SGD | RMSprop, pydantic.Field(discriminator="name")
 class Training(Section):
     epochs: Count
     steps_per_epoch: Count | None
+    steps_per_execution: Count | None = None  # runs of earlier versions have none
     batch_size: Count
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     jit_compile: bool

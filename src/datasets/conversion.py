@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.datasets.data import Array, Data, Split
+from src.datasets.data import Array, Data, Split, as_text
 from src.datasets.stored import StoredArray, chunks, is_on_disk
 from src.datasets.validation import describe
 from src.errors import UserError
@@ -162,13 +162,13 @@ def _index_labels(data: Data) -> Data:
             f"{regression}; choose another dataset.targets."
         )
     labels = np.unique(targets)
-    names = tuple(sorted(map(_name, labels), key=_order))
+    names = tuple(sorted(map(as_text, labels), key=_order))
     position = {name: index for index, name in enumerate(names)}
-    of_label = np.array([position[_name(label)] for label in labels])
+    of_label = np.array([position[as_text(label)] for label in labels])
 
     def index(name: str, split: Split) -> Split:
         indices = np.minimum(np.searchsorted(labels, split.targets), len(labels) - 1)
-        unknown = [_name(label) for label in np.unique(split.targets[labels[indices] != split.targets])]
+        unknown = [as_text(label) for label in np.unique(split.targets[labels[indices] != split.targets])]
         if unknown:
             raise UserError(
                 f"The {name} split of dataset={data.name} has labels that the training split has not ({_list(unknown)}); type "
@@ -189,10 +189,6 @@ def _kind(data: Data) -> str:
     if data.sample_rate:
         return "audio"
     return "text" if data.train.raw_inputs.dtype == object else "image"
-
-
-def _name(label: bytes | np.generic) -> str:
-    return label.decode() if isinstance(label, bytes) else str(label)
 
 
 def _list(labels: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import tree
 
+from src.datasets.concatenation import ConcatenatedArray
 from src.datasets.stored import StoredArray, chunks, is_on_disk
 
 Array = np.ndarray | StoredArray  # in memory or on disk
@@ -67,6 +68,8 @@ class Split:
         def first(array: Array | None) -> Array | None:
             if array is None or limit is None:
                 return array
+            if isinstance(array, ConcatenatedArray):
+                return array.head(limit)
             return array.take(np.arange(len(array))[:limit]) if isinstance(array, StoredArray) else array[:limit]
 
         return Split(*tree.map_structure(first, (self.inputs, self.targets, self.source, self.reference)))
@@ -128,7 +131,10 @@ class Data:
         variables, target_variables: names of the features that are inputs and targets; empty: unknown.
         times: {split: time of each row, datetime64}; empty: unknown.
         ordered: whether the rows are in the order in which the builder yields them; false: they are shuffled.
-        slices: {split: where its rows are in the builder's splits}; empty: unknown.
+        slices: {split: {series: where its rows are in the builder's splits}}; the name of the only series, or of examples that
+            are none, is empty. Empty: unknown.
+        series_lengths: {split: {series: number of its rows}} where there are several series, one after the other; empty: there
+            is one.
         sample_rate: samples in a second of inputs that are audio clips; None: they are none.
         folder: of prepared data sets, in which it is; None: it is in none.
     """
@@ -144,7 +150,8 @@ class Data:
     target_variables: tuple[str, ...] = ()
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
     ordered: bool = True
-    slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Sequence[Slice]]] = field(default_factory=dict)
+    series_lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sample_rate: int | None = None
     folder: Path | None = None
 
@@ -152,6 +159,10 @@ class Data:
     def splits(self) -> dict[str, Split]:
         """{"train": …, "validation": …, "test": …}"""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def by_series(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """{series: its rows} of the rows of a split; the name of the only series is empty."""
+        return by_series(rows, self.series_lengths.get(split, {}))
 
     def convert(self, convert: Callable[[str, Split], Split]) -> "Data":
         """The data set with other splits.
@@ -161,3 +172,23 @@ class Data:
         """
         train, validation, test = (convert(name, split) for name, split in self.splits.items())
         return dataclasses.replace(self, train=train, validation=validation, test=test)
+
+
+def by_series(rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The rows of each series, as views.
+
+    Args:
+        rows: of one series after the other.
+        lengths: {series: number of its rows}; empty: there is one series.
+
+    Returns:
+        {series: rows}; the name of the only series is empty.
+    """
+    if not lengths:
+        return {"": rows}
+    return dict(zip(lengths, np.split(rows, np.cumsum(list(lengths.values()))[:-1])))
+
+
+def as_text(value: object) -> str:
+    """A value of a builder as text: bytes are UTF-8."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,10 +1,10 @@
 """Loading of data sets."""
 
 import functools
+import itertools
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import tensorflow_datasets as tfds
 
 from src import terminal
 from src.config import schema
@@ -13,9 +13,9 @@ from src.datasets.columns import Column, Inputs, Targets
 from src.datasets.data import Data, Slice
 from src.datasets.examples import Examples
 from src.datasets.preparation import prepare
+from src.datasets.series import find_series, slices_of
 from src.datasets.splits import resolve_splits
 from src.datasets.times import parse_times
-from src.errors import UserError
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep mostly share a data set
@@ -29,16 +29,18 @@ def load(settings: schema.Dataset) -> Data:
     builder = prepare(settings)
     settings = resolve_splits(settings, builder)
     inputs, targets = Inputs(builder, settings), Targets(builder, settings)
-    expressions = settings.splits.model_dump()
-    slices = {name: _slices(builder, settings, expression) for name, expression in expressions.items()}
-    if not settings.allow_overlap:
-        validation.check_overlap(slices)
     with terminal.phase(f"Reading {settings.name}"):
+        ranges = find_series(builder, settings, inputs)
+        by_series = {name: slices_of(builder, settings, ranges, text) for name, text in settings.splits.model_dump().items()}
+        if not settings.allow_overlap:
+            validation.check_overlap(by_series)
+        slices = {name: [*itertools.chain(*of_split.values())] for name, of_split in by_series.items()}
         splits = Examples(builder, settings, inputs, targets).splits(slices)
+        series_lengths = _lengths(by_series) if settings.series_id else {}
         times = {}
         if settings.time:
             rows = Examples(builder, settings, inputs, Column(builder, settings.time, "dataset.time")).splits(slices)
-            times = parse_times({name: split.targets for name, split in rows.items()}, settings.time)
+            times = parse_times({name: split.targets for name, split in rows.items()}, settings.time, series_lengths)
     data = Data(
         name=settings.name,
         source=f"{builder.info.full_name.replace('/', ':')}",
@@ -48,7 +50,8 @@ def load(settings: schema.Dataset) -> Data:
         target_variables=targets.names,
         times=times,
         ordered=builder.info.disable_shuffling and not settings.shuffle,
-        slices=slices,
+        slices=by_series,
+        series_lengths=series_lengths,
         sample_rate=inputs.sample_rate,
         folder=Path(os.fspath(builder.data_dir_root)),
         **splits,
@@ -61,22 +64,9 @@ def load(settings: schema.Dataset) -> Data:
     return data
 
 
-def _slices(builder: tfds.core.DatasetBuilder, settings: schema.Dataset, expression: str) -> list[Slice]:
-    """The slices that a TFDS expression like "train[:90%]" names.
-
-    Raises:
-        UserError: there is no such split, or the slice is empty.
-    """
-    try:
-        instructions = tfds.core.ReadInstruction.from_spec(expression).to_absolute(builder.info.splits)
-    except (KeyError, ValueError) as error:
-        reason, available = str(error).splitlines()[0], ", ".join(builder.info.splits)
-        raise UserError(f"dataset.splits: {settings.builder} has no '{expression}' ({reason}); it has: {available}.") from None
-    slices = []
-    for instruction in instructions:
-        base = instruction.splitname
-        count = builder.info.splits[base].num_examples
-        slices.append(Slice(base, instruction.from_ or 0, count if instruction.to is None else instruction.to))
-    if not sum(stop - start for _, start, stop in slices):
-        raise UserError(f"The slice '{expression}' of {settings.builder} is empty; type a larger one.")
-    return slices
+def _lengths(slices: Mapping[str, Mapping[str, Sequence[Slice]]]) -> dict[str, dict[str, int]]:
+    """{split: {series: number of its rows}} of the slices of each series."""
+    return {
+        split: {series: sum(stop - start for _, start, stop in own) for series, own in of_split.items()}
+        for split, of_split in slices.items()
+    }

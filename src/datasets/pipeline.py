@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from src.datasets.concatenation import ConcatenatedArray
 from src.datasets.data import Array, Split
 from src.datasets.stored import StoredArray
 
@@ -130,9 +131,9 @@ def _column(array: Array) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function from row numbers (n,) to these rows of an array (n, …)."""
     if isinstance(array, StoredArray):
         return array.gather
-    is_view = isinstance(array, np.memmap) or not array.flags.c_contiguous
+    is_view = isinstance(array, np.memmap | ConcatenatedArray) or not array.flags.c_contiguous
     if not is_view or array.nbytes <= MAX_COPY:
-        constant = tf.constant(array)
+        constant = tf.constant(np.asarray(array))
         return lambda rows: tf.gather(constant, rows)
 
     def rows_of_view(rows: tf.Tensor) -> tf.Tensor:

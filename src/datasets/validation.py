@@ -18,14 +18,15 @@ CLIPS = 1000  # that are looked at for clipped samples
 MAX_CLIPPED = 0.1  # fraction of samples at the limits of their type; more than any recording has
 
 
-def check_overlap(slices: Mapping[str, Sequence[Slice]]) -> None:
+def check_overlap(slices: Mapping[str, Mapping[str, Sequence[Slice]]]) -> None:
     """Raise a UserError if two of the splits share rows.
 
     Args:
-        slices: {split: where its rows are}.
+        slices: {split: {series: where its rows are}}.
     """
     for one, other in itertools.combinations(slices, 2):
-        for a, b in itertools.product(slices[one], slices[other]):
+        pairs = (itertools.product(own, slices[other].get(series, ())) for series, own in slices[one].items())
+        for a, b in itertools.chain.from_iterable(pairs):
             start, stop = max(a.start, b.start), min(a.stop, b.stop)
             if a.base == b.base and start < stop:
                 raise UserError(
@@ -132,24 +133,43 @@ def check_series(data: Data) -> None:
                 f"dataset={data.name}: forecasting needs a series of numbers, but the inputs are {describe(split.array)}; "
                 "choose another dataset.inputs."
             )
-        if np.isnan(split.array).all(axis=0).any():
-            raise UserError(
-                f"A feature of the {name} split of dataset={data.name} holds no number at all; choose other "
-                f"dataset.inputs or another dataset.splits.{name}."
-            )
+        for series, values in data.by_series(name, split.array).items():
+            if np.isnan(values).all(axis=0).any():
+                raise UserError(
+                    f"A feature{of_series(series)} of the {name} split of dataset={data.name} holds no number at all; choose "
+                    f"other dataset.inputs or another dataset.splits.{name}{or_leave_out(series)}."
+                )
     if not data.ordered:
         raise UserError(
             f"The builder of dataset={data.name} does not keep the order of its examples, so they are no series; pass "
             "disable_shuffling=True to its DatasetInfo, and prepare it again."
         )
-    steps = [data.slices.get(name, ()) for name in data.splits]
-    for (earlier, later), (before, after) in zip(itertools.pairwise(data.splits), itertools.pairwise(steps)):
-        joints = itertools.pairwise([*before[-1:], *after])
-        if any(a.base == b.base and a.stop != b.start for a, b in joints):
+    for earlier, later in itertools.pairwise(data.splits):
+        unknown = set(data.series_lengths.get(later, {})) - set(data.series_lengths.get(earlier, {}))
+        if unknown:
             raise UserError(
-                f"dataset.splits.{later} does not start where dataset.splits.{earlier} ends; type splits of a series that "
-                "follow each other in order of time, without gaps."
+                f"The {later} split of dataset={data.name} has a series '{min(unknown)}', which the {earlier} split has not; "
+                "add its past there, or leave it out."
             )
+        for series, after in data.slices.get(later, {}).items():
+            before = data.slices[earlier][series]
+            joints = itertools.pairwise([*before[-1:], *after])
+            are_same = after == before  # with debug=overfit
+            if not are_same and any(a.base == b.base and a.stop != b.start for a, b in joints):
+                raise UserError(
+                    f"dataset.splits.{later} does not start where dataset.splits.{earlier} ends; type splits of a series that "
+                    "follow each other in order of time, without gaps."
+                )
+
+
+def of_series(series: str) -> str:
+    """Which series something is of, for messages: " of the series 'Oslo'"; empty if there is only one."""
+    return f" of the series '{series}'" if series else ""
+
+
+def or_leave_out(series: str) -> str:
+    """The advice to do without a series, for messages; empty if there is only one."""
+    return ", or leave the series out of the data" if series else ""
 
 
 def describe(array: Array) -> str:

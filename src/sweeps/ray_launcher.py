@@ -4,8 +4,10 @@ hydra-ray-launcher requires an older cloudpickle than the other packages here, a
 one provider; this launcher only runs jobs.
 """
 
+import json
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from src.cluster.addresses import TF_CONFIG
+from src.cluster.local import HOST
 from src.config import to_dict
 from src.config.command_line import COMMAND
 from src.sweeps.job_store import FOLDER_VARIABLE
@@ -34,11 +38,12 @@ class RayLauncher(Launcher):
 
     Args:
         init: arguments of `ray.init`: the address of a cluster, or the resources of a local one.
-        remote: arguments of `ray.remote`: the resources of a job.
+        remote: arguments of `ray.remote`: the resources of a job, or of each of its workers.
+        workers: processes that train the model of a job together.
     """
 
-    def __init__(self, init: DictConfig, remote: DictConfig):
-        self.init, self.remote = to_dict(init), to_dict(remote)
+    def __init__(self, init: DictConfig, remote: DictConfig, workers: int):
+        self.init, self.remote, self.workers = to_dict(init), to_dict(remote), workers
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -58,15 +63,15 @@ class RayLauncher(Launcher):
         if not ray.is_initialized():
             ray.init(**({} if self.init.get("address") else LOOPBACK), **self.init)
         environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
-        run, pending = ray.remote(**self.remote)(_run_remote_job), []
+        run, run_together = ray.remote(**self.remote)(_run_remote_job), ray.remote(num_cpus=0)(_run_on_workers)
+        pending = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
-            pending.append(
-                run.remote(
-                    self.hydra_context, self.config, list(overrides), number, self.task_function,
-                    Singleton.get_state(), os.getcwd(), environment,
-                )
+            job = (
+                self.hydra_context, self.config, list(overrides), number, self.task_function,
+                Singleton.get_state(), os.getcwd(), environment,
             )  # fmt: skip
+            pending.append(run.remote(*job) if self.workers == 1 else run_together.remote(self.remote, self.workers, *job))
         try:
             return ray.get(pending)
         except KeyboardInterrupt:
@@ -76,13 +81,61 @@ class RayLauncher(Launcher):
             raise
 
 
+def _run_on_workers(resources: dict[str, Any], workers: int, *job: Any) -> JobReturn:
+    """Run a job in several processes of the cluster, on different machines if possible, once there is room for all of them.
+
+    Args:
+        resources: arguments of `ray.remote` for each of them.
+        workers: their number.
+        job: arguments of `_run_remote_job`.
+
+    Returns:
+        What the first one, the chief, returns.
+    """
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    needed = {"CPU": resources.get("num_cpus"), "GPU": resources.get("num_gpus"), "memory": resources.get("memory")}
+    bundle = {name: number for name, number in (needed | (resources.get("resources") or {})).items() if number}
+    group, running = ray.util.placement_group([bundle] * workers, strategy="SPREAD"), []
+    try:
+        places = [PlacementGroupSchedulingStrategy(group, index) for index in range(workers)]
+        find_address = ray.remote(num_cpus=0)(_find_address)
+        addresses = [find_address.options(scheduling_strategy=place).remote() for place in places]
+        # TensorFlow trains with others once in a process, and a worker that is started again would come too late.
+        run = ray.remote(**resources | {"max_calls": 1, "max_retries": 0})(_run_remote_job)
+        for index, place in enumerate(places):
+            running.append(run.options(scheduling_strategy=place).remote(*job, index, *addresses))
+        ray.wait(running, num_returns=workers)  # ray.get would return at the first error, and the others be killed
+        return ray.get(running[0])
+    finally:
+        if running:
+            ray.wait(running, num_returns=workers, timeout=SHUTDOWN_TIMEOUT)
+        ray.util.remove_placement_group(group)
+
+
+def _find_address() -> str:
+    """Address of this machine in the cluster, or of its loopback interface if there is no other, with a port that is free."""
+    import ray
+
+    is_alone = sum(node["Alive"] for node in ray.nodes()) == 1
+    host = HOST if is_alone else ray.util.get_node_ip_address()
+    with socket.create_server((host, 0)) as server:
+        return f"{host}:{server.getsockname()[1]}"
+
+
 def _run_remote_job(
     context: HydraContext, config: DictConfig, overrides: list[str], number: int, task: TaskFunction,
-    singletons: dict[Any, Any], directory: str, environment: dict[str, str],
+    singletons: dict[Any, Any], directory: str, environment: dict[str, str], index: int = 0, *workers: str,
 ) -> JobReturn:  # fmt: skip
-    """Run a job in a process of the cluster, whose machines see the folder of the sweep under the same path."""
+    """Run a job in a process of the cluster, whose machines see the folder of the sweep under the same path.
+
+    `workers` are the addresses of the processes that train together, and `index` is the place of this one; none: it is alone.
+    """
     os.chdir(directory)
     os.environ.update(environment)
+    if workers:
+        os.environ[TF_CONFIG] = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
     setup_globals()
     Singleton.set_state(singletons)
     composed = context.config_loader.load_sweep_config(config, overrides)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.figures import style
+from src.figures import html, style
 
 
 class Band(NamedTuple):
@@ -99,3 +99,17 @@ def calibration(levels: Sequence[float], shares: np.ndarray) -> Figure:
     axes.grid()
     figure.legend(ncols=2, loc="outside lower center")
     return figure
+
+
+def series_table(windows: Mapping[str, int], results: Mapping[str, Sequence[float]], metric: str) -> str:
+    """A page with a row for each series.
+
+    Args:
+        windows: {series: number of its test windows}.
+        results: {method: value of the metric for each series}.
+        metric: its name and unit.
+    """
+    headings = ["series", *(f"{metric}, {method.replace('_', ' ')}" for method in results), "windows"]
+    columns = [list(windows), *([f"{value:.4f}" for value in values] for values in results.values())]
+    rows = zip(*columns, [f"{count:,}" for count in windows.values()])
+    return html.page(f"Results of each series on {sum(windows.values()):,} test windows", [html.table(headings, list(rows))])

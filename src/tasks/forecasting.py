@@ -9,17 +9,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers, ops
-from numpy.lib.stride_tricks import sliding_window_view
 
 from recipes.specs import Forecast, Series
-from src.config.tasks import ForecastingSettings
+from src.config.tasks import TASKS, ForecastingSettings
 from src.datasets import Data, Split, conversion, validation
+from src.datasets.concatenation import concatenate, parts_of
 from src.errors import UserError
-from src.tasks import calendar, forecast_figures
+from src.tasks import forecast_figures, windows
 from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines.interface import Baselines, Prediction, spaced_rows
 from src.tasks.forecast_baselines import ForecastBaselines, chunks
-from src.tasks.gaps import fill_gaps
 from src.tasks.losses import MeanAbsoluteError, StandardizedSquaredError
 from src.tasks.serving import DEFAULT_FUNCTION, Serving, batch_spec
 
@@ -34,16 +33,19 @@ class Forecasting(Task):
     series. The targets are some or all of the features. With `task.calendar` there are further features: what the calendar
     shows `horizon` steps after each step of a window, so that the last ones of a window show it for all steps of the forecast.
 
-    A window lies within one split of the data, or, with `task.include_history`, begins in the one before; targets never do.
-    Windows are views of the series, so that they need no memory of their own; only if values are missing, windows of inputs are
-    copies. Scales are measured on the training set alone, on evenly spaced windows of it if it is large.
+    A window lies within one series and one split of the data, or, with `task.include_history`, begins in the split before;
+    targets never do. Windows are views of the series, so that they need no memory of their own; only if values are missing,
+    windows of inputs are copies. Scales are measured on the training set alone, on evenly spaced windows of it if it is large.
+    All series have the same: a window does not say which series it is of, so that a model also forecasts others. Levels are
+    those of each window, unless `task.center` is that of the training set.
 
     Missing values are NaN in targets, which count in no loss and no metric; in inputs they are filled in (`fill_gaps`). The
     series is float32 if that holds its values exactly; otherwise it is float64 until it is centered, so that small changes of
     a large value survive.
 
     Attributes:
-        series: {split: (time, features)}, with NaN where a value is missing; the last features are those of the calendar.
+        series: {split: {series: (time, features)}}, with NaN where a value is missing; the last features are those of the
+            calendar. The name of the only series is empty.
         targeted: indices of the features that are forecast, (targets,).
         constant: whether each of these keeps one value in the training set: it is scaled by 1, and left out of scaled errors.
     """
@@ -52,41 +54,36 @@ class Forecasting(Task):
         validation.check_series(data)
         self.settings = settings
         self.units = {"mae": settings.unit, "rmse": settings.unit}
-        self.series = {name: conversion.to_float(split.array) for name, split in data.splits.items()}
+        steps = {name: conversion.to_float(split.array) for name, split in data.splits.items()}  # of all series
+        _log_gaps(steps)
         self.variables = data.variables
-        self.targeted = np.arange(self.series["train"].shape[1])
+        self.targeted = np.arange(steps["train"].shape[1])
         if data.variables != data.target_variables:
             self.targeted = np.array([data.variables.index(name) for name in data.target_variables])
-        self._log_gaps()
         if settings.calendar:
-            self._add_calendar(data)
+            steps = windows.with_calendar(steps, data, settings.calendar, settings.horizon)
+        self.series: windows.SeriesOfSplits = {name: data.by_series(name, of_split) for name, of_split in steps.items()}
         # Of the training set alone, (features,) or (targets,) each:
-        train = self.series["train"]
+        train = steps["train"]
         constant = np.nanmin(train, axis=0) == np.nanmax(train, axis=0)
         self.constant = constant[self.targeted]
         self._log_constant(data.name)
         self.deviation = np.nanstd(train[:, self.targeted], axis=0)
         # Mean error of the seasonal naive forecast, one season ahead, within the training set (Hyndman & Koehler 2006).
-        seasonal_changes = train[settings.season :, self.targeted] - train[: -settings.season, self.targeted]
+        targets = [series[:, self.targeted] for series in self.series["train"].values()]
+        seasonal_changes = np.concatenate([each[settings.season :] - each[: -settings.season] for each in targets])
         self.naive_error = np.nanmean(np.abs(seasonal_changes), axis=0)
         if settings.include_history:
-            self._include_history()
-        self.train, self.validation, self.test = (self._windows(name, series) for name, series in self.series.items())
+            self.series = windows.with_history(self.series, settings.window)
+        self.train, self.validation, self.test = (
+            windows.windows_of(self.series, name, settings, self.targeted) for name in data.splits
+        )
         self.inputs = Series(settings.window, self.train.array.shape[2])
         self.outputs = Forecast(settings.horizon, len(self.targeted))
-        windows = self.train.array[spaced_rows(len(self.train), MAX_SCALE_VALUES // self.train.array[0].size)]
-        self.mean = windows.mean(axis=(0, 1))
-        scale = (windows - self._center(windows)).std(axis=(0, 1))
+        sample = self.train.array[spaced_rows(len(self.train), MAX_SCALE_VALUES // self.train.array[0].size)]
+        self.mean = sample.mean(axis=(0, 1))
+        scale = (sample - self._center(sample)).std(axis=(0, 1))
         self.scale = np.where(constant | (scale == 0), 1, scale)
-
-    def _log_gaps(self) -> None:
-        for name, series in self.series.items():
-            count = int(np.isnan(series).sum())
-            if count:
-                log.info(
-                    "%.1f %% of the values of the %s split are missing: they are filled in where they are inputs, and count in "
-                    "no loss and no metric where they are targets.", 100 * count / series.size, name,
-                )  # fmt: skip
 
     def _log_constant(self, name: str) -> None:
         if self.constant.all():
@@ -96,34 +93,6 @@ class Forecasting(Task):
                 "Of the %d targets of the series these keep one value in the training split: %s (counted from 0); scaled "
                 "errors leave them out.", len(self.constant), ", ".join(map(str, np.flatnonzero(self.constant))),
             )  # fmt: skip
-
-    def _add_calendar(self, data: Data) -> None:
-        """Append the features of the calendar to the series."""
-        if not data.times:
-            raise UserError(
-                f"task.calendar needs the time of each step of dataset={data.name}; type dataset.time=<name of the feature>."
-            )
-        for name, series in self.series.items():
-            features = calendar.encode(data.times[name], self.settings.calendar or (), self.settings.horizon)
-            self.series[name] = np.concatenate([series, features.astype(series.dtype)], axis=1)
-
-    def _include_history(self) -> None:
-        """Prepend the last window of each split to the next one."""
-        for name, previous in (("test", "validation"), ("validation", "train")):
-            self.series[name] = np.concatenate([self.series[previous][-self.settings.window :], self.series[name]])
-
-    def _windows(self, name: str, series: np.ndarray) -> Split:
-        window, horizon = self.settings.window, self.settings.horizon
-        if len(series) < window + horizon:
-            raise UserError(
-                f"The {name} split has {len(series)} steps, too few for task.window={window} and task.horizon={horizon}; "
-                f"type a smaller window or a larger dataset.splits.{name}."
-            )
-        inputs = fill_gaps(series[:-horizon], window, np.asarray(np.nanmean(self.series["train"], axis=0)))
-        targets = series[window:] if len(self.targeted) == series.shape[1] else series[window:, self.targeted]
-        if np.isnan(targets).all(axis=0).any():
-            raise UserError(f"In the {name} split a feature has no value that could be a target; type a larger one.")
-        return Split(inputs, sliding_window_view(targets, horizon, axis=0).swapaxes(1, 2))
 
     def wrap(self, network: keras.Model) -> keras.Model:
         # Whatever the precision of the network: in 16 bits, 371.3 ppm and 372.2 ppm are the same number.
@@ -173,7 +142,7 @@ class Forecasting(Task):
     @property
     def observed(self) -> float:
         """The fraction of the targets of the training set that are not missing."""
-        return sum(np.count_nonzero(~np.isnan(windows)) for windows in chunks(self.train.targets)) / self.train.targets.size
+        return sum(np.count_nonzero(~np.isnan(chunk)) for chunk in chunks(self.train.targets)) / self.train.targets.size
 
     def loss(self) -> keras.losses.Loss:
         dtype = self.train.targets.dtype.name
@@ -208,18 +177,22 @@ class Forecasting(Task):
     def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
         """A row for each window, step and target: target, forecast, and the target's standard deviation in the training set.
 
-        The deviation of a constant target is NaN.
+        The deviation of a constant target is NaN. Where there are several series, their names are in a column.
         """
         window, step, feature = (index.ravel() for index in np.indices(predictions.shape))
         deviation = np.where(self.constant, np.nan, self.deviation)
-        values = {"target": split.targets.ravel(), "forecast": predictions.ravel(), "deviation": deviation[feature]}
-        return {"window": window, "step": step, "feature": feature, **values}
+        values = {"target": np.asarray(split.targets).ravel(), "forecast": predictions.ravel(), "deviation": deviation[feature]}
+        parts = parts_of(split.targets)
+        names = np.repeat(np.array(list(parts), object), list(map(len, parts.values())))
+        series = {"series": names[window]} if len(parts) > 1 else {}
+        return {**series, "window": window, "step": step, "feature": feature, **values}
 
     def baselines(self) -> Baselines:
         """Those that continue the last values of a window need nothing else; the others are fitted on the training set.
 
-        Drift, exponential smoothing and Theta see all history up to the end of a window, unlike a recipe. A constant feature
-        is forecast as its last value.
+        Drift, exponential smoothing and Theta see all history of a series up to the end of a window, unlike a recipe, and are
+        fitted to each series by itself; ridge regression and autoregression to all together. Exponential smoothing and Theta
+        forecast a constant feature as its last value.
         """
         methods = self.methods()
         named: dict[str, Callable[[], Prediction]] = {
@@ -232,7 +205,7 @@ class Forecasting(Task):
             "exponential_smoothing": lambda: Prediction(methods.exponential_smoothing(self.test)),
             "theta": lambda: Prediction(methods.theta(self.test)),
         }
-        if len(self.series["train"]) < 2 * self.settings.season:
+        if min(map(len, self.series["train"].values())) < 2 * self.settings.season:
             for name in ("seasonal_naive_with_drift", "exponential_smoothing", "theta"):  # fitting needs two seasons
                 del named[name]
         return named
@@ -240,7 +213,7 @@ class Forecasting(Task):
     def methods(self) -> ForecastBaselines:
         """The baselines on the splits of this task."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return ForecastBaselines(self.settings, self.series, splits, self.targeted, self.scale, self.constant)
+        return ForecastBaselines(self.settings, self.series, splits, self.targeted, self.scale)
 
     def serving(self, model: keras.Model) -> Serving:
         """Windows (batch, window, features) to `forecast` (batch, horizon, features), both in the series' own unit."""
@@ -257,7 +230,7 @@ class Forecasting(Task):
     def figures(
         self, model: keras.Model, predictions: np.ndarray, baselines: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Figures:
-        return self.draw(predictions, baselines)
+        return {**self.draw(predictions, baselines), **self.series_table(predictions, baselines)}
 
     def draw(
         self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray], band: forecast_figures.Band | None = None
@@ -277,10 +250,44 @@ class Forecasting(Task):
         if len(self.targeted) > 1:
             variable = self.variables[shown] if shown < len(self.variables) else f"first of {len(self.targeted)} series"
         first = {name: forecasts[..., 0] for name, forecasts in best_first.items()}
-        windows, targets = self.test.array[..., shown], self.test.targets[..., 0]
+        inputs = concatenate({name: of_series[..., shown] for name, of_series in parts_of(self.test.array).items()})
+        targets = np.asarray(self.test.targets)[..., 0]
         return {
             "forecast.png": forecast_figures.forecasts(
-                windows, targets, predictions[..., 0], first, variable=variable, band=band, **units
+                inputs, targets, predictions[..., 0], first, variable=variable, band=band, **units
             ),
             "error_by_step.png": forecast_figures.error_by_step(self.test.targets, predictions, best_first, **units),
         }
+
+    def series_table(self, predictions: np.ndarray, baselines: Mapping[str, np.ndarray]) -> Figures:
+        """A page with the leading metric of each series on the test set; none where there is only one.
+
+        Args:
+            predictions: of the model for the test set, as `metrics` takes them.
+            baselines: {name: predictions}, of which the best one is shown.
+        """
+        inputs, targets = parts_of(self.test.array), parts_of(self.test.targets)
+        if len(targets) == 1:
+            return {}
+        splits = [Split(inputs[name], targets[name]) for name in targets]
+        ends = np.cumsum(list(map(len, splits)))[:-1]
+        metric = TASKS[self.settings.name].leading_metric
+
+        def by_series(forecasts: np.ndarray) -> list[float]:
+            return [self.metrics(split, own)[metric] for split, own in zip(splits, np.split(forecasts, ends))]
+
+        best = sorted(baselines, key=lambda name: self.metrics(self.test, baselines[name])[metric])[:1]
+        results = {"model": by_series(predictions), **{name: by_series(baselines[name]) for name in best}}
+        counts = {name: len(split) for name, split in zip(targets, splits)}
+        return {"series.html": forecast_figures.series_table(counts, results, f"{metric} ({self.units[metric]})")}
+
+
+def _log_gaps(steps: Mapping[str, np.ndarray]) -> None:
+    """Log how many values of each split (time, features) are missing."""
+    for name, values in steps.items():
+        count = int(np.isnan(values).sum())
+        if count:
+            log.info(
+                "%.1f %% of the values of the %s split are missing: they are filled in where they are inputs, and count in "
+                "no loss and no metric where they are targets.", 100 * count / values.size, name,
+            )  # fmt: skip

@@ -75,7 +75,7 @@ class QuantileForecasting(Forecasting):
 
     def _pinball_losses(self, split: Split, predictions: np.ndarray) -> np.ndarray:
         """The loss of each quantile, (windows, horizon, targets, quantiles); NaN where targets are missing."""
-        errors = split.targets[..., None] - predictions.astype(np.float64)
+        errors = np.asarray(split.targets)[..., None] - predictions.astype(np.float64)
         return np.maximum(self.levels * errors, (self.levels - 1) * errors)
 
     def _crps(self, losses: np.ndarray) -> np.ndarray:
@@ -129,9 +129,10 @@ class QuantileForecasting(Forecasting):
         low, *_, high = self.settings.quantiles
         band = forecast_figures.Band(predictions[..., 0, 0], predictions[..., 0, -1], f"quantiles {low:g} to {high:g}")
         medians = {name: values[..., self.median] for name, values in baselines.items()}
-        observed = ~np.isnan(self.test.targets)
-        below = (self.test.targets[..., None] <= predictions)[observed].mean(axis=0)
+        targets = np.asarray(self.test.targets)
+        below = (targets[..., None] <= predictions)[~np.isnan(targets)].mean(axis=0)
         return {
             **self.draw(predictions[..., self.median], medians, band),
+            **self.series_table(predictions, baselines),
             "calibration.png": forecast_figures.calibration(self.settings.quantiles, below),
         }

@@ -203,8 +203,11 @@ def dataset_inputs(settings: Settings, data: Data) -> dict[str, dict[str, str]]:
 
 def dataset_input(data: Data, split: str, expression: str) -> dict[str, str]:
     """A split of a data set, given by its setting in dataset.splits, as MLflow's `Dataset`."""
-    if expression in (AUTO, SAME):
-        expression = "+".join(f"{base}[{start}:{stop}]" for base, start, stop in data.slices[split])
+    if split in data.series_lengths:
+        expression = f"{expression} of each of {len(data.series_lengths[split]):,} series"
+    elif expression in (AUTO, SAME):
+        (slices,) = data.slices[split].values()
+        expression = "+".join(f"{base}[{start}:{stop}]" for base, start, stop in slices)
     source = json.dumps({"tags": {"tfds": data.source, "split": expression}})
     return {"name": data.name, "digest": getattr(data, split).digest, "source_type": "code", "source": source}
 

@@ -20,7 +20,7 @@ FEW_BLOCKS = 20  # with fewer, their own variance is badly estimated, and interv
 EXACT_BELOW = 25  # disagreements, where the χ² approximation of McNemar's test becomes inexact
 # Columns that say which examples these are; all others say what a model made of them.
 EXAMPLE_COLUMNS = (
-    "example", "class", "label", "window", "step", "feature", "target", "source", "reference", "tokens", "characters",
+    "example", "class", "label", "series", "window", "step", "feature", "target", "source", "reference", "tokens", "characters",
 )  # fmt: skip
 
 

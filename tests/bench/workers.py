@@ -1,8 +1,9 @@
 """What training in several processes costs: `python -m tests.bench.workers`. It prints figures, and asserts nothing about them.
 
 The same global batch is trained on by one process with all cores, and by 2 and 4 workers on this machine, which share them: so
-the difference is what the exchange of gradients and the waiting cost, and no gain. Below stands how long an all-reduce takes
-for larger models in a network, by the size of their gradients alone.
+the difference is what the exchange of gradients and the waiting cost, and no gain. The second table is computed: how larger
+models would scale to several machines with one GPU each, if they exchanged the gradients after each step and computed nothing
+meanwhile, at the full bandwidth of the network.
 """
 
 import statistics
@@ -14,7 +15,10 @@ RUNS = {
     "lstm": ("model=lstm", "training.epochs=4"),
     "cnn": ("model=cnn", "dataset=digits", "training.epochs=4"),
 }
-PARAMETERS = {"ResNet-50": 25_557_032, "GPT-2 small": 124_439_808}
+# Parameters, and seconds of a step on one A100, as published: 256 images in TF32 at 909 images a second (NVIDIA's
+# DeepLearningExamples, TensorFlow/Classification/ConvNets/resnet50v1.5), 64 · 1,024 tokens in bfloat16 (karpathy/llm.c,
+# scripts/run_gpt2_124M.sh).
+MODELS = {"ResNet-50": (25_557_032, 256 / 909), "GPT-2 small": (124_439_808, 0.3)}
 MACHINES, BANDWIDTHS = 8, (10, 100)  # Gb/s
 
 
@@ -33,11 +37,18 @@ def main() -> None:
                 measured += worker.train(overrides, count)[0]["speed"][1:]
         shown = [f"{n}: {statistics.median(s):,.0f} ({min(s):,.0f} to {max(s):,.0f})" for n, s in speeds.items()]
         print(f"{name:8}", "   ".join(shown))
-    print(f"\ngradients of {MACHINES} machines, each with one replica: bytes that each sends, seconds for them in a step")
-    for name, parameters in PARAMETERS.items():
+    print_scaling()
+
+
+def print_scaling() -> None:
+    """Print how long the exchange between machines takes beside a step, and which part of the time is left for computing."""
+    columns = "".join(f" at {bandwidth} Gb/s | computing |" for bandwidth in BANDWIDTHS)
+    print(f"\n| {MACHINES} machines | step | sent in a step |{columns}\n|{'---|' * (3 + 2 * len(BANDWIDTHS))}")
+    for name, (parameters, step) in MODELS.items():
         sent = bytes_per_step(parameters, MACHINES)
-        times = [f"{bandwidth} Gb/s: {8 * sent / bandwidth / 1e9:.3f} s" for bandwidth in BANDWIDTHS]
-        print(f"{name:12} {sent / 2**20:,.0f} MiB", "   ".join(times))
+        exchanges = [8 * sent / bandwidth / 1e9 for bandwidth in BANDWIDTHS]
+        cells = [f"{exchange:.3f} s | {100 * step / (step + exchange):.0f} %" for exchange in exchanges]
+        print(f"| {name} | {step:.3f} s | {sent / 2**20:,.0f} MiB | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

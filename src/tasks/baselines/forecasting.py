@@ -10,7 +10,7 @@ Theta method. International Journal of Forecasting 19 (2003).
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.linalg import LinAlgWarning
@@ -18,6 +18,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from statsmodels.tsa.forecasting.theta import ThetaModel
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
+from src.datasets.concatenation import concatenate
 from src.tasks.baselines.interface import spaced_rows
 from src.tasks.gaps import fill_gaps
 
@@ -106,23 +107,25 @@ def _masks(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return masks, mask_of
 
 
-def autoregression(series: np.ndarray, order: int, horizon: int) -> Callable[[np.ndarray], np.ndarray]:
+def autoregression(series: Sequence[np.ndarray], order: int, horizon: int) -> Callable[[np.ndarray], np.ndarray]:
     """AR(p) of each feature, with a constant, by least squares; steps beyond the first are forecast from forecasts.
 
     Args:
-        series: to fit it on; a step whose value is missing is no target.
+        series: one or several, to fit the same coefficients on; a step whose value is missing is no target.
         order: p.
         horizon: steps to forecast.
 
     Returns:
         The function from windows of at least `order` steps to forecasts.
     """
-    lags, models = fill_gaps(series[:-1], order, np.nanmean(series, axis=0)), []
-    for feature in range(series.shape[1]):
-        target = series[order:, feature]
+    models = []
+    for feature in range(series[0].shape[1]):
+        own = [each[:, [feature]] for each in series]
+        lags = concatenate({str(n): fill_gaps(each[:-1], order, np.nanmean(each, axis=0)) for n, each in enumerate(own)})
+        target = np.concatenate([each[order:, 0] for each in own])
         observed = np.flatnonzero(~np.isnan(target))
         observed = observed[spaced_rows(len(observed), MAX_VALUES // order)]
-        models.append(LinearRegression().fit(lags[observed, :, feature], target[observed]))
+        models.append(LinearRegression().fit(lags[observed][..., 0], target[observed]))
 
     def forecast(windows: np.ndarray) -> np.ndarray:
         forecasts = np.empty((len(windows), horizon, len(models)))

@@ -1,12 +1,16 @@
 """Where the workers are: settings, TF_CONFIG as the operators of Kubernetes write it, and SLURM."""
 
 import json
+import re
 
 import pytest
+import yaml
 
+from src import config
 from src.cluster import Addresses, find
 from src.config.schema import MultiWorker
 from src.errors import UserError
+from tests.commands import ROOT
 
 
 def settings(**values):
@@ -17,7 +21,7 @@ def settings(**values):
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST"):
+    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST", "SUBMITIT_LOCAL_NTASKS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -43,6 +47,24 @@ def test_tf_config_with_a_chief(monkeypatch, chief):
     assert of_tf_config(monkeypatch, cluster, chief, 0) == Addresses(workers, 0)
 
 
+def test_the_manifest_of_the_page_on_kubernetes(monkeypatch):
+    """With TF_CONFIG as the training operator of Kubeflow makes it (genClusterSpec in its tensorflow.go)."""
+    job = yaml.safe_load(
+        re.search(r"```yaml\n(apiVersion: kubeflow.*?)```", (ROOT / "src/README.md").read_text("utf-8"), re.S)[1]
+    )
+    ((role, replicas),) = job["spec"]["tfReplicaSpecs"].items()
+    (container,) = replicas["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert container["name"] == "tensorflow"
+    name = f"{job['metadata']['name']}-{role.lower()}-{{}}.default.svc:{ports['tfjob-port']}"
+    names = [name.format(index) for index in range(replicas["replicas"])]
+    for index in range(replicas["replicas"]):
+        task = {"type": role.lower(), "index": index}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {role.lower(): names}, "task": task, "environment": "cloud"}))
+        (run,) = config.parse(container["command"][3:]).jobs
+        assert find(run.strategy) == Addresses(tuple(names), index)
+
+
 @pytest.mark.parametrize("index", ["0", 0])  # Kubeflow writes a number, others a text
 def test_the_index_may_be_a_text(monkeypatch, index):
     assert of_tf_config(monkeypatch, {"worker": ["a:1", "b:1"]}, "worker", index).index == 0
@@ -51,11 +73,20 @@ def test_the_index_may_be_a_text(monkeypatch, index):
 def test_slurm_gives_the_tasks_of_a_step(monkeypatch):
     variables = {
         "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
-        "SLURM_PROCID": "3", "CUDA_VISIBLE_DEVICES": "",
+        "SLURM_PROCID": "3", "SLURM_JOB_ID": "1402", "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert find(settings()) == Addresses(("node1:12355", "node1:12356", "node2:12355", "node2:12356"), 3)
+    assert find(settings()) == Addresses(("node1:20032", "node1:20033", "node2:20032", "node2:20033"), 3)
+    monkeypatch.setenv("SLURM_JOB_ID", "1403")  # may be on the same nodes
+    assert find(settings()).workers[:2] == ("node1:20048", "node1:20049")
+
+
+def test_submitit_gives_the_tasks_of_a_job_on_this_machine(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node1")  # submitit runs within a job of SLURM
+    for name, value in {"NTASKS": "2", "GLOBALID": "1", "JOB_ID": "1402"}.items():
+        monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
+    assert find(settings()) == Addresses(("127.0.0.1:20032", "127.0.0.1:20033"), 1)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from src.cluster import Addresses, Cluster
+from src.cluster.cluster import _listen
 from src.cluster.connection import PART
 from src.cluster.local import free_ports
 from src.errors import UserError, WorkerError
@@ -233,3 +234,23 @@ def test_the_chief_needs_an_address_of_this_machine():
     cluster = Cluster(Addresses(("192.0.2.1:5000", "192.0.2.2:5000"), 0), timeout=1)  # of documentation (RFC 5737)
     with pytest.raises(UserError, match=r"cannot listen at 192.0.2.1:5000 .*; its address has to be one of this machine"):
         cluster.meet(wait=1)
+
+
+def test_the_name_of_the_chief_may_become_known_later(monkeypatch):
+    (port,), create_server = free_ports(1), socket.create_server
+    failures = [socket.gaierror(socket.EAI_NONAME, "Name or service not known")] * 2
+
+    def resolve(address, **options):
+        if failures:
+            raise failures.pop()
+        return create_server(address, **options)
+
+    monkeypatch.setattr(socket, "create_server", resolve)
+    with _listen("127.0.0.1", port, time.monotonic() + 5) as server:
+        assert server.getsockname() == ("127.0.0.1", port)
+
+
+def test_a_chief_whose_name_stays_unknown_ends():
+    cluster = Cluster(Addresses(("nowhere.invalid:5000", "b:1"), 0), timeout=1)  # a name that nobody has (RFC 2606)
+    with pytest.raises(UserError, match=r"cannot listen at nowhere.invalid:5000 .*; its address has to be one of this machine"):
+        cluster.meet(wait=0.3)

@@ -17,6 +17,7 @@ from tests import own_data as files
 
 TEXTS = ("texts", "dataset.inputs=review", "dataset.targets=stars")
 SERIES = ("series", "dataset.inputs=load", "dataset.targets=load", "dataset.time=date")
+SHOPS = (*SERIES, "dataset.series_id=store")
 MODELS = {"pairs": "transformer", "corpus": "gpt", "texts": "lstm", "series": "lstm"}  # of other kinds: cnn
 TABLE = "review,stars\n" + "".join(f"film {n},{n % 3}\n" for n in range(12))
 HOURS = [str(row["date"]) for row in files.series(30)]
@@ -32,9 +33,14 @@ def table(text, name="own.csv", encoding="utf-8"):
     return write
 
 
-def of_times(times):
+def of_times(times, name="own.csv"):
     """Writes a table of a series."""
-    return table("date,load\n" + "".join(f"{time},{n}\n" for n, time in enumerate(times)))
+    return table("date,load\n" + "".join(f"{time},{n}\n" for n, time in enumerate(times)), name)
+
+
+def of_shops(rows):
+    """Writes a table of several series, of (series, time)."""
+    return table("store,date,load\n" + "".join(f"{store},{time},{n}\n" for n, (store, time) in enumerate(rows)))
 
 
 def numpy_file(**arrays):
@@ -255,7 +261,7 @@ BROKEN = {
         SERIES,
         of_times([*HOURS[:5], *HOURS[7:10], *HOURS[11:]]),
         "own.csv, line 7: 2016-07-01 07:00:00 comes after 2016-07-01 04:00:00, but most rows are 1:00:00 apart (missing "
-        "rows: 2, gaps in all: 2); add the missing rows, with an empty value.",
+        "rows: 2, gaps in all: 2); add the missing rows, with an empty value, or type dataset.resample=1h.",
     ),
     "a missing month": (
         SERIES,
@@ -271,7 +277,67 @@ BROKEN = {
         SERIES,
         of_times([*HOURS[:5], "2016-07-01 05:10", *HOURS[6:]]),
         "own.csv, line 7: 2016-07-01 05:10 comes after 2016-07-01 04:00:00, but most rows are 1:00:00 apart (2 rows are "
-        "irregular); resample the series to regular times.",
+        "irregular); type dataset.resample=1h for the means over regular intervals.",
+    ),
+    # several series
+    "no column of series": (
+        (*SERIES, "dataset.series_id=store"),
+        of_times(HOURS),
+        "own.csv has no column 'store'; type dataset.series_id=<one of: date, load>.",
+    ),
+    "a row of no series": (
+        SHOPS,
+        of_shops([("Oslo", HOURS[0]), ("", HOURS[1])]),
+        "own.csv, line 3: the column 'store' is empty; write there which series the row belongs to.",
+    ),
+    "a time that comes twice in a series": (
+        SHOPS,
+        of_shops([("Oslo", HOURS[0]), ("Rome", HOURS[0]), ("Rome", HOURS[1]), ("Oslo", HOURS[0])]),
+        f"own.csv, line 5: {HOURS[0]} of the series 'Oslo' comes twice; keep one row for each time",
+    ),
+    "a series that is not in order": (
+        SHOPS,
+        of_shops([("Oslo", HOURS[0]), ("Rome", HOURS[5]), ("Oslo", HOURS[1]), ("Rome", HOURS[4])]),
+        f"own.csv, line 5: {HOURS[4]} of the series 'Rome' comes after {HOURS[5]}; sort the rows by time, the oldest first.",
+    ),
+    "missing rows of a series": (
+        SHOPS,
+        of_shops([(store, time) for time in HOURS for store in ("Oslo", "Rome") if (store, time) != ("Rome", HOURS[7])]),
+        f"own.csv, line 18: {HOURS[8]} of the series 'Rome' comes after {HOURS[6]}, but most rows are 1:00:00 apart (missing "
+        "rows: 1, gaps in all: 1); add the missing rows, with an empty value, or type dataset.resample=1h.",
+    ),
+    "irregular times of a series": (
+        SHOPS,
+        of_shops([("Oslo", time) for time in HOURS] + [("Rome", f"2016-07-01 00:{n}") for n in ("00", 15, 30, 40, 45)]),
+        "own.csv, line 35: 2016-07-01 00:40 of the series 'Rome' comes after 2016-07-01 00:30, but most rows are 0:15:00 apart "
+        "(2 rows are irregular); type dataset.resample=15min for the means over regular intervals.",
+    ),
+    "times to be resampled that are not in order": (
+        (*SERIES, "dataset.resample=1h"),
+        of_times([*HOURS[:5], HOURS[6], HOURS[5]]),
+        f"own.csv, line 8: {HOURS[5]} comes after {HOURS[6]}; sort the rows by time, the oldest first.",
+    ),
+    "an interval in two files": (
+        (*SERIES, "dataset.resample=1h"),
+        lambda folder: (
+            [of_times(times, name)(folder) for name, times in (("train.csv", HOURS[:9]), ("test.csv", ["2016-07-01 08:30"]))]
+            and "."
+        ),
+        "test.csv, line 2: 2016-07-01 08:30 is at the same time, or in the same interval, as 2016-07-01 08:00:00 (train.csv, "
+        "line 10); leave one of them out.",
+    ),
+    "files that are not in order of time": (
+        SERIES,
+        lambda folder: (
+            [of_times(times, name)(folder) for name, times in (("train.csv", HOURS[9:]), ("test.csv", HOURS[:9]))] and "."
+        ),
+        f"test.csv, line 2: {HOURS[0]} comes after {HOURS[-1]}; sort the rows by time, the oldest first.",
+    ),
+    "a time that makes too many intervals": (
+        (*SERIES, "dataset.resample=1min"),
+        of_times([*HOURS[:20], "2106-07-01"]),
+        "dataset.resample=1min makes 47,334,240 intervals of the 21 rows between 2016-07-01 00:00:00 and 2106-07-01 00:00:00; "
+        "type a longer interval, or correct the times.",
     ),
     # arrays
     "several files of arrays": (

@@ -246,6 +246,11 @@ def test_splits_of_a_series_follow_each_other(make, slices):
         task_of(make(SERIES, {"value": np.float32}, *splits, train={"value": sine()}))
 
 
+def test_all_splits_of_a_series_can_be_the_training_set(make):
+    task = task_of(make(SERIES, {"value": np.float32}, "debug=overfit", SPLIT[0], train={"value": sine()}))
+    np.testing.assert_array_equal(task.test.array, task.train.array)
+
+
 def test_another_feature_than_the_inputs_is_not_forecast_silently(make):
     columns = {"value": sine(), "other": sine() + 1}
     with pytest.raises(UserError, match=r"add 'other' to dataset.inputs, as in dataset.inputs=\[value,other\]"):

@@ -53,6 +53,26 @@ def test_parallel_jobs_on_one_database(launcher, number, processes, here):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "processes"), [("submitit_local", "hydra.launcher.tasks_per_node=2"), ("ray", "hydra.launcher.workers=2")]
+)
+def test_the_processes_of_a_job_are_the_workers_of_one_run(launcher, processes, here):
+    pytest.importorskip(launcher.partition("_")[0])
+    launched = (f"hydra/launcher={launcher}", processes, "strategy=multi_worker")
+    process = start(here, *launched, *TINY, "seed=0,1", fresh=True, HOME=str(here))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    stored = StoredSweep(here)
+    assert sorted(run.data.params["seed"] for run in stored.children) == ["0", "1"]
+    assert {(run.info.status, run.data.tags["workers"]) for run in stored.children} == {("FINISHED", "2")}
+    assert stored.text(stored.parents[0], "results.csv").count("\n") == 3
+    for run in stored.children:
+        log = stored.text(run, "run.log")
+        assert "This is worker 0 of 2, counted from 0: 127.0.0.1:" in log  # not an address that other machines reach
+        assert log.count("epoch 1/2") == 1  # of the chief alone
+
+
+@pytest.mark.slow
 def test_interrupted_parallel_jobs_resume(here):
     overrides = (
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY[:2], "training.epochs=40", *WEIGHTS_ONLY,

@@ -1,20 +1,16 @@
 """A run on several machines, here processes: one record, and what is left of it when a worker or the chief is killed."""
 
-import os
-import random
 import re
-import shutil
 import signal
-import subprocess
-import sys
 import time
 
-import numpy as np
 import pytest
 
 from src.cluster.local import free_ports
 from src.training import checkpoint
-from tests.commands import WEIGHTS_ONLY, environment, run, start, until
+from tests import faults, worker_faults
+from tests.commands import WEIGHTS_ONLY, run, start, until
+from tests.network import Network
 from tests.stored import client, runs, steps
 
 LSTM = (
@@ -47,11 +43,6 @@ def finish(processes, timeout=120):
     """Exit status and output of each process."""
     outputs = [process.communicate(timeout=timeout)[0] for process in processes]
     return [(process.returncode, output) for process, output in zip(processes, outputs)]
-
-
-def weights_of(folder, run):
-    with open(next((folder / "mlruns").rglob(f"{run.info.run_id}/artifacts/*.h5")), "rb") as file:
-        return file.read()
 
 
 def test_a_killed_worker_is_named_and_the_run_is_resumed(workers, tmp_path):
@@ -107,110 +98,56 @@ def test_a_stop_of_one_worker_ends_all_with_a_checkpoint(workers, tmp_path):
     assert checkpoint.read(outbox / "checkpoints").epoch >= 2
 
 
-@pytest.mark.slow
-def test_a_worker_that_hangs_is_noticed_in_time(workers):
-    """Which TensorFlow does 10 s later: the reason for aborting its all-reduces."""
-    chief, worker = workers("training.epochs=4000", "strategy.timeout=8")
-    until(chief, "epoch 3/4000")
-    worker.send_signal(signal.SIGSTOP)
-    start_time = time.monotonic()
-    ((status, output),) = finish([chief])
-    assert 7 < time.monotonic() - start_time < 14
-    assert status == 2
-    assert re.search(r"Worker 1 \(.*\) has sent no sign of life for 8 s\.", output)
-
-
 def test_a_run_on_several_machines_is_evaluated_on_one(workers, tmp_path):
     assert [status for status, _ in finish(workers("training.epochs=1", "dataset.limit=128"))] == [0, 0]
     evaluation = run(tmp_path / "chief", "run=last", "record=false", module="src.evaluate")
     assert "metrics are identical" in evaluation.stdout, evaluation.stderr
 
 
-@pytest.fixture
-def network():
-    """Two hosts on this machine, 10.77.0.1 and 10.77.0.2, which are network namespaces, and what cuts the line between them."""
-    if not shutil.which("ip") or os.geteuid() != 0:
+# --- each fault, as in the table of src/README.md --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, database_template, tmp_path_factory):
+    return worker_faults.run_with_faults(tmp_path_factory.mktemp("undisturbed"), [])[1]
+
+
+def check(fault, folder, undisturbed, network=None):
+    """Check what comes of a fault, and that the run is resumed to the weights and metrics of an undisturbed one."""
+    (loss,), outcome = worker_faults.run_with_faults(folder, [fault.inflict], network=network)
+    assert loss.words == fault.words
+    assert loss.seconds < fault.limit
+    assert loss.repeated <= faults.CHECKPOINT_EVERY
+    assert outcome.same_as(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", worker_faults.FAULTS)
+def test_after_a_fault_the_run_resumes_to_the_same_end(undisturbed, tmp_path, name):
+    check(worker_faults.FAULTS[name], tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_after_the_network_was_cut_the_run_resumes_to_the_same_end(undisturbed, tmp_path):
+    if not Network.AVAILABLE:
         pytest.skip("network namespaces need the command ip and root")
-    names = [f"experiments{os.getpid()}{side}" for side in "ab"]
-
-    def ip(line):
-        subprocess.run(["ip", *line.split()], check=True, capture_output=True)
-
-    try:
-        for name in names:
-            ip(f"netns add {name}")
-        ip(f"link add veth{os.getpid()} type veth peer name peer{os.getpid()}")
-        for host, (name, device) in enumerate(zip(names, (f"veth{os.getpid()}", f"peer{os.getpid()}")), start=1):
-            ip(f"link set {device} netns {name}")
-            ip(f"-n {name} addr add 10.77.0.{host}/24 dev {device}")
-            ip(f"-n {name} link set {device} up")
-            ip(f"-n {name} link set lo up")
-        yield names, lambda state: ip(f"-n {names[0]} link set veth{os.getpid()} {state}")
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    with Network() as network:
+        check(worker_faults.network_cut(network), tmp_path, undisturbed, network)
 
 
 @pytest.mark.slow
-def test_a_network_that_is_cut_ends_both_in_time_and_the_run_is_resumed(network, tmp_path):
-    names, switch = network
-
-    def start_both():
-        processes = []
-        for index, name in enumerate(names):
-            folder = tmp_path / ("chief" if index == 0 else "worker1")
-            folder.mkdir(exist_ok=True)
-            cluster = ("strategy.workers=[10.77.0.1:5000,10.77.0.2:5000]", f"strategy.index={index}", "strategy.timeout=8")
-            command = ["ip", "netns", "exec", name, sys.executable, "-m", "src.run", *LSTM, "training.epochs=80", *cluster]
-            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            processes.append(subprocess.Popen(command, cwd=folder, env=environment(TF_NUM_INTRAOP_THREADS="1"), **streams))
-        return processes
-
-    processes = start_both()
-    until(processes[0], "epoch 3/80")
-    switch("down")
-    cut = time.monotonic()
-    for (status, output), other in zip(
-        finish(processes), (r"Worker 1 \(10\.77\.0\.2:5000\)", r"The chief \(10\.77\.0\.1:5000\)")
-    ):
-        assert status == 2
-        assert re.search(rf"{other} has sent no sign of life for 8 s\.", output)
-    assert 7 < time.monotonic() - cut < 25
-    switch("up")
-    resumed = finish(start_both(), timeout=240)
-    assert [status for status, _ in resumed] == [0, 0]
-    assert "Resuming an interrupted run from epoch" in resumed[0][1]
+def test_a_worker_that_is_absent_is_named(tmp_path):
+    seconds, words = worker_faults.refusal(tmp_path, absent=True)
+    assert words == f"Worker 1 cannot be reached after {worker_faults.WAIT} s"
+    assert worker_faults.WAIT < seconds < worker_faults.WAIT + 30  # Python starts, too
 
 
 @pytest.mark.slow
-def test_runs_with_random_kills_end_as_an_undisturbed_one(workers, tmp_path):
-    """Twenty kills, of the chief and of the other worker, each followed by the same command on both."""
-    draw, seconds = random.Random(0), []
-    epochs = "training.epochs=120"
-    assert [status for status, _ in finish(workers(epochs, "tracking.run_name=undisturbed"))] == [0, 0]
-    kills = 0
-    while kills < 20:
-        processes = workers(epochs, "tracking.run_name=disturbed")
-        victim = draw.randrange(2)
-        started = time.monotonic()
-        until(processes[0], "epoch")
-        time.sleep(draw.uniform(0, 1.5))
-        if processes[victim].poll() is None:
-            processes[victim].kill()
-            kills += 1
-            killed = time.monotonic()
-        (other_status, other_output) = finish([processes[1 - victim]])[0]
-        finish([processes[victim]])
-        if other_status == 0:
-            break
-        seconds.append(time.monotonic() - killed)
-        assert re.search(r"(Worker 1|The chief) \(127\.0\.0\.1:\d+\) has ended\.", other_output), other_output[-2000:]
-        assert time.monotonic() - started < 120
-    assert kills == 20, "the run ended before that; let it have more epochs"
-    assert [status for status, _ in finish(workers(epochs, "tracking.run_name=disturbed"))] == [0, 0]
-    print(f"{kills} kills, the other worker ended after {np.median(seconds):.1f} s ({max(seconds):.1f} s at most)")
-    one, two = sorted(runs(client(tmp_path / "chief")), key=lambda run: run.info.run_name)
-    assert {run.info.status for run in (one, two)} == {"FINISHED"}
-    names = [name for name in one.data.metrics if name.startswith(("epoch/", "test/"))]
-    assert {name: one.data.metrics[name] for name in names} == {name: two.data.metrics[name] for name in names}
-    assert weights_of(tmp_path / "chief", one) == weights_of(tmp_path / "chief", two)
+def test_a_run_with_random_kills_ends_as_an_undisturbed_one(tmp_path):
+    """Twenty kills, of the chief and of the other worker."""
+    losses, is_same = worker_faults.run_with_kills(tmp_path, 20, seed=0)
+    assert len(losses) == 20
+    assert {loss.words for loss in losses} == {"The chief has ended", "Worker 1 has ended"}
+    assert max(loss.seconds for loss in losses) < 20
+    assert max(loss.repeated for loss in losses) <= faults.CHECKPOINT_EVERY
+    assert is_same

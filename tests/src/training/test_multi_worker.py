@@ -25,6 +25,18 @@ def test_workers_learn_what_replicas_on_one_machine_learn(settings, data_dir, re
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("workers", "devices"), [(4, 1), (2, 2)])
+@pytest.mark.parametrize("recipe", ["cnn", "lstm"])
+def test_workers_of_any_size_learn_what_one_device_learns(settings, data_dir, recipe, workers, devices):
+    common = (*RECIPES[recipe], "training.epochs=2", "training.restore_best_weights=false", *FEWER.get(recipe, ()))
+    results = worker.train((*common, f"dataset.data_dir={data_dir}"), workers, devices)
+    assert len({result["weights"] for result in results}) == 1
+    single, _ = train(settings(*common, "strategy=single"))
+    for name in ("epoch/train/loss", "epoch/val/loss"):
+        np.testing.assert_allclose(results[0]["metrics"][name], single[name], rtol=TOLERANCE.get(recipe, 1e-4), err_msg=name)
+
+
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_weights(data_dir):
     dropout = (*LSTM, "model.dropout=0.3", f"dataset.data_dir={data_dir}")
     assert worker.train(dropout)[0]["weights"] == worker.train(dropout)[0]["weights"]

@@ -5,13 +5,14 @@ the data set stays behind.
 
 base        what the builders share, and `create`
 texts       texts with labels, and pairs of texts
-series      time series
+series      time series, one or several
 arrays      images in NumPy's arrays
 corpus      text files for language modeling
 folders     what images and audio share: folders of files, one for each class
 images      folders of pictures
 audio       folders of audio clips
 tables      rows of CSV, TSV, JSON lines and Parquet
+steps       the rows of tables as steps of series
 timestamps  checks of the times of a series
 encodings   encodings of text
 """

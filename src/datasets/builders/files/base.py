@@ -55,12 +55,12 @@ class FilesBuilder(tfds.core.GeneratorBasedBuilder):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The columns or arrays that `dataset.inputs` names."""
-        return _as_tuple(self.settings.inputs)
+        return schema.as_tuple(self.settings.inputs)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The columns or arrays that `dataset.targets` names."""
-        return _as_tuple(self.settings.targets)
+        return schema.as_tuple(self.settings.targets)
 
     @property
     def input(self) -> str:
@@ -122,10 +122,6 @@ class FilesBuilder(tfds.core.GeneratorBasedBuilder):
                 f"{self.settings.path} has {count} examples, too few to draw validation and test sets from; "
                 f"add some until there are at least {fewest}."
             )
-
-
-def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
 
 
 def create(settings: schema.Dataset) -> FilesBuilder:

@@ -1,21 +1,24 @@
-"""`series`: a time series in a table, one row for each time step."""
+"""`series`: one time series or several in a table, one row for each time step."""
 
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from src.config import schema
 from src.datasets.builders.files import timestamps
 from src.datasets.builders.files.base import FilesBuilder
+from src.datasets.builders.files.steps import Steps, read
 from src.datasets.builders.files.tables import Table
-from src.errors import UserError
 
 
 class Series(FilesBuilder):
-    """Columns of numbers, and perhaps one of timestamps, in UTC if they have offsets. An empty value is NaN: it is missing."""
+    """Columns of numbers, and perhaps one of times, in UTC if they have offsets. An empty value is NaN: it is missing.
+
+    Where columns say which series a row belongs to, the examples are those of one series after the other.
+    """
 
     DESCRIPTION = "A time series of the user's own"
 
@@ -23,10 +26,15 @@ class Series(FilesBuilder):
     def draw(self) -> None:
         return None
 
+    @property
+    def series_id(self) -> tuple[str, ...]:
+        """The columns that `dataset.series_id` names."""
+        return schema.as_tuple(self.settings.series_id)
+
     def describe_features(self) -> tfds.features.FeaturesDict:
-        features = {column: tfds.features.Scalar(np.float64) for column in self._columns}
-        time = {self.settings.time: tfds.features.Text()} if self.settings.time else {}
-        return tfds.features.FeaturesDict(time | features)
+        texts = [*self.series_id, *([self.settings.time] if self.settings.time else [])]
+        numbers = {column: tfds.features.Scalar(np.float64) for column in self._columns}
+        return tfds.features.FeaturesDict({column: tfds.features.Text() for column in texts} | numbers)
 
     @property
     def _columns(self) -> list[str]:
@@ -34,49 +42,52 @@ class Series(FilesBuilder):
         return list(dict.fromkeys(self.inputs + self.targets))
 
     @functools.cached_property
-    def tables(self) -> dict[str, list[Table]]:
-        """{split: tables}, in order of time.
+    def steps(self) -> dict[str, list[Steps]]:
+        """{split: the steps of each series}.
 
         Raises:
-            UserError: a table lacks a column, or its timestamps are not those of a regular series.
+            UserError: a table lacks a column, a value is none, or the times of a series are not in order or not regular.
         """
-        settings = self.settings
-        tables: dict[str, list[Table]] = {}
+        steps: dict[str, list[Steps]] = {}
+        previous: dict[tuple[str, ...], Steps] = {}  # of each series, in the split before
+        time = self.settings.time
         for split in sorted(self.files, key=("train", "validation", "test").index):
-            tables[split] = [Table(file, settings.encoding) for file in self.files[split]]
-            for table in tables[split]:
+            tables = [Table(file, self.settings.encoding) for file in self.files[split]]
+            for table in tables:
                 table.check_columns(self.inputs, "dataset.inputs")
                 table.check_columns(self.targets, "dataset.targets")
-                table.check_columns([settings.time] if settings.time else [], "dataset.time")
-        if self.settings.time:
-            timestamps.check(tables, self.settings.time)
-        return tables
+                table.check_columns([time] if time else [], "dataset.time")
+                table.check_columns(self.series_id, "dataset.series_id")
+            steps[split] = read(tables, self._columns, time, self.series_id)
+            if time:
+                steps[split] = [self._regular(each, time, previous.get(each.series)) for each in steps[split]]
+                previous |= {each.series: each for each in steps[split]}
+        return steps
+
+    def _regular(self, steps: Steps, time: str, previous: Steps | None) -> Steps:
+        """The steps of a series at regular times: as they are, or resampled on request.
+
+        Args:
+            steps: of a split.
+            time: the column of times.
+            previous: the steps of the split before; None: there are none.
+
+        Raises:
+            UserError: they are not in order of time, or not regular.
+        """
+        frequency = self.settings.resample
+        timestamps.check_order(steps, time, allow_equal=frequency is not None)
+        if frequency:
+            steps = steps.resampled(frequency)
+        else:
+            timestamps.check_regular(steps, time)
+        if previous:
+            timestamps.check_follows(steps, previous, time)
+        return steps
 
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        columns, time = self._columns, self.settings.time
-        for table in self.tables[split]:
-            for number, values in table.rows([*columns, *([time] if time else [])]):
-                place = table.at(number)
-                example: dict[str, Any] = {column: _number(value, column, place) for column, value in zip(columns, values)}
-                if time:
-                    example[time] = timestamps.parse(values[-1], time, place).isoformat()
-                yield example
-
-
-def _number(value: Any, column: str, place: str) -> float:
-    """A value of the series; NaN if it is missing.
-
-    Raises:
-        UserError: it is no finite number.
-    """
-    if value is None:
-        return math.nan
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{place}: the column '{column}' holds '{value}', which is no number; correct it, or leave a missing value empty."
-        ) from None
-    if math.isinf(number):
-        raise UserError(f"{place}: the column '{column}' is infinite; correct it, or leave a missing value empty.")
-    return number
+        for steps in self.steps[split]:
+            series = dict(zip(self.series_id, steps.series))
+            for step, values in enumerate(steps.values.tolist()):
+                time = {self.settings.time: steps.times[step].item().isoformat()} if self.settings.time else {}
+                yield series | time | dict(zip(self._columns, values))

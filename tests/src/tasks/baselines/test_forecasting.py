@@ -67,7 +67,7 @@ def test_a_missing_target_leaves_its_window_out_of_its_step_alone():
 @pytest.mark.parametrize("order", [1, 5])
 def test_autoregression_is_that_of_statsmodels(order):
     series = np.stack([SERIES, SERIES[::-1]], axis=1)
-    forecast = forecasting.autoregression(series, order, 4)(series[None, -8:])
+    forecast = forecasting.autoregression([series], order, 4)(series[None, -8:])
     for feature, column in enumerate(series.T):
         expected = AutoReg(column, order, trend="c").fit().forecast(4)
         np.testing.assert_allclose(forecast[0, :, feature], expected, rtol=1e-8)
@@ -77,7 +77,7 @@ def test_autoregression_learns_from_no_missing_value():
     """An exact recursion stays exact: no lag is missing here, and a missing target counts nowhere."""
     series = np.array([0.5**step for step in range(30)])
     series[-1] = NAN
-    forecast = forecasting.autoregression(series[:, None], 1, 3)(np.array([[[8.0]]]))
+    forecast = forecasting.autoregression([series[:, None]], 1, 3)(np.array([[[8.0]]]))
     np.testing.assert_allclose(forecast.ravel(), [4, 2, 1], atol=1e-9)
 
 
