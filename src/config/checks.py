@@ -48,8 +48,6 @@ def validate(config: DictConfig) -> Settings:
         raise UserError(describe(error.errors()[0], section, raw)) from None
     if message := renamed.describe_renamed_metric(renamed.MONITOR, settings.training.monitor):
         raise UserError(message)
-    if settings.dataset.storage == "disk" and isinstance(settings.task, GenerationSettings):
-        raise UserError(f"dataset.storage=disk does not work for {settings.task.name}; type dataset.storage=memory.")
     _check_strategy(settings)
     _check_compression(settings)
     fine_tuned = ("text_classification", "text_multilabel_classification", "language_modeling")

@@ -15,7 +15,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from recipes.specs import END, PADDING, START, UNKNOWN
-from src.datasets import Array, stored
+from src.datasets import Array, lazy
+from src.datasets.stored import StoredArray
 from src.tasks.baselines.interface import spaced_rows
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Tokenizer:
         """
         if self.length is None:
             raise ValueError("Texts of different lengths are no array; configure a length.")
-        if isinstance(texts, stored.StoredArray):
+        if isinstance(texts, StoredArray):
             return texts.convert(f"tokens-{self.length}-{self.digest}", self.encode, np.int32).reshape(-1, self.length)
         rows = [token_ids[: self.length] for token_ids in self._encode(texts)]  # the library's truncation would keep END
         encoded = np.array(rows, np.int32).reshape(len(rows), self.length)
@@ -149,12 +150,12 @@ class Tokenizer:
             padding: number of PADDING after all tokens.
         """
         end = np.full(padding, PADDING, np.int32)
-        if isinstance(texts, stored.StoredArray):
+        if isinstance(texts, StoredArray):
             return texts.convert(f"stream-{padding}-{self.digest}", self.encode_stream, np.int32, end)
         return np.concatenate([*(np.array(token_ids, np.int32) for token_ids in self._encode(texts)), end])
 
-    def _encode(self, texts: Sequence[str | bytes] | np.ndarray) -> Iterator[list[int]]:
-        for chunk in _chunks(map(_string, texts)):
+    def _encode(self, texts: Sequence[str | bytes] | Array) -> Iterator[list[int]]:
+        for chunk in _chunks(map(_string, lazy.rows(texts) if isinstance(texts, lazy.LazyArray) else texts)):
             yield from (encoding.ids for encoding in self._backend.encode_batch_fast(chunk))
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -185,12 +186,12 @@ def normalize(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> Iter
 
 def training_texts(texts: Array) -> Iterator[bytes]:
     """The texts of a training set that a vocabulary is learned from: all of them, or a sample of `MAX_BYTES`."""
-    mean = np.mean([len(text) for text in stored.rows(texts.take(spaced_rows(len(texts), MEASURED)))])
+    mean = np.mean([len(text) for text in lazy.rows(texts.take(spaced_rows(len(texts), MEASURED)))])
     count = max(int(MAX_BYTES / mean), 1)
     if count >= len(texts):
-        return stored.rows(texts)
+        return lazy.rows(texts)
     log.info("The vocabulary is learned from %s of the %s training texts.", f"{count:,}", f"{len(texts):,}")
-    return stored.rows(texts.take(spaced_rows(len(texts), count)))
+    return lazy.rows(texts.take(spaced_rows(len(texts), count)))
 
 
 def _trainer(kind: Kind, size: int | None) -> trainers.Trainer:
