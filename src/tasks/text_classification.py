@@ -55,9 +55,8 @@ class TextClassification(Classification):
         like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")
         if tokenizer is None:
             lowercase = settings.lowercase and not like_language_model
-            tokenizer = Tokenizer.train(
-                training_texts(data.train.raw_inputs), settings.tokenizer, settings.vocabulary_size, lowercase
-            )
+            texts = training_texts(data.train.raw_inputs, settings.tokenizer)
+            tokenizer = Tokenizer.train(texts, settings.tokenizer, settings.vocabulary_size, lowercase)
         self.input_tokenizer = tokenizer.configure(length=settings.length, start=like_language_model)
         self.train, self.validation, self.test = map(self._encode_split, (self.train, self.validation, self.test))
         self.inputs = Tokens(settings.length, len(self.input_tokenizer))

@@ -62,7 +62,7 @@ class Translation(Task):
             metric.corpus_score([""], [[""]])  # a signature is complete once a score has been computed
         self.measurement = f"BLEU {self._bleu.get_signature()}, chrF {self._chrf.get_signature()}"
         kind, size, lowercase = settings.tokenizer, settings.vocabulary_size, settings.lowercase
-        sides = training_texts(data.train.raw_inputs), training_texts(data.train.targets)
+        sides = training_texts(data.train.raw_inputs, kind), training_texts(data.train.targets, kind)
         if kind == "bpe":  # one vocabulary for both languages: names are spelled alike
             source = target = Tokenizer.train(itertools.chain(*sides), kind, size, lowercase)
         else:

@@ -280,10 +280,21 @@ def test_a_vocabulary_is_learned_from_evenly_spaced_texts_of_a_large_set(monkeyp
     monkeypatch.setattr(tokenizers, "MAX_BYTES", 40)
     texts = np.array([str(number).encode() for number in range(1_000, 2_000)], dtype=object)
     with caplog.at_level("INFO"):
-        sample = list(tokenizers.training_texts(texts))
+        sample = list(tokenizers.training_texts(texts, "words"))
     assert sample == [b"1000", b"1111", b"1222", b"1333", b"1444", b"1555", b"1666", b"1777", b"1888", b"1999"]
     assert "The vocabulary is learned from 10 of the 1,000 training texts." in caplog.text
-    assert list(tokenizers.training_texts(texts[:10])) == texts[:10].tolist()
+    assert list(tokenizers.training_texts(texts[:10], "words")) == texts[:10].tolist()
+
+
+def test_byte_pairs_are_learned_from_fewer_texts_without_spaces(monkeypatch):
+    monkeypatch.setattr(tokenizers, "MAX_UNSPACED_BYTES", 60)
+    chinese, mixed, english = (
+        np.array([text.encode()] * 100, dtype=object)
+        for text in ("苹果汁苹果汁", "苹 two words", "six words without any of these")
+    )
+    count = lambda texts, kind: len(list(tokenizers.training_texts(texts, kind)))  # noqa: E731
+    assert [count(texts, "bpe") for texts in (chinese, mixed, english)] == [60 // 18, 60 // 3, 100]
+    assert count(chinese, "words") == 100
 
 
 def test_a_read_only_folder_is_not_converted(of_varying_size, monkeypatch):
