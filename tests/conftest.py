@@ -30,9 +30,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew, from the settings as they are")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: a test that waits for a server or a browser leaves its core to another."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores: a test that waits for a server or a browser leaves its core to another.
+
+    The smoke tests take less time than it takes to load TensorFlow in several processes.
+    """
+    return 0 if config.option.markexpr == "smoke" else (os.cpu_count() or 1) + 1
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For the smoke tests, import only the files that have some."""
+    if config.option.markexpr == "smoke" and collection_path.suffix == ".py" and "smoke" not in collection_path.read_text():
+        return True
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

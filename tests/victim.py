@@ -22,18 +22,20 @@ def main(fault: str, fault_step: int) -> None:
 
     original_on_train_batch_end, original_fsync = callbacks.FailOnNaN.on_train_batch_end, os.fsync
     file, completed, start = os.open(PROGRESS_FILE, os.O_CREAT | os.O_RDWR), 0, None
+    pending = {fault_step}
 
     def on_train_batch_end(self, batch, logs=None):
-        nonlocal completed, start
+        nonlocal completed, start  # an execution may have several steps
         original_on_train_batch_end(self, batch, logs)
         if self.params["epochs"] != EPOCHS:
             return  # the training of a reference classifier
         completed = int(self.model.optimizer.iterations.numpy()) or completed  # 0 while a resumed run skips steps
         start = start or time.monotonic()
-        os.pwrite(file, f"{completed:8d} {self.params['steps']:8d} {time.monotonic() - start:8.2f}".encode(), 0)
-        if completed == fault_step:
+        os.pwrite(file, f"{completed:8d} {self.execution.steps:8d} {time.monotonic() - start:8.2f}".encode(), 0)
+        if 0 <= fault_step <= completed and pending:
+            pending.clear()
             FAULTS[fault]()
-        elif fault == "disk full" and completed == fault_step + DISK_FULL_STEPS:
+        elif fault == "disk full" and completed >= fault_step + DISK_FULL_STEPS:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def fsync(descriptor):

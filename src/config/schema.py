@@ -159,6 +159,7 @@ Optimizer = Annotated[Adam | SGD | RMSprop, pydantic.Field(discriminator="name")
 class Training(Section):
     epochs: Count
     steps_per_epoch: Count | None
+    steps_per_execution: Count | None = None  # runs of earlier versions have none
     batch_size: Count
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     jit_compile: bool

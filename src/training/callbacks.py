@@ -21,6 +21,7 @@ from src.metrics import TRAIN, VALIDATION, Logs, format_value
 from src.tasks.base import Task
 from src.training import keras_patches, optimizers
 from src.training.agreement import Agreement
+from src.training.execution import Execution
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,13 @@ class FailOnNaN(keras.callbacks.Callback):
     """Ends a run whose loss or gradient is not finite, and names the layer where that began.
 
     Args:
+        execution: of the steps; it ends with the first whose loss or gradient is not finite.
         batch_inputs: returns the inputs of the batch of (epoch, step), both counted from 0.
     """
 
-    def __init__(self, batch_inputs: Callable[[int, int], object]):
+    def __init__(self, execution: Execution, batch_inputs: Callable[[int, int], object]):
         super().__init__()
-        self.batch_inputs = batch_inputs
+        self.execution, self.batch_inputs = execution, batch_inputs
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
@@ -69,7 +71,8 @@ class FailOnNaN(keras.callbacks.Callback):
         weights, loss = optimizer.non_finite_gradients(), logs["loss"]
         if math.isfinite(loss) and not weights:
             return
-        layer = first_non_finite_layer(self.model, self.batch_inputs(self.epoch, batch))
+        step = self.execution.step
+        layer = first_non_finite_layer(self.model, self.batch_inputs(self.epoch, step - 1))
         if layer:
             event, place = f"The loss became {loss}", f"the first layer whose output is not finite is '{layer}'"
         elif math.isfinite(loss):  # backpropagation proceeds from the output to the input: its first layer is the last one
@@ -80,7 +83,7 @@ class FailOnNaN(keras.callbacks.Callback):
         else:
             event, place = f"The loss became {loss}", "the outputs of all layers are finite"
         raise UserError(
-            f"{event} in epoch {self.epoch + 1}, step {batch + 1}; {place}. "
+            f"{event} in epoch {self.epoch + 1}, step {step}; {place}. "
             "A smaller optimizer.learning_rate, optimizer.clip_norm=1.0 or training.precision=float32 may help."
         )
 
@@ -104,21 +107,22 @@ def _is_floating(value: Any) -> bool:
 
 
 class GracefulStop(keras.callbacks.Callback):
-    """Stops a run on a signal: within an epoch after the current step, so that a checkpoint can be saved; elsewhere at once.
+    """Stops a run on a signal: within an epoch after the execution, so that a checkpoint can be saved; elsewhere at once.
 
     Args:
+        execution: of the steps.
         agreement: of several workers, which stop after the same step; None: there is only this one.
     """
 
-    def __init__(self, agreement: Agreement | None = None):
+    def __init__(self, execution: Execution, agreement: Agreement | None = None):
         super().__init__()
-        self.agreement = agreement
+        self.execution, self.agreement = execution, agreement
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         signals.defer(enabled=True)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if batch + 1 == self.params["steps"]:
+        if self.execution.step == self.execution.steps:
             signals.defer(enabled=False)
         if self.agreement is None:
             signals.raise_if_requested()
@@ -197,18 +201,17 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         epochs: of the run.
-        steps: of an epoch.
-        first_epoch, skipped_steps: where a resumed run starts; the skipped steps of that epoch take no time.
+        execution: of the steps.
     """
 
-    def __init__(self, epochs: int, steps: int, first_epoch: int, skipped_steps: int):
+    def __init__(self, epochs: int, execution: Execution):
         super().__init__()
-        self.epochs, self.steps, self.resumed_at = epochs, steps, (first_epoch, skipped_steps)
+        self.epochs, self.execution = epochs, execution
 
     @contextlib.contextmanager
     def phase(self) -> Iterator[None]:
         """Show it while the block trains."""
-        with terminal.phase("Training", self.epochs * self.steps) as self._phase:
+        with terminal.phase("Training", self.epochs * self.execution.steps) as self._phase:
             yield
 
     @property
@@ -220,9 +223,9 @@ class Progress(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        if (self.epoch, batch + 1) > self.resumed_at:
+        if self.execution.taken:
             note = f"epoch {self.epoch + 1}/{self.epochs}, loss {format_value(logs['loss'], 'loss')}"
-            self._phase.update(self.epoch * self.steps + batch + 1, note=note)
+            self._phase.update(self.epoch * self.execution.steps + self.execution.step, note=note)
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         self._phase.note = f"epoch {self.epoch + 1}/{self.epochs}, evaluating on the validation set"

@@ -29,6 +29,7 @@ from src.errors import ResumableError
 from src.metrics import Logs
 from src.training import strategies
 from src.training.agreement import Agreement
+from src.training.execution import Execution
 
 log = logging.getLogger(__name__)
 
@@ -268,16 +269,17 @@ class SaveCheckpoints(keras.callbacks.Callback):
     Args:
         manager: of the checkpoints.
         settings: the interval.
+        execution: of the steps.
         callbacks: those with a state.
         agreement: of several workers, which save after the same step; None: there is only this one.
     """
 
     def __init__(
-        self, manager: CheckpointManager, settings: schema.Checkpoint, callbacks: Sequence[Stateful],
+        self, manager: CheckpointManager, settings: schema.Checkpoint, execution: Execution, callbacks: Sequence[Stateful],
         agreement: Agreement | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.agreement = agreement
+        self.execution, self.agreement = execution, agreement
         self.manager, self.settings, self.callbacks, self.resumed = manager, settings, callbacks, manager.resumed
         self.write_thread: threading.Thread | None = None
 
@@ -287,31 +289,28 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.last_save, self.steps_since_save, self.write_seconds = time.monotonic(), 0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """In a resumed run, replace the training function by a no-op for the steps that are already done."""
+        """In a run that resumes, restore the state, after Keras has reset the metrics."""
         self.epoch = epoch
         if self.resumed is not None:
-            self.train_function, logs = self.model.train_function, self.model.get_metrics_result()
-            self.model.train_function = lambda iterator: logs
+            restore(self.resumed, self.model, self.callbacks)
+            self.resumed = None
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Save a checkpoint if one is due; in a run that resumes, restore the state after the last skipped step."""
-        if self.resumed is not None:
-            if batch + 1 == self.resumed.step:
-                restore(self.resumed, self.model, self.callbacks)
-                self.model.train_function, self.resumed = self.train_function, None
+        """Save a checkpoint if one is due."""
+        if not self.execution.taken:
             return
-        self.steps_since_save += 1
+        self.steps_since_save += self.execution.taken
         # What counts is when the file is complete: the longer writing takes, the sooner it starts.
         seconds = time.monotonic() - self.last_save + self.write_seconds
         elapsed = self.steps_since_save if self.settings.unit == "steps" else seconds
         due = self.settings.every is not None and elapsed >= self.settings.every
         if self.agreement:  # steps are counted alike everywhere, clocks are not
-            agreed = self.agreement.decide(batch + 1, due)
+            agreed = self.agreement.decide(self.execution.step, due)
             due = agreed or (due and self.settings.unit == "steps")
         else:
             due = due or signals.stop_requested()
         if due and self.settings.every is not None:
-            self.save(batch + 1)
+            self.save(self.execution.step)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Wait for the file that is being written."""

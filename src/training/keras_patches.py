@@ -89,6 +89,20 @@ def train_on_several_workers(spans_workers: Callable[[tf.distribute.Strategy], b
     trainer.TensorFlowTrainer._maybe_symbolic_build = build_if_needed
 
 
+def train_step(model: keras.Model) -> Callable[[Any], Any]:
+    """The training step of a model under its strategy: from a batch to the metrics, as Keras's `fit` takes it.
+
+    Keras has it only within a function that reads the batch, too.
+    """
+    strategy = model.distribute_strategy
+
+    @tf.function(reduce_retracing=True, jit_compile=model.jit_compile)
+    def step(batch: Any) -> Any:
+        return trainer.reduce_per_replica(strategy.run(model.train_step, args=(batch,)), strategy, "auto")
+
+    return step
+
+
 @contextlib.contextmanager
 def observe_layers(observe: Callable[[keras.layers.Layer, Any], None]) -> Iterator[None]:
     """Call `observe` with each layer that is called, and its output. Keras has no hooks for that."""

@@ -32,6 +32,7 @@ from src.training.callbacks import (
     SamplePreview,
 )
 from src.training.checkpoint import CheckpointManager, SaveCheckpoints
+from src.training.execution import Execution
 from src.training.profiling import Profile
 from src.training.pruning import MagnitudePruning
 
@@ -241,6 +242,22 @@ def _check_updates(training: schema.Training, steps: int) -> None:
         )  # fmt: skip
 
 
+def _execution_size(
+    settings: schema.Settings, execution: Execution, batches: Callable[[], tf.data.Dataset], cluster: Cluster | None
+) -> int:
+    """The number of steps of an execution: as set or measured, so that one ends where a checkpoint is due after so many steps.
+
+    Several workers agree after each step, pruning changes weights between steps, and a profile begins and ends at a step.
+    """
+    if cluster or settings.compression.sparsity or settings.training.profile:
+        return 1
+    size = min(settings.training.steps_per_execution or execution.measure(batches()), execution.steps)
+    if settings.checkpoint.unit == "seconds" or settings.checkpoint.every is None:
+        return size
+    interval = math.gcd(execution.steps, math.ceil(settings.checkpoint.every))
+    return max(divisor for divisor in range(1, size + 1) if interval % divisor == 0)
+
+
 def fit(
     model: keras.Model, settings: schema.Settings, task: Task, log_metrics: LogMetrics, *,
     log_samples: LogSamples = lambda draw, epoch: None, checkpoints: CheckpointManager | None = None,
@@ -280,14 +297,15 @@ def fit(
     def batch_inputs(epoch: int, step: int) -> object:
         return next(iter(batches(epoch, step)))[0]
 
-    progress = Progress(training.epochs, steps, epoch, step)
-    callbacks = [FailOnNaN(batch_inputs), *([GradientNorm()] if training.gradient_norm else [])]
+    execution = Execution(model, steps, step)
+    progress = Progress(training.epochs, execution)
+    callbacks = [execution, FailOnNaN(execution, batch_inputs), *([GradientNorm()] if training.gradient_norm else [])]
     callbacks += [progress, EpochLogger(log_metrics, training, steps, step, progress)]
     if training.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     pruning, first_sparse_epoch = [], 0
     if settings.compression.sparsity:
-        pruning = [MagnitudePruning(model, settings.compression, steps * training.epochs)]
+        pruning = [MagnitudePruning(model, settings.compression, steps * training.epochs, execution)]
         first_sparse_epoch = math.ceil(settings.compression.end * training.epochs)  # earlier weights are not sparse enough
     best = BestWeights(
         monitor=training.monitor,
@@ -300,15 +318,17 @@ def fit(
     callbacks.append(SamplePreview(task, log_metrics, log_samples, training, cluster))
     callbacks += [best, *pruning]  # pruning comes last, so that restored weights are pruned too
     if profile_to:
-        callbacks.append(Profile(profile_to))
+        callbacks.append(Profile(execution, profile_to))
     agreement = Agreement(cluster, steps) if cluster else None
     if checkpoints:
-        callbacks.append(SaveCheckpoints(checkpoints, settings.checkpoint, [best, *pruning], agreement))
+        callbacks.append(SaveCheckpoints(checkpoints, settings.checkpoint, execution, [best, *pruning], agreement))
     if report:
         callbacks.append(MetricReporter(training.monitor, report))
-    callbacks.append(GracefulStop(agreement))
+    callbacks.append(GracefulStop(execution, agreement))
     if resumed:  # creates the variables of the metrics, which are to be restored
         model.evaluate(validation_batches(training.batch_size), verbose=0)
+    execution.size = _execution_size(settings, execution, lambda: batches(epoch, step), cluster)
+    log.debug("TensorFlow takes %d of %d steps at a time.", execution.size, steps)
     try:
         with progress.phase(), cluster.explain_failure() if cluster else contextlib.nullcontext():
             history = model.fit(
@@ -316,7 +336,7 @@ def fit(
                 validation_data=validation_batches(),
                 initial_epoch=epoch,
                 epochs=training.epochs,
-                steps_per_epoch=steps,
+                steps_per_epoch=execution.per_epoch,
                 shuffle=False,  # the pipeline shuffles
                 callbacks=callbacks,
                 verbose=0,  # `progress` shows the run, and not only an epoch of it

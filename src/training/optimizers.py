@@ -87,8 +87,12 @@ class SkipNonFiniteGradients(keras.optimizers.Optimizer):
         before = self._non_finite.value
         (flags,) = strategies.sum_over_replicas([flags])
         self._non_finite.assign(tf.where(tf.reduce_any(before > 0), before, flags))
-        all_finite = tf.reduce_all(self._non_finite.value == 0)
+        all_finite = ~self.has_non_finite_gradients()
         super()._backend_apply_gradients([_zero_unless(all_finite, gradient) for gradient in gradients], variables)
+
+    def has_non_finite_gradients(self) -> tf.Tensor:
+        """Whether there has been a step with any, as a part of a graph."""
+        return tf.reduce_any(self._non_finite.value > 0)
 
     def non_finite_gradients(self) -> list[str]:
         """The paths of the weights with non-finite gradients in the first step that had any, in the order of the model."""

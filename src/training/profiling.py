@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from src.metrics import Logs
+from src.training.execution import Execution
 from src.training.tensorflow_patches import XSpace
 
 CONTAINERS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf"}  # of other ops
@@ -16,23 +17,24 @@ class Profile(keras.callbacks.Callback):
     """Traces some steps of the first epoch, and writes a table of their ops.
 
     Args:
+        execution: of the steps.
         folder: where it writes ops.txt, the time by type of op and of the slowest ops, and the trace, for TensorBoard's profile
             plugin (XProf).
     """
 
     FIRST, LAST = 10, 20  # not the first steps, which trace and compile
 
-    def __init__(self, folder: str):
+    def __init__(self, execution: Execution, folder: str):
         super().__init__()
-        self.folder, self.tracing = Path(folder), False
+        self.execution, self.folder, self.tracing = execution, Path(folder), False
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        if batch == self.FIRST and not self.tracing:
+        if self.execution.step == self.FIRST and not self.tracing:
             tf.profiler.experimental.start(str(self.folder))
             self.tracing = True
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if batch == self.LAST:
+        if self.execution.step > self.LAST:
             self._stop()
 
     def on_train_end(self, logs: Logs | None = None) -> None:

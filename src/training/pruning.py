@@ -7,6 +7,7 @@ from keras import KerasTensor
 from src.config import schema
 from src.metrics import Logs
 from src.training import keras_patches
+from src.training.execution import Execution
 
 
 class PruningMask(keras.constraints.Constraint):
@@ -33,17 +34,20 @@ class MagnitudePruning(keras.callbacks.Callback):
         model: its kernels of convolutions and dense layers are pruned; depthwise ones, which are small, are not.
         settings: target sparsity s, and begin and end of the phase.
         steps: total number of training steps.
+        execution: of one step each.
     """
 
-    def __init__(self, model: keras.Model, settings: schema.Compression, steps: int):
+    def __init__(self, model: keras.Model, settings: schema.Compression, steps: int, execution: Execution):
         super().__init__()
-        self.settings, self.steps, self.step = settings, steps, 0
+        self.settings, self.steps, self.step, self.execution = settings, steps, 0, execution
         self.kernels = prunable_kernels(model)
         for kernel in self.kernels:
             kernel.constraint = PruningMask(kernel)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Increase the sparsity every few steps."""
+        if not self.execution.taken:
+            return
         self.step += 1
         begin, end = self.settings.begin * self.steps, self.settings.end * self.steps
         if begin <= self.step <= end and (self.step % self.settings.every == 0 or self.step + 1 > end):

@@ -41,6 +41,15 @@ def test_unpatched_keras_clips_the_gradient_of_each_replica(monkeypatch, patched
     np.testing.assert_allclose(-keras.ops.convert_to_numpy(weight), step, rtol=1e-6)
 
 
+def test_keras_runs_past_the_end_of_an_epoch_that_its_executions_do_not_divide():
+    """The reason for `train_step`, and for `src.training.execution`, which counts the steps itself."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=2)
+    batches = tf.data.Dataset.from_tensors((tf.ones((4, 1)), tf.ones((4, 1)))).repeat()
+    model.fit(batches, steps_per_epoch=3, verbose=0)
+    assert int(model.optimizer.iterations) == 4
+
+
 def test_keras_has_no_public_list_of_all_layers_and_no_hooks():
     model = keras.Sequential([keras.Input((2, 3)), keras.layers.Bidirectional(keras.layers.LSTM(4))])
     assert not [layer for layer in model.layers if isinstance(layer, keras.layers.LSTM)]

@@ -10,6 +10,7 @@ from src.errors import OutOfMemoryError, UserError
 from src.tasks import factory
 from src.tasks.image_classification import ImageClassification
 from src.training import callbacks, loop, optimizers, strategies
+from src.training.execution import Execution
 from src.training.optimizers import WarmupThenDecay
 
 
@@ -169,6 +170,7 @@ def test_ema_weights_are_kept(trained):
         "optimizer.warmup=0",
         "optimizer.schedule=constant",
         "training.epochs=1",
+        "training.steps_per_execution=1",  # so that the weights are seen after each step
         "training.gradient_accumulation=2",
         "model.normalization=false",
         "model.augmentation=0",
@@ -289,9 +291,11 @@ def test_nan_gradient_ends_the_run_and_leaves_the_weights(settings, more):
     run_settings = settings("model=cnn", "optimizer.weight_decay=null", *more)
     model.compile(optimizers.create(run_settings.optimizer, run_settings.training, 10), "mse")
     x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
-    watch = callbacks.FailOnNaN(lambda epoch, step: x)
+    execution = Execution(model, steps=2)
+    execution.size = 2
+    watch = callbacks.FailOnNaN(execution, lambda epoch, step: x)
     with pytest.raises(UserError, match=r"The gradient became nan or inf in epoch 1, step 1; .* is 'before'"):
-        model.fit(x, y, batch_size=8, verbose=0, callbacks=[watch])
+        model.fit(x, y, batch_size=4, steps_per_epoch=execution.per_epoch, verbose=0, callbacks=[execution, watch])
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 

@@ -14,7 +14,7 @@ from tests.src.training.test_grid import DATASETS, FEW, FIRST, SMALL
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OTHER = {  # a value of each setting other than its default
-    "epochs": 1, "steps_per_epoch": 3, "batch_size": 8, "jit_compile": "true", "gradient_accumulation": 2, "ema": 0.5,
+    "epochs": 1, "steps_per_epoch": 3, "steps_per_execution": 2, "batch_size": 8, "jit_compile": "true", "gradient_accumulation": 2, "ema": 0.5,
     "gradient_norm": "true", "early_stopping": 1, "previews": 0, "monitor": "val_accuracy", "restore_best_weights": "false",
     "profile": "true",
 }  # fmt: skip
