@@ -195,7 +195,7 @@ def read_texts(texts: str) -> None:
     settings, times = settings_of(TEXTS, texts, "dataset.storage=disk"), [time.perf_counter()]
     data = datasets.load(settings.dataset)
     times.append(time.perf_counter())
-    learned_from = training_texts(data.train.raw_inputs)
+    learned_from = training_texts(data.train.raw_inputs, settings.task.tokenizer)
     tokenizer = Tokenizer.train(learned_from, settings.task.tokenizer, settings.task.vocabulary_size)
     times.append(time.perf_counter())
     split = LanguageModeling(settings.task, data, tokenizer).train

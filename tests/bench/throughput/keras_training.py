@@ -29,9 +29,12 @@ def train_project(settings: Settings, problem: None, pace: Pace) -> None:
     inputs = task.model_inputs(model, task.train, training=True).inputs
     pace.ready(count_trainable(model), device(), problem_of(task, inputs, source))
     fit = keras.Model.fit
-    keras.Model.fit = lambda model, *args, callbacks, **kwargs: fit(
-        model, *args, callbacks=[*callbacks, step_clock(pace)], **kwargs
-    )
+
+    def fit_on_the_clock(model: Any, *args: Any, callbacks: list[Any], **kwargs: Any) -> Any:
+        execution = callbacks[0]
+        return fit(model, *args, callbacks=[*callbacks, step_clock(pace, lambda _: execution.step)], **kwargs)
+
+    keras.Model.fit = fit_on_the_clock
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = CheckpointManager(Path(folder))
         loop.fit(model, settings, task, lambda metrics, step: None, checkpoints=checkpoints)
@@ -92,13 +95,18 @@ def optimizer(settings: Settings, model: Any) -> Any:
     return optimizer
 
 
-def step_clock(pace: Pace) -> Any:
-    """A callback that lets Keras train while it is measured."""
+def step_clock(pace: Pace, completed: Callable[[int], int] = lambda batch: batch + 1) -> Any:
+    """A callback that lets Keras train while it is measured.
+
+    Args:
+        pace: of the measurement.
+        completed: from Keras's number of a batch to the number of completed steps.
+    """
     import keras
 
     class StepClock(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            pace.completed(batch + 1, _wait_for(logs))
+            pace.completed(completed(batch), _wait_for(logs))
 
     return StepClock()
 
