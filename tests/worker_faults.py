@@ -102,7 +102,7 @@ FAULTS = {
     "`kill -9` of the chief": Fault(signal_at_step(0, signal.SIGKILL), "The chief has ended", 10),
     "`kill -9` of another worker": Fault(signal_at_step(1, signal.SIGKILL), "Worker 1 has ended", 10),
     # TensorFlow's own all-reduces end 10 s later, unless they are aborted.
-    "a worker hangs": Fault(signal_at_step(1, signal.SIGSTOP), f"Worker 1 {SILENT}", TIMEOUT + 5),
+    "a worker hangs": Fault(signal_at_step(1, signal.SIGSTOP), f"Worker 1 {SILENT}", TIMEOUT + 6),
     "SIGTERM to a worker": Fault(signal_at_step(1, signal.SIGTERM), "Stopped", 10),
 }
 
@@ -115,7 +115,7 @@ def network_cut(network: Network) -> Fault:
         network.switch("down")
         return [0, 1]
 
-    return Fault(inflict, f"Worker 1 {SILENT}; The chief {SILENT}", TIMEOUT + 10)
+    return Fault(inflict, f"Worker 1 {SILENT}; The chief {SILENT}", TIMEOUT + 15)
 
 
 def start(folder: Path, *overrides: str, network: Network | None = None) -> Workers:
