@@ -262,22 +262,22 @@ def _log_exports(settings: Settings, task: "Task", model: "keras.Model", run_log
     """Log the model in the formats that the settings ask for: LiteRT, ONNX and MLflow's."""
     from src.export import litert, onnx
 
+    metric = TASKS[settings.task.name].leading_metric
     if settings.compression.export:
         with run_logger.survive("export"), terminal.phase("Exporting to LiteRT"):
             litert_metrics = litert.export(model, task, settings.compression, str(scratch / "litert"))
             run_logger.log_files(str(scratch / "litert"), "litert")
             for kind, values in litert_metrics.items():
                 run_logger.log_metrics({f"litert/{kind}/{name}": value for name, value in values.items()})
-            metric = TASKS[settings.task.name].leading_metric
             log.info("\n%s", litert.table(litert_metrics, metric, settings.compression.threads))
     if settings.compression.onnx:
         with run_logger.survive("onnx"), terminal.phase("Exporting to ONNX"):
-            onnx_metrics = onnx.export(model, task, scratch / "model.onnx")
-            run_logger.log_files(str(scratch / "model.onnx"), "onnx")
+            onnx_metrics = onnx.export(model, task, scratch / "onnx")
+            run_logger.log_files(str(scratch / "onnx"), "onnx")
             run_logger.log_metrics({f"onnx/{name}": value for name, value in onnx_metrics.items()})
             log.info(
-                "ONNX file: accuracy %.4f, %s bytes; its logits differ by at most %.2g.",
-                onnx_metrics["accuracy"], f"{onnx_metrics['bytes']:,}", onnx_metrics["difference"],
+                "ONNX file: %s %.4f, %s bytes; its logits differ by at most %.2g.",
+                metric.replace("_", " "), onnx_metrics[metric], f"{onnx_metrics['bytes']:,}", onnx_metrics["difference"],
             )  # fmt: skip
     if settings.tracking.log_model:
         with run_logger.survive("serving"), terminal.phase("Exporting the served model"):

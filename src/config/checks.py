@@ -19,11 +19,7 @@ from src.config.schema import Mirrored, Model, MultiWorker, Settings
 from src.config.tasks import TASKS, GenerationSettings
 from src.errors import UserError
 
-COMPRESSIBLE = {  # the tasks that each of these settings works for
-    "teacher": ("image_classification",),
-    "export": ("image_classification", "image_multilabel_classification"),
-    "onnx": ("image_classification",),
-}
+COMPRESSIBLE = ("image_classification", "image_multilabel_classification")  # tasks with distillation and export
 
 
 def validate(config: DictConfig) -> Settings:
@@ -48,8 +44,6 @@ def validate(config: DictConfig) -> Settings:
         raise UserError(describe(error.errors()[0], section, raw)) from None
     if message := renamed.describe_renamed_metric(renamed.MONITOR, settings.training.monitor):
         raise UserError(message)
-    if settings.dataset.storage == "disk" and isinstance(settings.task, GenerationSettings):
-        raise UserError(f"dataset.storage=disk does not work for {settings.task.name}; type dataset.storage=memory.")
     _check_strategy(settings)
     _check_compression(settings)
     fine_tuned = ("text_classification", "text_multilabel_classification", "language_modeling")
@@ -146,10 +140,11 @@ def _check_strategy(settings: Settings) -> None:
 
 def _check_compression(settings: Settings) -> None:
     compression = settings.compression
-    for name, tasks in COMPRESSIBLE.items():
-        if getattr(compression, name) and settings.task.name not in tasks:
+    for name in ("teacher", "export", "onnx"):
+        if getattr(compression, name) and settings.task.name not in COMPRESSIBLE:
             raise UserError(
-                f"compression.{name} works for {' and '.join(tasks)}, not for {settings.task.name}; type compression=none."
+                f"compression.{name} works for {' and '.join(COMPRESSIBLE)}, not for {settings.task.name}; type "
+                "compression=none."
             )
     if compression.onnx and not all(map(importlib.util.find_spec, ("tf2onnx", "onnxruntime"))):
         raise UserError("compression.onnx=true needs more packages; type pip install -r requirements-onnx.txt.")

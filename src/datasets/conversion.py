@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from src.datasets.data import Array, Data, Split, as_text
-from src.datasets.stored import StoredArray, chunks, is_on_disk
+from src.datasets.lazy import chunks, encode, is_lazy
+from src.datasets.stored import StoredArray
 from src.datasets.validation import describe
 from src.errors import UserError
 
@@ -27,7 +28,7 @@ def to_utf8(data: Data, encoding: str) -> Data:
     """
 
     def convert(texts: np.ndarray, name: str) -> np.ndarray:
-        if texts.dtype != object or is_on_disk(texts):
+        if texts.dtype != object or is_lazy(texts):
             return texts
         converted = np.empty_like(texts)
         for row, text in enumerate(texts):
@@ -46,7 +47,7 @@ def to_utf8(data: Data, encoding: str) -> Data:
             if inputs.dtype == object:
                 inputs.keep("utf-8", lambda: np.array(sum(len(convert(chunk, name)) for chunk in chunks(inputs))))
             return Split(inputs, convert(split.targets, name))
-        return Split(convert(inputs, name), convert(split.targets, name))
+        return Split(convert(split.raw, name), convert(split.targets, name))
 
     return data.convert(convert_split)
 
@@ -221,24 +222,15 @@ class PixelRange(NamedTuple):
 
 
 def to_8_bits(data: Data) -> Data:
-    """Convert images to uint8 0..255.
-
-    Raises:
-        UserError: they are on disk.
-    """
-    if isinstance(data.train.raw_inputs, StoredArray):
-        raise UserError(
-            f"dataset={data.name}: images are generated from data in memory only; type dataset.storage=memory, with smaller "
-            "dataset.splits if it does not suffice."
-        )
-    if data.train.array.dtype == np.uint8:
+    """Convert images to uint8 0..255; those on disk when they are read."""
+    if data.train.single.dtype == np.uint8:
         return data
-    pixels = PixelRange.of(data.train.array)
+    pixels = PixelRange.of(data.train.single)
 
-    def convert(_: str, split: Split) -> Split:
-        return Split(np.rint(255 * np.clip(pixels.normalize(split.array), 0, 1)).astype(np.uint8), split.targets)
+    def convert(images: np.ndarray) -> np.ndarray:
+        return np.rint(255 * np.clip(pixels.normalize(images), 0, 1)).astype(np.uint8)
 
-    return data.convert(convert)
+    return data.convert(lambda _, split: Split(encode(convert, split.single), split.targets))
 
 
 def to_float(series: np.ndarray) -> np.ndarray:

@@ -12,9 +12,10 @@ import numpy as np
 from keras import tree
 
 from src.datasets.concatenation import ConcatenatedArray
-from src.datasets.stored import StoredArray, chunks, is_on_disk
+from src.datasets.lazy import LazyArray, chunks, is_lazy
+from src.datasets.stored import StoredArray
 
-Array = np.ndarray | StoredArray  # in memory or on disk
+Array = np.ndarray | LazyArray  # in memory or on disk
 Arrays = Array | Mapping[str, Array]  # of equal length; several inputs have names
 
 
@@ -24,7 +25,8 @@ class Split:
 
     Attributes:
         inputs: (examples, …), one array or several by name, in memory or on disk.
-        targets: (examples, …), in memory; only where they are the inputs, as in texts without labels, may they be on disk, too.
+        targets: (examples, …), in memory; only where they are the inputs, as in texts without labels, or are computed of them,
+            as the next pixels are, may they be on disk, too.
         source: raw inputs that `inputs` were encoded from; None: they are raw.
         reference: raw targets that `targets` were encoded from; None: they are raw.
     """
@@ -32,7 +34,7 @@ class Split:
     inputs: Arrays
     targets: np.ndarray
     source: Array | None = None
-    reference: np.ndarray | None = None
+    reference: Array | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -58,7 +60,7 @@ class Split:
         return _in_memory(self.raw_inputs)
 
     @property
-    def raw_targets(self) -> np.ndarray:
+    def raw_targets(self) -> Array:
         """The targets before encoding."""
         return self.targets if self.reference is None else self.reference
 
@@ -70,7 +72,7 @@ class Split:
                 return array
             if isinstance(array, ConcatenatedArray):
                 return array.head(limit)
-            return array.take(np.arange(len(array))[:limit]) if isinstance(array, StoredArray) else array[:limit]
+            return array.take(np.arange(len(array))[:limit]) if isinstance(array, LazyArray) else array[:limit]
 
         return Split(*tree.map_structure(first, (self.inputs, self.targets, self.source, self.reference)))
 
@@ -79,7 +81,7 @@ class Split:
         """A hash of all values in order: 32 hexadecimal digits. That of data on disk is computed once and kept there."""
         inputs = self.single
         if isinstance(inputs, StoredArray):
-            targets = "texts" if is_on_disk(self.targets) else _digest(self.targets)
+            targets = "texts" if is_lazy(self.targets) else _digest(self.targets)
             return str(inputs.keep(f"digest-{targets}", lambda: np.array(_digest(inputs, self.targets))))
         return _digest(inputs, self.targets)
 
@@ -104,7 +106,7 @@ def _single(inputs: Arrays) -> Array:
 
 
 def _in_memory(array: Array) -> np.ndarray:
-    if isinstance(array, StoredArray):
+    if isinstance(array, LazyArray):
         raise TypeError("These inputs are on disk.")
     return array
 

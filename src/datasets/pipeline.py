@@ -18,7 +18,7 @@ from keras import tree
 
 from src.datasets.concatenation import ConcatenatedArray
 from src.datasets.data import Array, Split
-from src.datasets.stored import StoredArray
+from src.datasets.lazy import LazyArray
 
 PREFETCH = 2  # batches
 MAX_COPY = 2**26  # bytes of a view that is copied, since that is faster than to gather from it
@@ -119,17 +119,17 @@ def _reader(split: Split) -> tuple[Callable[[tf.Tensor], Any], int | None]:
     """The function from a batch of row numbers to inputs and targets, and the threads that it is to run in; None: one."""
     arrays = (split.inputs, split.targets)
     columns = tree.map_structure(_column, arrays)
-    stored = any(isinstance(array, StoredArray) for array in tree.flatten(arrays))
+    lazy = any(isinstance(array, LazyArray) for array in tree.flatten(arrays))
 
     def gather(rows: tf.Tensor) -> Any:
         return tree.map_structure(lambda values: values(rows), columns)
 
-    return gather, os.cpu_count() if stored else None  # a batch is decoded by one thread, several batches at once
+    return gather, os.cpu_count() if lazy else None  # a batch is decoded by one thread, several batches at once
 
 
 def _column(array: Array) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function from row numbers (n,) to these rows of an array (n, …)."""
-    if isinstance(array, StoredArray):
+    if isinstance(array, LazyArray):
         return array.gather
     is_view = isinstance(array, np.memmap | ConcatenatedArray) or not array.flags.c_contiguous
     if not is_view or array.nbytes <= MAX_COPY:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from src import terminal
 from src.datasets.array_records import Records
+from src.datasets.lazy import LazyArray, chunks
 from src.errors import UserError
 
 CHUNK = 256  # rows that are read at once where all are read in order
@@ -22,10 +22,8 @@ CHUNK_BYTES = 2**21  # of these rows in the files; fewer rows are read where the
 KEPT = "computed"  # folder beside the files of a data set
 
 
-class StoredArray:
-    """What a NumPy array is to examples in memory: rows of equal shape, read from disk and decoded when they are indexed.
-
-    It has the length, shape and type of that array. Indexing returns NumPy arrays; `np.asarray` reads all rows.
+class StoredArray(LazyArray):
+    """A feature of examples on disk, whose rows are read and decoded when they are indexed.
 
     Args:
         records: one of each row.
@@ -38,54 +36,19 @@ class StoredArray:
     def __init__(
         self, records: Records, decode: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, ...], dtype: Any, version: str = ""
     ):
+        super().__init__(shape, dtype)
         self.records, self.decode, self.version = records, decode, version
-        self.shape, self.dtype = shape, np.dtype(dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of values in all rows."""
-        return int(np.prod(self.shape, dtype=np.int64))
 
     def take(self, rows: np.ndarray) -> "StoredArray":
-        """Some rows, still on disk."""
         records = self.records.take(rows)
         return StoredArray(records, self.decode, (len(records), *self.shape[1:]), self.dtype, self.version)
 
-    def __getitem__(self, index: Any) -> Any:
-        rows = np.arange(len(self))[index]
-        values = self._read(np.atleast_1d(rows))
-        return values if np.ndim(rows) else values[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        values = np.empty(self.shape, self.dtype if dtype is None else dtype)
-        for start, chunk in zip(range(0, len(self), self.chunk), chunks(self)):
-            values[start : start + self.chunk] = chunk
-        return values
-
     @functools.cached_property
     def chunk(self) -> int:
-        """Number of rows that are read at once where all are read in order."""
         return max(1, min(CHUNK, int(CHUNK_BYTES / self.records.mean_size)))
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        if not len(rows):
-            return np.empty((0, *self.shape[1:]), self.dtype)
-        return self._traced(tf.constant(rows, tf.int64)).numpy()
-
-    @functools.cached_property
-    def _traced(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return tf.function(self.gather, input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
-
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """The rows with some numbers (n,), as a TensorFlow operation: (n, …). Records are decoded in TensorFlow's threads."""
+        """The rows with some numbers (n,): (n, …). Records are decoded in TensorFlow's threads."""
         records = tf.ensure_shape(tf.numpy_function(self.records.read, [rows], tf.string), rows.shape)
         specification = tf.TensorSpec(self.shape[1:], self.dtype)
         return tf.map_fn(self.decode, records, fn_output_signature=specification)
@@ -165,24 +128,3 @@ def _complete(path: Path) -> Iterator[IO[bytes]]:
         os.replace(incomplete, path)
     finally:
         incomplete.unlink(missing_ok=True)
-
-
-def is_on_disk(array: Any) -> bool:
-    """Whether an array is on disk, and not in memory."""
-    return isinstance(array, StoredArray)
-
-
-def rows(array: np.ndarray | StoredArray) -> Iterator[Any]:
-    """The rows of an array in order, one by one."""
-    return itertools.chain.from_iterable(chunks(array))
-
-
-def chunks(array: np.ndarray | StoredArray) -> Iterator[np.ndarray]:
-    """All rows of an array in order, some at a time if they are on disk."""
-    if isinstance(array, np.ndarray):
-        yield array
-        return
-    count, size = len(array), array.chunk
-    starts = tf.data.Dataset.range(0, count, size)
-    rows = starts.map(lambda start: tf.range(start, tf.minimum(start + size, count)))
-    yield from rows.map(array.gather, num_parallel_calls=os.cpu_count(), deterministic=True).as_numpy_iterator()

@@ -9,7 +9,8 @@ import numpy as np
 
 from src import terminal
 from src.datasets.data import Array, Data, Slice
-from src.datasets.stored import StoredArray, chunks
+from src.datasets.lazy import chunks, rows
+from src.datasets.stored import StoredArray
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def _hashes(inputs: Array) -> np.ndarray:
     """A hash of each input: 64 bits, (examples,)."""
     if isinstance(inputs, StoredArray):
         return inputs.keep("hashes", lambda: np.concatenate([_hashes(chunk) for chunk in chunks(inputs)]))
-    digests = (hashlib.blake2b(x if isinstance(x, bytes) else x.tobytes(), digest_size=8).digest() for x in inputs)
+    digests = (hashlib.blake2b(x if isinstance(x, bytes) else x.tobytes(), digest_size=8).digest() for x in rows(inputs))
     return np.frombuffer(b"".join(digests), np.int64)
 
 

@@ -1,7 +1,6 @@
 """LiteRT files of a trained model, with float or 8-bit integer weights: conversion, accuracy, size and latency."""
 
 import gzip
-import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from ai_edge_litert.interpreter import Interpreter
 from src import tables, terminal
 from src.config import schema
 from src.export import litert_patches
+from src.export.labels import save_thresholds
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import ImageClassification, as_image_classification
-from src.tasks.multilabel_classification import MultilabelClassification, thresholds_of
 
 WARM_UP_CALLS, TIMED_CALLS = 20, 200  # of the interpreter, when latency is measured
 BATCH_SIZE = 50  # when accuracy is measured
@@ -26,8 +25,7 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
     """Write model_float.tflite and model_int8.tflite, and measure both on the test set.
 
     The float file takes an image (1, H, W, C) float32 in 0..1; the int8 file, whose weights and activations are 8-bit integers,
-    takes one of uint8 in 0..255. Both return logits (1, classes). Of several labels labels.json has, in their order, the logit
-    above which each is predicted.
+    takes one of uint8 in 0..255. Both return logits (1, classes); of several labels see `save_thresholds`.
 
     Args:
         model: a trained image classifier.
@@ -50,9 +48,7 @@ def export(model: keras.Model, task: Task, settings: schema.Compression, folder:
             flatbuffer = to_float(function) if kind == "float" else to_int8(function, calibration, settings.per_channel)
             path.write_bytes(litert_patches.strip_names(flatbuffer))
             metrics[kind] = measure(path, model, task, settings.threads)
-    if isinstance(task, MultilabelClassification):
-        thresholds = dict(zip(task.classes, keras.ops.convert_to_numpy(thresholds_of(model)).tolist()))
-        (Path(folder) / "labels.json").write_text(json.dumps(thresholds, ensure_ascii=False, indent=1), encoding="utf-8")
+    save_thresholds(model, task, Path(folder))
     return metrics
 
 

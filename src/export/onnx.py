@@ -10,33 +10,38 @@ import numpy as np
 
 from src import terminal
 from src.datasets import Array
+from src.export.labels import save_thresholds
 from src.tasks.base import Metrics, Task
 from src.tasks.image_classification import as_image_classification
 
 BATCH_SIZE = 50
 
 
-def export(model: keras.Model, task: Task, path: Path) -> Metrics:
-    """Write a file that takes images (batch, H, W, C) as they are in the data, and returns logits (batch, classes).
+def export(model: keras.Model, task: Task, folder: Path) -> Metrics:
+    """Write model.onnx, which takes images (batch, H, W, C) as they are in the data, and returns logits (batch, classes).
+
+    Of several labels see `save_thresholds`.
 
     Args:
         model: a trained image classifier.
         task: its task.
-        path: of the file, *.onnx.
+        folder: is created.
 
     Returns:
         Its metrics on the test set, its size in `bytes`, and the largest absolute `difference` of its logits from the model's.
     """
     task = as_image_classification(task)
-    images = task.test.raw_inputs
+    folder.mkdir()
+    path, images = folder / "model.onnx", task.test.raw_inputs
     image = keras.Input(images.shape[1:], dtype=images.dtype.name, name="image")
     inference = keras.Model(image, model(image, training=False))  # otherwise the augmentation of images would be converted, too
     signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
     with terminal.capture_stderr():  # the converter reports what it removes
         inference.export(str(path), format="onnx", verbose=False, input_signature=signature)
-    logits = predict(path, images)
-    difference = float(np.abs(logits - task.predict(model, task.test, BATCH_SIZE)).max())
-    return {**task.metrics(task.test, logits), "bytes": path.stat().st_size, "difference": difference}
+    save_thresholds(model, task, folder)
+    predictions = task.of_logits(model, predict(path, images))
+    difference = float(np.abs(predictions - task.predict(model, task.test, BATCH_SIZE)).max())
+    return {**task.metrics(task.test, predictions), "bytes": path.stat().st_size, "difference": difference}
 
 
 def predict(path: Path, images: Array) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Image generation."""
 
+import functools
 import json
 import logging
 import math
@@ -20,10 +21,11 @@ from recipes.specs import GeneratedImages, LabelledImage
 from src import terminal
 from src.config.schema import Settings
 from src.config.tasks import GenerationSettings
-from src.datasets import Data, Split, conversion, validation
+from src.datasets import Data, Split, conversion, lazy, validation
+from src.datasets.conversion import PixelRange
 from src.figures import style
 from src.tasks.base import Figures, Generative, Metrics, Task
-from src.tasks.baselines.interface import Baselines, Prediction
+from src.tasks.baselines.interface import Baselines, Prediction, spaced_rows
 from src.tasks.generative_metrics import frechet_distance, kernel_distance, nearest, precision_and_recall
 from src.tasks.reference_classifier import ReferenceClassifier
 from src.tasks.serving import DEFAULT_FUNCTION, STATE, RandomState, Serving, Signature
@@ -35,6 +37,7 @@ ANY_CLASS = -1  # label that asks for an image of any class
 BATCH_SIZE = 250  # of sampling
 GRID_SIZE = 10  # rows and columns of the figure of samples
 NEIGHBOR_PAIRS = 16  # in the figure of nearest training images
+NEIGHBOR_VALUES = 200_000_000  # pixel values of the training images among which the nearest is sought: all of CIFAR-10
 SAMPLER_STEPS = (2, 5, 10, 25)  # compared in a figure
 CONFIDENT_PROBABILITY = 0.9
 COLLAPSE_DIVERSITY = 0.5  # below half the variance of real images, the generator is said to have collapsed
@@ -121,7 +124,7 @@ class GenerativeTask(Task, Generative):
             data = conversion.to_class_indices(data)
         data = conversion.to_8_bits(data)
         self.settings, self.classes = settings, data.classes
-        self.shape = data.train.raw.shape[1:]
+        self.shape = data.train.raw_inputs.shape[1:]
         self.train, self.validation, self.test = map(self.encode_split, (data.train, data.validation, data.test))
         self._reference_classifier = reference_classifier
         self._sampler: ImageSampler | None = None
@@ -185,6 +188,7 @@ class GenerativeTask(Task, Generative):
         classes: number of classes that it assigns.
         class_distance: total variation distance of the frequencies of the classes, 0 to 1.
         training_distance: median distance to the nearest training image, relative to that of real images; near 0 for copies.
+            Of a large training set, evenly spaced images are compared.
         """
         real_features, real_probabilities = self._features(split)
         features, probabilities = self.reference_classifier.features_and_probabilities(predictions)
@@ -193,8 +197,7 @@ class GenerativeTask(Task, Generative):
         count = probabilities.shape[1]
         frequencies = [np.bincount(p.argmax(axis=1), minlength=count) / len(p) for p in (real_probabilities, probabilities)]
         distances = [
-            np.median(nearest(images, self.train.raw_targets)[1])
-            for images in (predictions, split.raw_targets[: len(equally_many)])
+            np.median(nearest(images, self._neighbors)[1]) for images in (predictions, split.raw_targets[: len(equally_many)])
         ]
         return {
             "frechet_distance": frechet_distance(real_features, features),
@@ -207,6 +210,13 @@ class GenerativeTask(Task, Generative):
             "class_distance": float(np.abs(frequencies[0] - frequencies[1]).sum() / 2),
             "training_distance": float(distances[0] / max(distances[1], 1e-9)),
         }
+
+    @functools.cached_property
+    def _neighbors(self) -> np.ndarray:
+        """The training images among which the nearest is sought, uint8 (images, H, W, C): all, or evenly spaced ones."""
+        images = self.train.raw_targets
+        rows = spaced_rows(len(images), NEIGHBOR_VALUES // math.prod(self.shape))
+        return np.asarray(images) if len(rows) == len(images) else images[rows]
 
     def _features(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Features and class probabilities of the images of a split, computed once."""
@@ -265,13 +275,13 @@ class GenerativeTask(Task, Generative):
     def _nearest_training_images(self, images: np.ndarray) -> Figure:
         """Pairs of a sample and the nearest training image: where they are equal, the model has memorized it."""
         images = images[:NEIGHBOR_PAIRS]
-        indices, distances = nearest(images, self.train.raw_targets)
+        indices, distances = nearest(images, self._neighbors)
         title = (
             "Left: uncurated sample; right: nearest training image\n(and their distance, the root mean square of pixels 0…1)"
         )
         figure, tiles = style.create_tiles(title, len(images), proportion=2)
         for axes, image, index, distance in zip(tiles, images, indices, distances):
-            style.show_image(axes, image_grid(np.stack([image, self.train.raw_targets[index]]), 2) / 255)
+            style.show_image(axes, image_grid(np.stack([image, self._neighbors[index]]), 2) / 255)
             axes.set_title(f"{distance:.3f}")
         return figure
 
@@ -342,8 +352,8 @@ class ImageGeneration(GenerativeTask):
 
     def encode_split(self, split: Split) -> Split:
         labels = self._labels(split)
-        pixels = split.array.astype(np.float32) / 255
-        return Split({"image": pixels, "label": labels}, labels, source=labels, reference=split.array)
+        pixels = lazy.encode(PixelRange.of(split.single).normalize, split.single)
+        return Split({"image": pixels, "label": labels}, labels, source=labels, reference=split.single)
 
     def sampler(self, model: keras.Model) -> ImageSampler:
         return ImageSampler(model, self.classes)

@@ -49,7 +49,7 @@ class LanguageModeling(Task, Generative):
         self.settings = settings
         if tokenizer is None:
             size = settings.vocabulary_size if settings.tokenizer == "bpe" else None  # a language model knows every character
-            tokenizer = Tokenizer.train(training_texts(data.train.raw_inputs), settings.tokenizer, size)
+            tokenizer = Tokenizer.train(training_texts(data.train.raw_inputs, settings.tokenizer), settings.tokenizer, size)
         self.tokenizer = tokenizer.configure(start=True, end=True)
         context = settings.context
         streams = [self.tokenizer.encode_stream(split.raw_inputs, padding=context) for split in data.splits.values()]

@@ -14,7 +14,7 @@ from recipes import decoding
 from recipes.specs import END, START, NextTokenLogits, Tokens
 from src.config.schema import Settings
 from src.config.tasks import PixelGenerationSettings
-from src.datasets import Data, Split
+from src.datasets import Data, Split, lazy
 from src.tasks.image_generation import IMAGES_FILE, GenerativeTask, ImageSampler
 from src.tasks.losses import TokenAccuracy, TokenCrossentropy
 from src.tasks.reference_classifier import ReferenceClassifier
@@ -41,8 +41,9 @@ class PixelGeneration(GenerativeTask):
 
     def encode_split(self, split: Split) -> Split:
         labels = self._labels(split)
-        tokens = self.tokenizer.encode(split.array, labels)
-        return Split(tokens[:, :-1], tokens[:, 1:], source=labels, reference=split.array)
+        tokens = lazy.encode(self.tokenizer.encode, split.single, labels)
+        inputs, targets = lazy.encode(lambda rows: rows[:, :-1], tokens), lazy.encode(lambda rows: rows[:, 1:], tokens)
+        return Split(inputs, targets, source=labels, reference=split.single)
 
     def loss(self) -> keras.losses.Loss:
         return TokenCrossentropy(self.outputs.length)

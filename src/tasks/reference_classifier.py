@@ -9,7 +9,8 @@ import numpy as np
 
 from src.config.schema import Settings
 from src.config.tasks import ImageClassificationSettings
-from src.datasets import Data
+from src.datasets import Array, Data, Split, lazy, pipeline
+from src.datasets.conversion import PixelRange
 from src.tasks.image_classification import ImageClassification
 
 BATCH_SIZE = 250
@@ -51,12 +52,12 @@ class ReferenceClassifier:
         load_weights(model)
         return cls(model, run_id, accuracy)
 
-    def features_and_probabilities(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def features_and_probabilities(self, images: Array) -> tuple[np.ndarray, np.ndarray]:
         """Features, the input of the last layer, (n, d) and class probabilities (n, classes) of images uint8 (n, H, W, C)."""
+        scaled = lazy.encode(PixelRange.of(images).normalize, images)
         # The last batch is padded: results differ in their last digits between batch sizes.
-        padded = np.zeros((-(-len(images) // BATCH_SIZE) * BATCH_SIZE, *images.shape[1:]), np.float32)
-        padded[: len(images)] = images.astype(np.float32) / 255
-        outputs = self.extractor.predict(padded, batch_size=BATCH_SIZE, verbose=0)
+        batches = pipeline.prediction(Split(scaled, np.zeros(len(images))), BATCH_SIZE)
+        outputs = self.extractor.predict(batches, verbose=0)
         features, logits = (output[: len(images)] for output in outputs)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
         return features.astype(np.float64), exponentials / exponentials.sum(axis=1, keepdims=True)

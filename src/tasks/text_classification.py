@@ -11,7 +11,8 @@ import numpy as np
 
 from recipes.specs import PADDING, Tokens
 from src.config.tasks import TextClassificationSettings, TextMultilabelClassificationSettings
-from src.datasets import Array, Data, Split, stored
+from src.datasets import Array, Data, Split, lazy
+from src.datasets.stored import StoredArray
 from src.errors import UserError
 from src.figures import html
 from src.tasks.base import Figures
@@ -54,9 +55,8 @@ class TextClassification(Classification):
         like_language_model = tokenizer is not None or settings.tokenizer in ("bytes", "bpe")
         if tokenizer is None:
             lowercase = settings.lowercase and not like_language_model
-            tokenizer = Tokenizer.train(
-                training_texts(data.train.raw_inputs), settings.tokenizer, settings.vocabulary_size, lowercase
-            )
+            texts = training_texts(data.train.raw_inputs, settings.tokenizer)
+            tokenizer = Tokenizer.train(texts, settings.tokenizer, settings.vocabulary_size, lowercase)
         self.input_tokenizer = tokenizer.configure(length=settings.length, start=like_language_model)
         self.train, self.validation, self.test = map(self._encode_split, (self.train, self.validation, self.test))
         self.inputs = Tokens(settings.length, len(self.input_tokenizer))
@@ -89,7 +89,7 @@ class TextClassification(Classification):
             characters: how many are enough: texts follow until there are more.
         """
         texts = []
-        for text in normalize(stored.rows(split.raw_inputs), self.token_kind, self.settings.lowercase):
+        for text in normalize(lazy.rows(split.raw_inputs), self.token_kind, self.settings.lowercase):
             texts.append(text)
             characters -= len(text)
             if characters < 0:
@@ -167,9 +167,9 @@ def check_texts(texts: Array, where: str) -> None:
         raise UserError(f"{where[0].upper()}{where[1:]} holds no texts; choose another dataset.inputs.")
 
     def find_empty() -> np.ndarray:
-        return np.array([index for index, text in enumerate(stored.rows(texts)) if not text.decode().strip()])
+        return np.array([index for index, text in enumerate(lazy.rows(texts)) if not text.decode().strip()])
 
-    empty = texts.keep("empty", find_empty) if isinstance(texts, stored.StoredArray) else find_empty()
+    empty = texts.keep("empty", find_empty) if isinstance(texts, StoredArray) else find_empty()
     if len(empty):
         raise UserError(
             f"Example {empty[0]} of {where} is an empty text ({len(empty)} in all); leave them out of the data, or choose "

@@ -5,7 +5,9 @@ There is one class. Words, characters, bytes and byte pairs are four configurati
 
 import functools
 import hashlib
+import itertools
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self
@@ -15,7 +17,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from recipes.specs import END, PADDING, START, UNKNOWN
-from src.datasets import Array, stored
+from src.datasets import Array, lazy
+from src.datasets.stored import StoredArray
 from src.tasks.baselines.interface import spaced_rows
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,12 @@ SPACES = r"\t\n\v\f\r "  # without those beyond ASCII, which are tokens
 # All but letters, digits, marks, spaces, and what occurs inside words: don't, full-time.
 PUNCTUATION = rf"[^\p{{L}}\p{{N}}\p{{M}}{SPACES}'’_-]"
 CHUNK, CHUNK_CHARACTERS = 1_000, 2_000_000  # texts to encode at once; fewer if they have more characters
+PIECE = 10_000  # characters of a long text that are encoded at once: several pieces in parallel
+BOUNDARY = re.compile(r"(?<=\S)[ \n]")  # no token crosses the beginning of a run of spaces; others than these differ by library
 MAX_BYTES = 500_000_000  # of the texts that a vocabulary is learned from: evenly spaced ones of a larger training set
+# Of scripts without spaces in a sample for byte pairs: almost each run of letters is a word that occurs once, and the library
+# needs a hundred times the memory of such words to learn from them.
+MAX_UNSPACED_BYTES = 20_000_000
 MEASURED = 1_000  # texts whose mean length says how many these are
 
 Kind = Literal["words", "characters", "bytes", "bpe"]
@@ -132,9 +140,10 @@ class Tokenizer:
         """
         if self.length is None:
             raise ValueError("Texts of different lengths are no array; configure a length.")
-        if isinstance(texts, stored.StoredArray):
+        if isinstance(texts, StoredArray):
             return texts.convert(f"tokens-{self.length}-{self.digest}", self.encode, np.int32).reshape(-1, self.length)
-        rows = [token_ids[: self.length] for token_ids in self._encode(texts)]  # the library's truncation would keep END
+        batches = map(self._backend.encode_batch_fast, _chunks(texts))
+        rows = [row.ids[: self.length] for row in itertools.chain.from_iterable(batches)]  # its truncation would keep END
         encoded = np.array(rows, np.int32).reshape(len(rows), self.length)
         encoded[encoded[:, 0] == PADDING, 0] = UNKNOWN
         return encoded
@@ -149,13 +158,22 @@ class Tokenizer:
             padding: number of PADDING after all tokens.
         """
         end = np.full(padding, PADDING, np.int32)
-        if isinstance(texts, stored.StoredArray):
+        if isinstance(texts, StoredArray):
             return texts.convert(f"stream-{padding}-{self.digest}", self.encode_stream, np.int32, end)
-        return np.concatenate([*(np.array(token_ids, np.int32) for token_ids in self._encode(texts)), end])
+        return np.concatenate([*(np.array(token_ids, np.int32) for token_ids in self._encode_in_pieces(texts)), end])
 
-    def _encode(self, texts: Sequence[str | bytes] | np.ndarray) -> Iterator[list[int]]:
-        for chunk in _chunks(map(_string, texts)):
-            yield from (encoding.ids for encoding in self._backend.encode_batch_fast(chunk))
+    def _encode_in_pieces(self, texts: Sequence[str | bytes] | Array) -> Iterator[list[int]]:
+        """The token ids of texts one after the other, some at a time."""
+        special = self._backend.encode("").ids
+        start, end = ([token_id for token_id in special if token_id == each] for each in (START, END))
+        for chunk in _chunks(texts):
+            pieces = [_pieces(text) for text in chunk]
+            batch = list(itertools.chain.from_iterable(pieces))
+            encodings = iter(self._backend.encode_batch_fast(batch, add_special_tokens=False))
+            for of_text in pieces:
+                yield start
+                yield from (encoding.ids for encoding in itertools.islice(encodings, len(of_text)))
+                yield end
 
     def encode_prompt(self, text: str) -> list[int]:
         """START and the token ids of one text."""
@@ -183,14 +201,33 @@ def normalize(texts: Iterable[str | bytes], kind: Kind, lowercase: bool) -> Iter
         yield " ".join(word for word, _ in split(text)) if kind == "words" else text
 
 
-def training_texts(texts: Array) -> Iterator[bytes]:
-    """The texts of a training set that a vocabulary is learned from: all of them, or a sample of `MAX_BYTES`."""
-    mean = np.mean([len(text) for text in stored.rows(texts.take(spaced_rows(len(texts), MEASURED)))])
-    count = max(int(MAX_BYTES / mean), 1)
+def training_texts(texts: Array, kind: Kind) -> Iterator[bytes]:
+    """The texts of a training set that a vocabulary is learned from: all of them, or a sample of `MAX_BYTES`.
+
+    The sample for byte pairs has no more than `MAX_UNSPACED_BYTES` of scripts without spaces.
+
+    Args:
+        texts: of the training set.
+        kind: of the vocabulary.
+    """
+    measured = list(lazy.rows(texts.take(spaced_rows(len(texts), MEASURED))))
+    mean = np.mean([len(text) for text in measured])
+    limit = MAX_BYTES / mean
+    if kind == "bpe" and (share := _unspaced_share(measured)):
+        limit = min(limit, MAX_UNSPACED_BYTES / (mean * share))
+    count = max(int(limit), 1)
     if count >= len(texts):
-        return stored.rows(texts)
+        return lazy.rows(texts)
     log.info("The vocabulary is learned from %s of the %s training texts.", f"{count:,}", f"{len(texts):,}")
-    return stored.rows(texts.take(spaced_rows(len(texts), count)))
+    return lazy.rows(texts.take(spaced_rows(len(texts), count)))
+
+
+def _unspaced_share(texts: Sequence[bytes]) -> float:
+    """The share of the bytes at the beginning of texts that are of scripts without spaces."""
+    remove = normalizers.Replace(tokenizers.Regex(UNSPACED), "").normalize_str
+    beginnings = [text.decode()[:PIECE] for text in texts]
+    total, spaced = (sum(len(text.encode()) for text in each) for each in (beginnings, map(remove, beginnings)))
+    return 1 - spaced / total
 
 
 def _trainer(kind: Kind, size: int | None) -> trainers.Trainer:
@@ -232,11 +269,11 @@ def _continuation_letters() -> frozenset[str]:
     return frozenset(byte_level.pre_tokenize_str(chr(code))[0][0][-1] for code in range(0x80, 0xC0))
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _chunks(texts: Sequence[str | bytes] | Array) -> Iterator[list[str]]:
     """Texts, so many at a time as are encoded at once."""
     chunk: list[str] = []
     characters = 0
-    for text in texts:
+    for text in map(_string, lazy.rows(texts) if isinstance(texts, lazy.LazyArray) else texts):
         chunk.append(text)
         characters += len(text)
         if len(chunk) == CHUNK or characters >= CHUNK_CHARACTERS:
@@ -244,6 +281,15 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
             chunk, characters = [], 0
     if chunk:
         yield chunk
+
+
+def _pieces(text: str) -> list[str]:
+    """A text in pieces that have the same tokens as the whole."""
+    pieces, start = [], 0
+    while cut := BOUNDARY.search(text, start + PIECE):
+        pieces.append(text[start : cut.start()])
+        start = cut.start()
+    return [*pieces, text[start:]]
 
 
 def _string(text: str | bytes) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import keras
@@ -15,7 +15,7 @@ from recipes import decoding
 from recipes.specs import PADDING, SourceTarget, TargetTokenLogits
 from src import terminal
 from src.config.tasks import TranslationSettings
-from src.datasets import Array, Data, Split, pipeline, stored
+from src.datasets import Array, Data, Split, lazy, pipeline
 from src.figures import html
 from src.tasks.base import Figures, Metrics, Task
 from src.tasks.baselines import translation as methods
@@ -62,7 +62,7 @@ class Translation(Task):
             metric.corpus_score([""], [[""]])  # a signature is complete once a score has been computed
         self.measurement = f"BLEU {self._bleu.get_signature()}, chrF {self._chrf.get_signature()}"
         kind, size, lowercase = settings.tokenizer, settings.vocabulary_size, settings.lowercase
-        sides = training_texts(data.train.raw_inputs), training_texts(data.train.targets)
+        sides = training_texts(data.train.raw_inputs, kind), training_texts(data.train.targets, kind)
         if kind == "bpe":  # one vocabulary for both languages: names are spelled alike
             source = target = Tokenizer.train(itertools.chain(*sides), kind, size, lowercase)
         else:
@@ -124,7 +124,7 @@ class Translation(Task):
         }
 
     def _exact_matches(self, split: Split, predictions: np.ndarray) -> np.ndarray:
-        return np.array(self._normalize(predictions)) == np.array(self._normalize(split.raw_targets))
+        return np.array(self._normalize(predictions)) == np.array(self._normalize(lazy.rows(split.raw_targets)))
 
     def example_results(self, split: Split, predictions: np.ndarray) -> dict[str, np.ndarray]:
         """Source, hypothesis, reference, whether the two are equal, and the counts from which sacrebleu computes BLEU."""
@@ -139,7 +139,7 @@ class Translation(Task):
             **dict(zip(BLEU_COUNTS, np.array(counts).T)),
         }
 
-    def _normalize(self, texts: np.ndarray) -> list[str]:
+    def _normalize(self, texts: Iterable[str | bytes]) -> list[str]:
         """Normalize texts as decoded ones are."""
         return list(normalize(texts, self.settings.tokenizer, self.settings.lowercase))
 
@@ -153,7 +153,7 @@ class Translation(Task):
         """Each word of the source by the most frequent word that it is aligned with."""
 
         def words(texts: Array) -> Iterator[str]:
-            return normalize(stored.rows(texts), "words", self.settings.lowercase)
+            return normalize(lazy.rows(texts), "words", self.settings.lowercase)
 
         sources, targets = methods.first_texts(words(self.train.raw_inputs), words(self.train.raw_targets))
         values = methods.word_by_word(words(self.test.raw_inputs), methods.dictionary(sources, targets))
@@ -180,7 +180,7 @@ class Translation(Task):
         target, _ = self._encode_targets(predictions[:MAX_SHOWN])
         weights = ops.convert_to_numpy(model.alignments({"source": examples.inputs["source"], "target": target}))
         rows = [html.weight_scale("1")]
-        for index, (source, reference) in enumerate(zip(stored.rows(examples.raw_inputs), examples.raw_targets)):
+        for index, (source, reference) in enumerate(zip(*map(lazy.rows, (examples.raw_inputs, examples.raw_targets)))):
             source_tokens = self.input_tokenizer.split(source.decode())
             target_tokens = self.output_tokenizer.split(predictions[index])[1:]  # without START
             rows.append(f"<p><b>{html.escape(predictions[index])}</b> — reference: {html.escape(reference.decode())}</p>")
@@ -194,4 +194,4 @@ class Translation(Task):
 
 
 def _strings(texts: Array) -> list[str]:
-    return [text.decode() for text in stored.rows(texts)]
+    return [text.decode() for text in lazy.rows(texts)]

@@ -150,7 +150,7 @@ def student(
         A compiled model that trains `model` on the teacher's predictions as well.
     """
     with strategy.scope():
-        distiller = distillation.build_distiller(model, load_teacher(), settings.compression)
+        distiller = distillation.build_distiller(model, load_teacher(), settings.compression, task)
         _compile(distiller, settings, task)
     return distiller
 

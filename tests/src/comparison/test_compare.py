@@ -18,7 +18,7 @@ from src.errors import UserError
 from src.metrics import format_value
 from src.tracking import run_summaries
 from src.tracking.run_summaries import RunSummary, load_summaries, metric_histories
-from tests.bench_compare import create_runs
+from tests.bench.compare import create_runs
 from tests.commands import environment
 
 

@@ -86,7 +86,7 @@ MISTAKES = [
     ("model=gpt task.name=poetry", "task.name must be"),
     ("model=cnn task.class_weights=equal", "task.class_weights must be 'balanced', not 'equal'."),
     ("model=lstm compression=litert", "works for image_classification and image_multilabel_classification, not for foreca"),
-    ("model=lstm compression.onnx=true", "compression.onnx works for image_classification, not for forecasting"),
+    ("model=lstm compression.onnx=true", "works for image_classification and image_multilabel_classification, not for fo"),
     ("compression.begin=0.8", "compression.begin=0.8 must be less than compression.end=0.7"),
     ("model=rnn dataset=docstrings task.vocabulary_size=3", "task.vocabulary_size must be greater than or equal to 5, not 3."),
     ("training.glances=3", "The setting 'training.glances' is now training.previews; type training.previews=3."),

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from src import config, datasets
-from src.datasets import stored
+from src.datasets import lazy
 from src.datasets.builders.files import corpus, texts
 from src.errors import UserError
 from tests import own_data as files
@@ -142,7 +142,7 @@ def test_texts_in_another_encoding_and_with_a_byte_order_mark_are_read(read, tmp
     latin = ("latin.csv", "latin-1")
     for name, encoding, storage in ((*latin, "disk"), (*latin, "memory"), ("excel.csv", "utf-8", "auto")):
         data = read("texts", tmp_path / name, *REVIEWS, f"dataset.encoding={encoding}", f"dataset.storage={storage}")
-        assert stored.is_on_disk(data.train.single) == (storage == "disk")
+        assert lazy.is_lazy(data.train.single) == (storage == "disk")
         assert sorted(rows_of(data)) == sorted(expected(rows, "review", "stars"))
 
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,12 +11,14 @@ import tensorflow_datasets as tfds
 from keras import tree
 from PIL import Image
 
-from src import datasets, experiment
-from src.datasets import array_records, conversion, data, images, pipeline, stored, validation
+from recipes import cnn, specs
+from src import datasets
+from src.datasets import array_records, data, images, lazy, pipeline, stored, validation
 from src.datasets.stored import StoredArray
 from src.errors import UserError
-from src.tasks import factory, tokenizers
-from tests.commands import WEIGHTS_ONLY
+from src.tasks import factory, image_generation, tokenizers
+from src.tasks.baselines import store
+from src.tasks.reference_classifier import ReferenceClassifier
 
 IMAGES = ("model=cnn", "dataset=digits", "model.filters=[4,4]")
 SPLITS = (
@@ -25,11 +28,11 @@ THIRDS = [f'dataset.splits.{name}="train[{n}%:{n + 30}%]"' for name, n in (("tra
 FEATURES = {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
 
 
-def columns(count, seed):
+def columns(count, seed, dtype=np.uint8):
     generator = np.random.default_rng(seed)
     sizes = generator.integers(6, 20, (count, 2))
     return {
-        "image": [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes],
+        "image": [generator.integers(0, np.iinfo(dtype).max + 1, (*size, 3), dtype=dtype) for size in sizes],
         "label": generator.integers(0, 3, count).tolist(),
     }
 
@@ -195,17 +198,6 @@ def test_images_are_left_on_disk_where_memory_does_not_suffice(of_varying_size, 
     assert isinstance(load(settings).train.inputs, np.ndarray)
 
 
-def test_generators_need_images_in_memory(settings):
-    digits = settings("model=gan", "dataset=digits").dataset.model_copy(update={"storage": "disk"})
-    with pytest.raises(UserError, match=r"images are generated from data in memory only; type dataset.storage=memory"):
-        conversion.to_8_bits(load(digits))
-
-
-def test_data_that_cannot_stay_on_disk_is_refused_before_it_is_prepared(settings):
-    with pytest.raises(UserError, match=r"dataset.storage=disk does not work for image_generation; type"):
-        settings("model=gan", "dataset=digits", "dataset.storage=disk")
-
-
 def test_texts_in_another_encoding_cannot_stay_on_disk(settings):
     dates = settings("dataset=dates", "model=transformer", "dataset.storage=disk", "dataset.encoding=latin-1")
     with pytest.raises(UserError, match=r"but 'written' is a text in iso8859-1; type"):
@@ -269,10 +261,10 @@ def test_few_long_texts_are_read_at_once(make, monkeypatch):
         ("model=gpt", "dataset=docstrings"), {"text": tfds.features.Text()}, *THIRDS, "dataset.targets=text", train=texts
     )
     array = load(corpus.dataset.model_copy(update={"storage": "disk"})).train.inputs
-    assert list(map(len, stored.chunks(array))) == [12]
+    assert list(map(len, lazy.chunks(array))) == [12]
     monkeypatch.setattr(stored, "CHUNK_BYTES", int(5.5 * array.records.mean_size))
     array = array.take(np.arange(12))
-    assert list(map(len, stored.chunks(array))) == [5, 5, 2]
+    assert list(map(len, lazy.chunks(array))) == [5, 5, 2]
     np.testing.assert_array_equal(np.asarray(array), texts["text"][:12])
 
 
@@ -288,10 +280,21 @@ def test_a_vocabulary_is_learned_from_evenly_spaced_texts_of_a_large_set(monkeyp
     monkeypatch.setattr(tokenizers, "MAX_BYTES", 40)
     texts = np.array([str(number).encode() for number in range(1_000, 2_000)], dtype=object)
     with caplog.at_level("INFO"):
-        sample = list(tokenizers.training_texts(texts))
+        sample = list(tokenizers.training_texts(texts, "words"))
     assert sample == [b"1000", b"1111", b"1222", b"1333", b"1444", b"1555", b"1666", b"1777", b"1888", b"1999"]
     assert "The vocabulary is learned from 10 of the 1,000 training texts." in caplog.text
-    assert list(tokenizers.training_texts(texts[:10])) == texts[:10].tolist()
+    assert list(tokenizers.training_texts(texts[:10], "words")) == texts[:10].tolist()
+
+
+def test_byte_pairs_are_learned_from_fewer_texts_without_spaces(monkeypatch):
+    monkeypatch.setattr(tokenizers, "MAX_UNSPACED_BYTES", 60)
+    chinese, mixed, english = (
+        np.array([text.encode()] * 100, dtype=object)
+        for text in ("苹果汁苹果汁", "苹 two words", "six words without any of these")
+    )
+    count = lambda texts, kind: len(list(tokenizers.training_texts(texts, kind)))  # noqa: E731
+    assert [count(texts, "bpe") for texts in (chinese, mixed, english)] == [60 // 18, 60 // 3, 100]
+    assert count(chinese, "words") == 100
 
 
 def test_a_read_only_folder_is_not_converted(of_varying_size, monkeypatch):
@@ -336,16 +339,31 @@ def test_data_is_prepared_for_reading_by_number(settings, tmp_path):
     assert disk.test.digest == memory.test.digest == shared.test.digest
 
 
-@pytest.mark.parametrize(
-    "line", [IMAGES, (*TEXTS["language modeling"], "model.dimension=16", "task.context=16", "training.previews=0")]
-)
-def test_a_run_has_the_same_results(settings, store, line):
-    run_settings = settings(*line, "training.epochs=1", "dataset.limit=96", "training.batch_size=32", *WEIGHTS_ONLY)
+def test_generated_images_are_compared_with_those_on_disk_as_with_those_in_memory(make, monkeypatch):
+    """Colors of 16 bits, which are converted to 8 bits; the nearest of 30 of the 70 training images."""
+    monkeypatch.setattr(image_generation, "NEIGHBOR_VALUES", 30 * 8 * 8 * 3)
+    made = {"a": columns(100, 0, np.uint16), "b": columns(30, 1, np.uint16)}
+    features = FEATURES | {"image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint16)}
+    composed = make(
+        ("model=gan", "dataset=digits", "task.samples=20"), features, *SPLITS, "dataset.image_size=[8,8]", **made
+    )  # fmt: skip
+    classifier = ReferenceClassifier(keras.Sequential([cnn.build(specs.Image(8, 8, 3), specs.Classes(3))]), "run", 0.9)
 
-    def metrics(storage):
-        datasets.load.cache_clear()
-        dataset = run_settings.dataset.model_copy(update={"storage": storage})
-        result = experiment.run(run_settings.model_copy(update={"dataset": dataset}))
-        return {name: value for name, value in result.metrics.items() if name != "seconds"}
+    def create(storage):
+        data = load(composed.dataset.model_copy(update={"storage": storage}))
+        return factory.create(composed.task, data, reference_classifier=classifier), data
 
-    assert metrics("memory") == metrics("disk")
+    (memory, data), (disk, _) = create("memory"), create("disk")
+    assert isinstance(disk.train.inputs["image"], lazy.LazyArray)
+    for one, other in itertools.islice(zip(*(pipeline.training(task.train, 8, seed=1) for task in (memory, disk))), 9):
+        tree.map_structure(np.testing.assert_array_equal, one, other)
+    bytes_of = [np.rint(split.inputs / 257).astype(int) for split in (data.train, data.test)]  # 65,535 becomes 255
+    np.testing.assert_allclose(255 * disk.train.inputs["image"][:], bytes_of[0], atol=1e-4)
+    expected, results = (store.compute(task).metrics for task in (memory, disk))
+    assert results == expected
+
+    training, test = (images.reshape(len(images), 1, -1) / 255 for images in bytes_of)
+    sample = training[np.linspace(0, 69, 30).astype(int), 0]
+    drawn = training[np.sort(np.random.default_rng(0).choice(70, 20, replace=False))]
+    distances = [np.median(np.sqrt(((images - sample) ** 2).mean(axis=2)).min(axis=1)) for images in (drawn, test)]
+    assert results["training_images"]["training_distance"] == pytest.approx(distances[0] / distances[1], rel=1e-3)

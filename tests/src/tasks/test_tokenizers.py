@@ -169,3 +169,18 @@ def test_parts_of_a_text_are_shown_as_they_are_written():
     tokenizer = Tokenizer.train(["the hat"], "words", 50, lowercase=True)
     assert tokenizer.configure(length=9, start=True, end=True).split("The Dog's hat") == ["⏵", "The", "Dog's", "hat", "⏎"]
     assert tokenizer.configure(length=2).split("The Dog's hat") == ["The", "Dog's"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_text_has_the_same_tokens_in_pieces(kind, monkeypatch):
+    draw = np.random.default_rng(0)
+    spaces = [" ", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u2028", "\x1c"]
+    letters = ["a", "b", "it's", "’s", "7", "Σ", "é", "e\u0301", "苹", "ที่", "🙂", "<|end|>", "_", ".", *spaces]
+    texts = ["".join(draw.choice(letters, 400)) for _ in range(30)] + ["", " ", "\n a"]
+    tokenizer = Tokenizer.train(texts, kind, 400 if kind == "bpe" else None).configure(start=True, end=True)
+    whole = tokenizer.encode_stream(texts, padding=2)
+    monkeypatch.setattr(tokenizers, "PIECE", 3)
+    np.testing.assert_array_equal(tokenizer.encode_stream(texts, padding=2), whole)
+    separate = [tokenizer.encode_stream([text]) for text in texts]
+    np.testing.assert_array_equal(np.concatenate([*separate, [PADDING, PADDING]]), whole)
+    assert (whole == START).sum() == (whole == END).sum() == len(texts)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from sklearn.metrics import f1_score
+from scipy.special import expit
+from sklearn.metrics import f1_score, log_loss
 
 from recipes import cnn
 from src.config.schema import Single
@@ -21,6 +22,7 @@ from tests.labels import LABELS, several_labels
 
 SMALL = ("dataset=digits", "dataset.limit=512", "training.epochs=4")
 SAMPLE = (("adam", "single"), ("sgd", "mirrored"))  # of optimizers and strategies; all of them are slow
+SEVERAL = "task.name=image_multilabel_classification"
 CNN = ("model=cnn", "model.filters=[8,16]", "model.augmentation=0")
 
 
@@ -31,6 +33,8 @@ def run(settings, load):
     def train(*overrides, load_teacher=None, recipe=CNN):
         run_settings = settings(*SMALL, *recipe, *overrides)
         data = load("digits")
+        if "multilabel" in run_settings.task.name:
+            data = several_labels(data)
         loop.prepare(run_settings)
         task = factory.create(run_settings.task, data, run_settings.dataset.limit)
         strategy = strategies.create(run_settings.strategy)
@@ -117,12 +121,8 @@ def test_litert_files_are_measured(run, tmp_path):
     assert result["float"]["bytes"] > 2 * result["int8"]["bytes"]
 
 
-def test_litert_files_of_several_labels_have_the_thresholds_of_the_model(settings, load, tmp_path):
-    run_settings = settings(*SMALL, *CNN, "task.name=image_multilabel_classification", "compression=litert")
-    loop.prepare(run_settings)
-    task = factory.create(run_settings.task, several_labels(load("digits")), run_settings.dataset.limit)
-    model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
-    loop.fit(model, run_settings, task, lambda metrics, epoch: None)
+def test_litert_files_of_several_labels_have_the_thresholds_of_the_model(run, tmp_path):
+    run_settings, task, model = run(SEVERAL, "compression=litert")
     task.finalize(model, 64)
     result = litert.export(model, task, run_settings.compression, str(tmp_path / "litert"))
     thresholds = json.loads((tmp_path / "litert" / "labels.json").read_text())
@@ -143,14 +143,29 @@ def test_the_onnx_file_computes_what_the_model_computes(run, tmp_path):
     for package in ("tf2onnx", "onnxruntime"):
         pytest.importorskip(package)
     _, task, model = run("compression.onnx=true", "training.epochs=1", "model.augmentation=0.1")
-    result = onnx.export(model, task, tmp_path / "model.onnx")
+    result = onnx.export(model, task, tmp_path / "onnx")
     kept = task.metrics(task.test, task.predict(model, task.test, 64))
     assert result["accuracy"] == kept["accuracy"]
     assert result["nll"] == pytest.approx(kept["nll"], rel=1e-4)
     assert 0 < result["difference"] < 1e-3
-    assert result["bytes"] == len((tmp_path / "model.onnx").read_bytes())
-    two = onnx.predict(tmp_path / "model.onnx", task.test.raw[:2])  # a batch of another size
+    (file,) = (tmp_path / "onnx").iterdir()
+    assert result["bytes"] == len(file.read_bytes())
+    two = onnx.predict(file, task.test.raw[:2])  # a batch of another size
     np.testing.assert_allclose(two, task.predict(model, task.test.take(2), 2), atol=1e-3)
+
+
+def test_the_onnx_file_of_several_labels_has_the_thresholds_of_the_model(run, tmp_path):
+    for package in ("tf2onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    _, task, model = run(SEVERAL, "compression.onnx=true")
+    task.finalize(model, 64)
+    result = onnx.export(model, task, tmp_path / "onnx")
+    thresholds = json.loads((tmp_path / "onnx" / "labels.json").read_text())
+    assert tuple(thresholds) == LABELS
+    predicted = onnx.predict(tmp_path / "onnx" / "model.onnx", task.test.raw) > list(thresholds.values())
+    assert result["macro_f1"] == pytest.approx(f1_score(task.test.targets, predicted, average="macro"))
+    assert result["macro_f1"] == pytest.approx(task.metrics(task.test, task.predict(model, task.test, 64))["macro_f1"])
+    assert 0 < result["difference"] < 1e-3
 
 
 def test_the_int8_file_holds_8_bit_weights_and_activations(run, tmp_path):
@@ -188,6 +203,22 @@ def test_distillation_loss_by_hand(run, settings):
         )
     )
     assert alone == pytest.approx(hard, rel=1e-4)
+
+
+def test_distillation_loss_of_several_labels_by_hand(run):
+    run_settings, task, teacher = run(SEVERAL, "compression.temperature=2.0", "compression.teacher_weight=0.7")
+    student = loop.build(run_settings, task, strategies.create(run_settings.strategy))
+    distiller = loop.student(student, lambda: teacher, run_settings, task, tf.distribute.get_strategy())
+    images, targets = task.train.inputs[:6], task.train.targets[:6]
+    teacher_logits, student_logits = (
+        keras.ops.convert_to_numpy(m(images, training=False)).astype(np.float64) for m in (teacher, student)
+    )
+    hard = log_loss(targets.ravel(), expit(student_logits).ravel())  # the mean over examples and labels
+    p, q = expit(teacher_logits / 2), expit(student_logits / 2)
+    divergence = np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))) * 2**2
+    arguments = tf.constant(images), tf.constant(targets), tf.constant(student_logits, tf.float32)
+    assert float(distiller.compute_loss(*arguments, training=True)) == pytest.approx(0.3 * hard + 0.7 * divergence, rel=1e-3)
+    assert float(distiller.compute_loss(*arguments, training=False)) == pytest.approx(hard, rel=1e-4)
 
 
 def test_distillation_agrees_across_strategies_and_does_not_change_the_teacher(run):
@@ -228,6 +259,15 @@ def test_teacher_trained_on_other_data_is_rejected(run, settings):
     teacher_config = settings("model=cnn", "dataset=mnist").model_dump(by_alias=True)
     with pytest.raises(UserError, match="was trained on dataset=mnist, not on dataset=digits"):
         distillation.load_teacher(teacher_config, keras.Model.load_weights, run_settings, task)
+
+
+def test_teacher_of_another_task_or_other_labels_is_rejected(run, settings):
+    run_settings, task, _ = run("training.epochs=1")
+    for override, learned in ((SEVERAL, "image_multilabel_classification of dataset.targets=label"),
+                              ("dataset.targets=writer", "image_classification of dataset.targets=writer")):  # fmt: skip
+        teacher_config = settings(*CNN, override).model_dump(by_alias=True)
+        with pytest.raises(UserError, match=f"learned {learned}, not image_classification of label; choose a run with the"):
+            distillation.load_teacher(teacher_config, keras.Model.load_weights, run_settings, task)
 
 
 def test_teacher_is_restored_from_recorded_settings_and_weights(run, tmp_path):

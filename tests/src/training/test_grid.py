@@ -10,6 +10,8 @@ import tensorflow as tf
 from src import config, datasets
 from src.config import signature
 from src.config.tasks import TASKS
+from src.datasets import lazy, pipeline
+from src.errors import UserError
 from src.tasks import factory
 from src.training import loop, strategies
 from tests.labels import several_labels
@@ -68,6 +70,7 @@ class FakeReferenceClassifier:
     """Random features, and ten classes."""
 
     def features_and_probabilities(self, images):
+        images = np.asarray(images)
         features = images.reshape(len(images), -1) @ np.random.default_rng(0).normal(size=(images[0].size, 10)) / 255
         exponentials = np.exp(features)
         return features, exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -105,13 +108,14 @@ GRID = [
 
 @pytest.fixture
 def prepared(settings):
-    """prepared(recipe, task, strategy, precision): (settings, task, model), small and untrained."""
+    """prepared(recipe, task, strategy, precision, storage="disk"): (settings, task, model), small and untrained."""
 
-    def prepare(recipe, task_name, strategy, precision):
+    def prepare(recipe, task_name, strategy="single", precision="float32", **dataset):
         run_settings = settings(
             f"model={recipe}", f"dataset={DATASETS[task_name]}", f"strategy={strategy}", f"training.precision={precision}",
             "dataset.limit=16", "training.batch_size=8", "training.epochs=1", *SMALL.get(recipe, []), *FEW.get(task_name, []),
         )  # fmt: skip
+        run_settings = run_settings.model_copy(update={"dataset": run_settings.dataset.model_copy(update=dataset)})
         data = datasets.load(run_settings.dataset)
         if "multilabel" in task_name:
             data = several_labels(data)
@@ -201,3 +205,39 @@ def check_equal(output, saved, expected):
         np.testing.assert_allclose(saved.mean(), expected.mean(), atol=10)
     else:  # 8 bits: a recurrent layer loses some at each step, and TensorFlow fuses steps
         np.testing.assert_allclose(saved, expected, rtol=0, atol=0.05 * np.abs(expected).max())
+
+
+# --- data in memory and on disk
+
+RECIPE = {task: recipe for recipe, task in PAIRS}  # one for each task
+IN_MEMORY = {"forecasting", "quantile_forecasting"}  # tasks whose data does not stay on disk
+
+
+def trained(prepared, task_name, **dataset):
+    """The settings, and what three steps of training give: batches, losses, weights, predictions, and metrics."""
+    run_settings, task, model = prepared(RECIPE[task_name], task_name, **dataset)
+    model.run_eagerly = True  # to trace the model takes longer than three steps
+    training = pipeline.training(task.model_inputs(model, task.train, training=True), 8, seed=1)
+    evaluation = pipeline.evaluation(task.model_inputs(model, task.validation), 8)
+    batches = [*training.take(3), *evaluation]
+    losses = [model.train_on_batch(*batch) if len(batch) == 2 else model.test_on_batch(*batch) for batch in batches]
+    task.finalize(model, 8)
+    weights = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+    predictions = task.predict(model, task.test, 8)
+    return run_settings, {
+        "batches": keras.tree.map_structure(keras.ops.convert_to_numpy, batches), "losses": losses, "weights": weights,
+        "predictions": predictions, "metrics": task.metrics(task.test, predictions),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("task_name", sorted(TASKS))
+def test_training_from_disk_is_that_from_memory(prepared, tmp_path, task_name):
+    _, expected = trained(prepared, task_name)
+    if task_name in IN_MEMORY:  # they are read from the same files, though
+        with pytest.raises(UserError, match=r"can be read from disk during training, but .* type dataset.storage=memory"):
+            trained(prepared, task_name, storage="disk", data_dir=str(tmp_path))
+        _, results = trained(prepared, task_name, data_dir=str(tmp_path))
+    else:
+        run_settings, results = trained(prepared, task_name, storage="disk")
+        assert lazy.is_lazy(datasets.load(run_settings.dataset).train.inputs)
+    keras.tree.map_structure(np.testing.assert_array_equal, results, expected)

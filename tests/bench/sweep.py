@@ -1,4 +1,4 @@
-"""Time between two jobs of a sweep, and growth of memory: `python -m tests.bench_sweep`. It asserts nothing."""
+"""Time between two jobs of a sweep, and growth of memory: `python -m tests.bench.sweep`. It asserts nothing."""
 
 import itertools
 import subprocess

@@ -1,4 +1,4 @@
-"""Overhead of checkpoints: `python -m tests.bench_checkpoints`. It prints times, and asserts nothing about them.
+"""Overhead of checkpoints: `python -m tests.bench.checkpoints`. It prints times, and asserts nothing about them.
 
 Training stops while the state is copied. Writing the file and copying it to MLflow's folder happen in the background, but on a
 core that training may need, so all three times count.

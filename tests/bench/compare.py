@@ -1,4 +1,4 @@
-"""How long a comparison of a thousand runs takes: `python -m tests.bench_compare`. It prints, and asserts nothing."""
+"""How long a comparison of a thousand runs takes: `python -m tests.bench.compare`. It prints, and asserts nothing."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from src import config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUNS, SEEDS, EPOCHS = 1000, 5, 30
 RECIPES = ("cnn", "rnn", "lstm", "transformer", "resnet")
 

@@ -1,4 +1,4 @@
-"""Overhead of a run over bare Keras: `python -m tests.bench_overhead`. It prints times, and asserts nothing about them.
+"""Overhead of a run over bare Keras: `python -m tests.bench.overhead`. It prints times, and asserts nothing about them.
 
 The same model is trained on the same data by `model.fit` alone and by a whole run: on MNIST, if CATALOGUE_DATA_DIR names a
 folder that contains it, otherwise on random images of the same shape and number.

@@ -1,4 +1,4 @@
-"""Longest silence of a run in a terminal: `python -m tests.bench_terminal` for all default runs, `… model=lstm` for one."""
+"""Longest silence of a run in a terminal: `python -m tests.bench.terminal` for all default runs, `… model=lstm` for one."""
 
 import itertools
 import os

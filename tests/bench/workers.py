@@ -1,4 +1,4 @@
-"""What training in several processes costs: `python -m tests.bench_workers`. It prints figures, and asserts nothing about them.
+"""What training in several processes costs: `python -m tests.bench.workers`. It prints figures, and asserts nothing about them.
 
 The same global batch is trained on by one process with all cores, and by 2 and 4 workers on this machine, which share them: so
 the difference is what the exchange of gradients and the waiting cost, and no gain. The second table is computed: how larger

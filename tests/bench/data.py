@@ -1,4 +1,4 @@
-"""Speed and memory of reading images and texts: `python -m tests.bench_data`. It prints figures, and asserts nothing.
+"""Speed and memory of reading images and texts: `python -m tests.bench.data`. It prints figures, and asserts nothing.
 
 `--images 20000 --megabytes 1000` says how much is made for it, in a temporary folder, and read as a user's own; 0: nothing.
 
@@ -168,7 +168,7 @@ def compare(sources: dict[str, Iterator]) -> None:
 
 def peak_memory(function: str, path: str) -> None:
     """Print the peak of the memory of a process that calls a function of this module with a path."""
-    program = f"from tests import bench_data; bench_data.start(); bench_data.{function}({path!r})"
+    program = f"from tests.bench import data; data.start(); data.{function}({path!r})"
     process, peak = subprocess.Popen([sys.executable, "-c", program]), 0.0
     while process.poll() is None:
         own = re.search(r"RssAnon:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())  # none once it has ended
@@ -195,7 +195,7 @@ def read_texts(texts: str) -> None:
     settings, times = settings_of(TEXTS, texts, "dataset.storage=disk"), [time.perf_counter()]
     data = datasets.load(settings.dataset)
     times.append(time.perf_counter())
-    learned_from = training_texts(data.train.raw_inputs)
+    learned_from = training_texts(data.train.raw_inputs, settings.task.tokenizer)
     tokenizer = Tokenizer.train(learned_from, settings.task.tokenizer, settings.task.vocabulary_size)
     times.append(time.perf_counter())
     split = LanguageModeling(settings.task, data, tokenizer).train
