@@ -9,7 +9,7 @@ import hydra.utils
 import keras
 import tensorflow as tf
 
-from src import signals
+from src import signals, terminal
 from src.cluster import Cluster
 from src.config import schema
 from src.datasets import Split, pipeline
@@ -38,6 +38,7 @@ from src.training.pruning import MagnitudePruning
 
 log = logging.getLogger(__name__)
 
+MEASURED_STEPS = 10  # fewest steps of an epoch for which the time of a step is measured
 FORGOTTEN = 0.05  # a moving average has forgotten the start of a run once momentum ** updates is at most this
 
 
@@ -247,11 +248,14 @@ def _execution_size(
 ) -> int:
     """The number of steps of an execution: as set or measured, so that one ends where a checkpoint is due after so many steps.
 
-    Several workers agree after each step, pruning changes weights between steps, and a profile begins and ends at a step.
+    Several workers agree after each step, pruning changes weights between steps, and a profile begins and ends at a step. Where
+    an epoch has few steps, measuring them would take longer than is saved.
     """
-    if cluster or settings.compression.sparsity or settings.training.profile:
+    single = cluster or settings.compression.sparsity or settings.training.profile
+    if single or (settings.training.steps_per_execution is None and execution.steps < MEASURED_STEPS):
         return 1
-    size = min(settings.training.steps_per_execution or execution.measure(batches()), execution.steps)
+    with terminal.phase("Tracing the training step"):
+        size = min(settings.training.steps_per_execution or execution.measure(batches()), execution.steps)
     if settings.checkpoint.unit == "seconds" or settings.checkpoint.every is None:
         return size
     interval = math.gcd(execution.steps, math.ceil(settings.checkpoint.every))

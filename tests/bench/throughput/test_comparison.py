@@ -143,6 +143,7 @@ def test_what_other_processes_use_is_known():
     assert cpu_seconds_of_others({"project": Idle()}) - before >= 0.25  # counted in hundredths of a second
 
 
+@pytest.mark.slow
 def test_the_smallest_recipe_is_compared_with_bare_keras():
     compared = compare("rnn_mnist", ["keras"], rounds=2, seconds=0.1, threads=1)
     assert list(compared.results) == ["project", "keras"]
