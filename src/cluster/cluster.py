@@ -264,7 +264,7 @@ class Cluster:
             reason = event.removeprefix("failed: ")  # may be what that worker has learned of another one
             self._failure = reason if reason.startswith(("Worker ", "The chief ")) else f"{self.name(index)} {event}"
         if self.is_chief:
-            for other, connection in self._connections.items():
+            for other, connection in list(self._connections.items()):  # others may be coming meanwhile
                 if other != index:
                     connection.send(FAILURE, self._failure.encode())
         self._failed.set()

@@ -68,6 +68,12 @@ class Connection:
 
     def _read(self) -> None:
         try:
+            self._read_messages()
+        finally:  # whatever happens, nobody waits for another message
+            self._messages.put(None)
+
+    def _read_messages(self) -> None:
+        try:
             while True:
                 kind, size = HEADER.unpack(_read_exactly(self._socket, HEADER.size))
                 content = _read_exactly(self._socket, size)
@@ -89,7 +95,6 @@ class Connection:
         except OSError:
             if not self.ended.is_set():
                 self._on_failure("has ended.")
-        self._messages.put(None)
 
     def _show_life(self) -> None:
         while not self.ended.wait(self._timeout / 4):

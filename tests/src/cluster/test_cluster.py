@@ -9,7 +9,7 @@ import pytest
 
 from src.cluster import Addresses, Cluster
 from src.cluster.cluster import _listen
-from src.cluster.connection import PART
+from src.cluster.connection import PART, Connection
 from src.cluster.local import free_ports
 from src.errors import UserError, WorkerError
 
@@ -172,6 +172,36 @@ def test_a_worker_whose_process_ends_is_noticed_at_once(workers):
     assert all(str(errors[index]).startswith("Worker 2 (127.0.0.1:") for index in (0, 1))
     assert "has ended" in str(errors[0])
     assert max(seconds.values()) < 2
+
+
+def test_a_worker_may_come_while_the_others_learn_that_one_has_ended():
+    cluster = Cluster(Addresses(("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"), 0), timeout=5.0)
+    learned = []
+
+    class Other:
+        def send(self, kind, content):
+            learned.append(content)
+            cluster._connections[3] = self
+
+    cluster._connections = {1: Other(), 2: Other()}
+    cluster._fail(2, "has ended.")
+    assert learned == [b"Worker 2 (127.0.0.1:3) has ended."]
+
+
+def test_nobody_waits_for_a_message_of_a_connection_that_has_failed_in_any_way(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+
+    def fail(event):
+        raise ZeroDivisionError
+
+    connection = Connection(ours, 5.0, on_failure=fail, on_report=lambda content: None)
+    theirs.close()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(connection.receive).result(timeout=5) is None
+    connection.close()
 
 
 def test_a_worker_without_a_sign_of_life_is_noticed_in_time(workers):
