@@ -49,7 +49,7 @@ OWNERS = {
 # them hold its reasons: tests/src/…/test_<module>.py, and of the optimizers test_keras_patches.py.
 PRIVATE = {
     "src.config.hydra_patches", "src.datasets.tfds_patches", "src.export.litert_patches", "src.sweeps.optuna_patches",
-    "src.sweeps.ray_patches", "src.tracking.mlflow_patches", "src.training.keras_patches", "src.training.optimizers",
+    "src.tracking.mlflow_patches", "src.training.keras_patches", "src.training.optimizers",
     "src.training.tensorflow_patches",
 }  # fmt: skip
 INTERNAL = {"internal", "protos", "python", "src", "tsl"}  # names of folders of libraries with what is not for others

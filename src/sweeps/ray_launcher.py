@@ -19,15 +19,17 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from src.cluster.addresses import TF_CONFIG
-from src.cluster.local import HOST
 from src.config import to_dict
 from src.config.command_line import COMMAND
 from src.sweeps.job_store import FOLDER_VARIABLE
-from src.sweeps.ray_patches import LOOPBACK
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT = 60  # seconds that interrupted jobs have to save a checkpoint and end
+
+# Set before Ray is imported, this makes the servers of a cluster of this machine alone listen on loopback, as on Windows and
+# macOS. On Linux they listen at all addresses otherwise, whatever `ray.init` is given.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 # Prefixes of the environment variables that jobs get from this process.
 FORWARDED_VARIABLES = ("HYDRA_FULL_ERROR", "MLFLOW_", "TFDS_DATA_DIR", FOLDER_VARIABLE, COMMAND)
@@ -56,12 +58,14 @@ class RayLauncher(Launcher):
             initial_job_idx: number of the first job.
         """
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # else Ray hides lines that several jobs print
+        if not self.init.get("address"):
+            os.environ.update(LOOPBACK)
         import ray
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if not ray.is_initialized():
-            ray.init(**({} if self.init.get("address") else LOOPBACK), **self.init)
+            ray.init(**self.init)
         environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
         run, run_together = ray.remote(**self.remote)(_run_remote_job), ray.remote(num_cpus=0)(_run_on_workers)
         pending = []
@@ -114,11 +118,10 @@ def _run_on_workers(resources: dict[str, Any], workers: int, *job: Any) -> JobRe
 
 
 def _find_address() -> str:
-    """Address of this machine in the cluster, or of its loopback interface if there is no other, with a port that is free."""
+    """Address of this machine in the cluster, with a port that is free."""
     import ray
 
-    is_alone = sum(node["Alive"] for node in ray.nodes()) == 1
-    host = HOST if is_alone else ray.util.get_node_ip_address()
+    host = ray.util.get_node_ip_address()
     with socket.create_server((host, 0)) as server:
         return f"{host}:{server.getsockname()[1]}"
 

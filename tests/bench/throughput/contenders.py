@@ -36,6 +36,7 @@ class Contender:
 REFERENCE = "project"  # all others are compared with it
 CONTENDERS = {
     REFERENCE: Contender("this project", "keras_training:train_project"),
+    "single_steps": Contender("single steps", "keras_training:train_project", ("training.steps_per_execution=1",)),
     "keras": Contender("bare Keras", "keras_training:train_bare"),
     "torch": Contender("PyTorch", "torch_training:train", packages=("torch",)),
     "torch_compile": Contender("torch.compile", "torch_training:train_compiled", packages=("torch",)),
