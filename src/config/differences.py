@@ -19,7 +19,8 @@ from src.errors import UserError
 # Prefixes of the settings that do not change what is learned or how it is tested, and of the seed, which a name has anyway.
 NUISANCE_SETTINGS = (
     "seed", "resume", "sweep.", "tracking.", "checkpoint.", "dataset.data_dir", "dataset.storage", "dataset.path",
-    "task.time_unit", "strategy.workers", "strategy.index", "strategy.local", "strategy.wait", "strategy.timeout",
+    "training.steps_per_execution", "task.time_unit",
+    "strategy.workers", "strategy.index", "strategy.local", "strategy.wait", "strategy.timeout",
 )  # fmt: skip
 SELECTED = ("dataset", "strategy", "optimizer", "task")  # sections whose name selects the defaults of the others in it
 MAX_PARTS, MAX_VALUE = 4, 16  # differences in a name, characters of a value

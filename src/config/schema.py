@@ -342,6 +342,7 @@ class Settings(Section):
 
     def _digest(self, **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir", "storage"}}
+        without["training"] = {"steps_per_execution"}
         relevant = self.model_dump(by_alias=True, exclude=without)
         return hashlib.blake2b(json.dumps(relevant, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -1,7 +1,7 @@
 """Executions: training steps that TensorFlow takes in one call.
 
-A return to Python after every step costs a fast model up to a quarter of its speed. Keras's own `steps_per_execution` runs past the end
-of an epoch whose steps it does not divide, and past a loss that is not finite; an execution here ends there.
+A return to Python after every step costs a fast model up to a quarter of its speed. Keras's own `steps_per_execution` runs past
+the end of an epoch whose steps it does not divide, and past a loss that is not finite; an execution here ends there.
 """
 
 import math

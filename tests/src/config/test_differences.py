@@ -22,6 +22,7 @@ from src.config import differences
         (["experiment=cnn_mnist"], "cnn_mnist-seed0"),
         (["experiment=cnn_mnist", "training.batch_size=32"], "cnn_mnist-batch_size=32-seed0"),
         (["model=cnn", "dataset.storage=disk"], "cnn-seed0"),  # the same numbers
+        (["model=cnn", "training.steps_per_execution=5"], "cnn-seed0"),
     ],
 )
 def test_a_run_is_named_by_what_is_special_about_it(settings, overrides, name):

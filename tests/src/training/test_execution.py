@@ -57,6 +57,11 @@ def test_the_number_of_steps_changes_no_bit(fitted, recipe, strategy):
     assert_same(single_steps, fitted(recipe, strategy))  # measured
 
 
+def test_a_run_with_another_number_of_steps_is_the_same_run(settings):
+    one, other = settings("model=cnn"), settings("model=cnn", "training.steps_per_execution=3")
+    assert (one.digest(), one.fingerprint()) == (other.digest(), other.fingerprint())
+
+
 def test_a_run_resumes_within_what_is_now_one_execution(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MAX_TO_KEEP", 100)
     whole = fitted("cnn", "checkpoint.every=1", "checkpoint.unit=steps")
