@@ -45,7 +45,8 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes.shared_layers import augment, batch_normalization, input_layer, output_head, to_sequence
+from recipes.augmentation import augment
+from recipes.shared_layers import batch_normalization, input_layer, output_head, to_sequence
 from recipes.specs import PADDING, Classes, Count, Forecast, Fraction, Image, Pixels, Rate, Series, Tokens
 
 
@@ -81,7 +82,7 @@ def build(
         global_pooling: one number per filter before the fully connected layer, instead of one per filter and position.
         dense_units: units of the fully connected layer.
         dropout: fraction of the fully connected layer's output set to zero in training.
-        augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
+        augmentation: strength of the random augmentation of images (`recipes.augmentation.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
         crop: largest fraction of the area of images that random resized crops leave out in training.

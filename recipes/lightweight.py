@@ -45,7 +45,8 @@ from typing import Literal
 import keras
 from keras import KerasTensor, layers
 
-from recipes.shared_layers import augment, batch_normalization, input_layer, output_head
+from recipes.augmentation import augment
+from recipes.shared_layers import batch_normalization, input_layer, output_head
 from recipes.specs import Classes, Count, Fraction, Image, Pixels, Positive, Rate
 
 DOWNSAMPLINGS = 5  # of a full-size network
@@ -89,7 +90,7 @@ def build(
         last: channels of the last convolution, before the mean over all pixels; MobileNet v1 has none. null: as in the paper
             (1280, 576 and 1024 channels for v2, v3-small and ShuffleNet v2), which is most of a narrow network.
         dropout: fraction of the last features set to zero in training.
-        augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
+        augmentation: strength of the random augmentation of images (`recipes.augmentation.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
         crop: largest fraction of the area of images that random resized crops leave out in training.

@@ -45,7 +45,8 @@ from typing import Literal
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes.shared_layers import augment, batch_normalization, input_layer, output_head
+from recipes.augmentation import augment
+from recipes.shared_layers import batch_normalization, input_layer, output_head
 from recipes.specs import Classes, Count, Fraction, Image, Pixels, Rate
 
 IMAGENET = {  # depth: kind of block, blocks of each stage
@@ -86,7 +87,7 @@ def build(
         preactivation: normalize and activate before each convolution, not after it.
         residual: false removes the shortcuts.
         stochastic_depth: probability with which the residual branch of the last block is dropped in training.
-        augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
+        augmentation: strength of the random augmentation of images (`recipes.augmentation.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
         crop: largest fraction of the area of images that random resized crops leave out in training.

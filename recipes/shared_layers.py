@@ -1,5 +1,5 @@
-"""What recipes share: from each kind of input to a sequence, from features to the output, thresholds of labels; augmentation
-and normalization of images, and augmentation of spectrograms; rotations of queries and keys.
+"""What recipes share: from each kind of input to a sequence, from features to the output, thresholds of labels; normalization
+of images, and augmentation of spectrograms; rotations of queries and keys.
 
 References:
     Iyyer, Manjunatha, Boyd-Graber, Daumé III: Deep unordered composition rivals syntactic methods for text classification. ACL
@@ -7,12 +7,9 @@ References:
         pre-trained word vectors and three layers on top reach 89.4 % on IMDb.
     Ioffe, Szegedy: Batch normalization. ICML 2015.
     Park, Chan, Zhang, Chiu, Zoph, Cubuk, Le: SpecAugment. Interspeech 2019.
-    Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going deeper with convolutions. CVPR 2015. Random
-        resized crops.
     Su, Lu, Pan, Murtadha, Wen, Liu: RoFormer. arXiv:2104.09864, 2021. Rotary positions.
 """
 
-import math
 from typing import Any
 
 import keras
@@ -132,7 +129,7 @@ class LabelThresholds(layers.Layer):
         return logits
 
 
-# --- images ---------------------------------------------------------------------------------------------------------
+# --- images and spectrograms ----------------------------------------------------------------------------------------
 
 
 def batch_normalization(name: str) -> layers.BatchNormalization:
@@ -143,74 +140,6 @@ def batch_normalization(name: str) -> layers.BatchNormalization:
     training, follow within tens of steps, because a small data set has few.
     """
     return layers.BatchNormalization(momentum=0.9, synchronized=keras.config.backend() == "tensorflow", name=name)
-
-
-def augment(image: KerasTensor, strength: float = 0.0, *, flip: bool = False, shift: int = 0, crop: float = 0.0) -> KerasTensor:
-    """Random augmentation, in training only; what enters from outside the image is black.
-
-    Args:
-        image: (batch, H, W, C).
-        strength: largest shift and zoom, as a fraction of the extent, and three times the largest rotation, as a fraction of a
-            turn. 0 disables all three. They interpolate, and so blur: good for handwriting, not for photographs, which are
-            sharp at test time.
-        flip: mirror every second image, left to right.
-        shift: largest shift by whole pixels, in both directions.
-        crop: largest fraction of the area that `RandomResizedCrop` leaves out; 0 disables it.
-    """
-    outside = {"fill_mode": "constant", "fill_value": 0.0}
-    if crop:
-        image = RandomResizedCrop(crop, name="random_resized_crop")(image)
-    if flip:
-        image = layers.RandomFlip("horizontal", name="random_flip")(image)
-    if shift:
-        down, across = shift / image.shape[1], shift / image.shape[2]
-        image = layers.RandomTranslation(down, across, interpolation="nearest", **outside, name="random_whole_shift")(image)
-    if not strength:
-        return image
-    image = layers.RandomTranslation(strength, strength, **outside, name="random_shift")(image)
-    image = layers.RandomRotation(strength / 3, **outside, name="random_rotation")(image)
-    return layers.RandomZoom(strength, **outside, name="random_zoom")(image)
-
-
-@keras.saving.register_keras_serializable("recipes.shared_layers")
-class RandomResizedCrop(layers.Layer):
-    """Enlarge a random part of each image (batch, H, W, C) to the whole, in training only (Szegedy et al. 2015).
-
-    The area of the part is a fraction a of the image's, uniform in 1 − `largest` … 1; its place is uniform where it fits. It is
-    wider than the image, relative to its height, by a factor r, where log r is uniform as far as |log r| ≤ log 4/3 and the part
-    fits in the image (|log r| ≤ −log a). Pixels are interpolated linearly. Keras has no such layer.
-
-    Args:
-        largest: largest fraction of the area that is left out, below 1; 0.92 in the paper.
-        seed: of the random numbers; None: it follows from `keras.utils.set_random_seed`.
-    """
-
-    def __init__(self, largest: float, seed: int | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.largest, self.seed = largest, seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.supports_jit = keras.config.backend() != "tensorflow"  # its projection of images cannot be compiled by XLA
-
-    def call(self, image: KerasTensor, training: bool = False) -> KerasTensor:
-        if not training:
-            return image
-        count, height, width, _ = ops.shape(image)
-
-        def uniform() -> KerasTensor:
-            return keras.random.uniform((count,), dtype="float32", seed=self.seed_generator)
-
-        area = 1 - self.largest * uniform()
-        log_ratio = ops.minimum(math.log(4 / 3), -ops.log(area)) * (2 * uniform() - 1)
-        across, down = (ops.sqrt(area * ops.exp(sign * log_ratio)) for sign in (1, -1))  # fractions of width and height
-        left, top = width * (1 - across) * uniform(), height * (1 - down) * uniform()  # pixels
-        # The pixel x of the result, whose middle is x + ½, is at left + across · (x + ½) of the image.
-        zero = ops.zeros_like(area)
-        shift_across, shift_down = left + across / 2 - 0.5, top + down / 2 - 0.5
-        rows = [across, zero, shift_across, zero, down, shift_down, zero, zero]
-        return ops.image.affine_transform(image, ops.stack(rows, axis=1), interpolation="bilinear", fill_mode="nearest")
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "largest": self.largest, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("recipes.shared_layers")

@@ -61,7 +61,8 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, layers, ops
 
-from recipes.shared_layers import apply_rotary, augment, input_layer, output_head, rotary_angles, to_sequence
+from recipes.augmentation import augment
+from recipes.shared_layers import apply_rotary, input_layer, output_head, rotary_angles, to_sequence
 from recipes.specs import (
     PADDING,
     AttentionLayer,
@@ -114,7 +115,7 @@ def build(
         patch: height and width of an image's patches, in pixels; the image is padded with black where they do not fit.
         dropout: fraction of the attention weights, of each part's output and of the embedded input set to zero in training.
         token_dropout: fraction of a text's tokens whose whole vector is set to zero in training; not of a source and a target.
-        augmentation: strength of the random augmentation of images (`recipes.shared_layers.augment`).
+        augmentation: strength of the random augmentation of images (`recipes.augmentation.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
         crop: largest fraction of the area of images that random resized crops leave out in training.

@@ -181,7 +181,7 @@ def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
     names = ", ".join(layer.name for layer in keras_patches.all_layers(model) if not layer.supports_jit)
     raise UserError(
         f"XLA cannot compile these layers of model={settings.model.name}: {names}; type training.jit_compile=false, or disable "
-        "them (augmentation of images: model.augmentation=0 model.shift=0 model.crop=0)."
+        "them (interpolation of augmented images: model.augmentation=0 model.crop=0)."
     )
 
 

@@ -310,7 +310,7 @@ def test_src_uses_no_layer_names():
 
 # --- one file can be copied elsewhere -------------------------------------------------------------------------------
 
-SHARED = ("specs.py", "shared_layers.py")
+SHARED = ("specs.py", "shared_layers.py", "augmentation.py")
 TRAIN = """
 import keras
 import numpy as np
@@ -353,7 +353,7 @@ def test_every_recipe_is_tested_as_a_copy():
 def test_recipes_import_only_shared_modules_of_the_project(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module.startswith("recipes"):
-            assert node.module in ("recipes.specs", "recipes.shared_layers")
+            assert node.module in ("recipes.specs", "recipes.shared_layers", "recipes.augmentation")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import scipy.ndimage
 import scipy.stats
 
 from recipes import cnn, lightweight, resnet, transformer
-from recipes.shared_layers import RandomResizedCrop
+from recipes.augmentation import RandomResizedCrop
 from recipes.specs import Classes, Image
 
 HEIGHT, WIDTH = 40, 60
@@ -85,6 +85,10 @@ def test_images_stay_as_they_are_outside_of_training_and_with_nothing_to_leave_o
     np.testing.assert_allclose(cropped(images, largest=0.0), images, atol=1e-6)
     layer = RandomResizedCrop(0.5, seed=3)
     assert RandomResizedCrop.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_stored_models_find_the_layer_in_the_module_where_it_was():
+    assert keras.saving.get_registered_object("recipes.shared_layers>RandomResizedCrop") is RandomResizedCrop
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -24,6 +24,12 @@ CASES += [pytest.param([f"training.{name}={value}"], id=name, marks=pytest.mark.
 CASES += [pytest.param([*TOGETHER, "training.jit_compile=true"], id="together-jit_compile", marks=pytest.mark.slow)]
 
 
+AUGMENTING = [
+    recipe for recipe in config.option_names("model")
+    if "augmentation" in signature.read(f"recipes.{recipe}.build").hyperparameters.model_fields
+]  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def restore_float32():
     yield
@@ -71,11 +77,8 @@ def test_every_setting_trains_alike_in_every_precision(train, overrides):
 
 @pytest.mark.parametrize(
     ("overrides", "layer"),
-    [
-        (("model.augmentation=0.05",), "random_shift"), (("model.augmentation=0", "model.shift=1"), "random_whole_shift"),
-        (("model.augmentation=0", "model.crop=0.5"), "random_resized_crop"),
-    ],
-)  # fmt: skip
+    [(("model.augmentation=0.05",), "random_affine"), (("model.augmentation=0", "model.crop=0.5"), "random_resized_crop")],
+)
 def test_what_xla_cannot_compile_is_refused(train, overrides, layer):
     message = rf"cannot compile these layers of model=cnn: .*{layer}.*; type training.jit_compile=false, or disable them"
     with pytest.raises(UserError, match=message):
@@ -89,8 +92,7 @@ def test_every_recipe_trains_compiled_by_xla(settings, load, recipe):
     run_settings = settings(
         f"model={recipe}", f"dataset={DATASETS[task_name]}", "training.jit_compile=true", "dataset.limit=16",
         "training.batch_size=8", "training.epochs=1", "training.previews=0", *SMALL.get(recipe, []), *FEW.get(task_name, []),
-        *(["model.augmentation=0"] if "augmentation" in signature.read(f"recipes.{recipe}.build").hyperparameters.model_fields
-          else []),
+        *(["model.augmentation=0", "model.flip=true", "model.shift=1"] if recipe in AUGMENTING else []),
     )  # fmt: skip
     data = load(run_settings.dataset.name)
     loop.prepare(run_settings)
