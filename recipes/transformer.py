@@ -386,14 +386,15 @@ class Block(layers.Layer, AttentionLayer):
             cache: of the positions before it.
             padding_mask: (batch, S), false where the memory is padding.
         """
-        keys, values = self.attention.project_keys_values(self.norms[0](x), index)  # (batch, 1, heads, d)
+        normalized = self.norms[0](x)
+        keys, values = self.attention.project_keys_values(normalized, index)  # (batch, 1, heads, d)
         cache = {
             **cache,
             "keys": ops.slice_update(cache["keys"], (0, index, 0, 0), keys),
             "values": ops.slice_update(cache["values"], (0, index, 0, 0), values),
         }
         causal_mask = ops.arange(cache["keys"].shape[1])[None, None, None] <= index  # (1, 1, 1, length)
-        attended, _ = self.attention.attend(self.norms[0](x), cache["keys"], cache["values"], causal_mask, index)
+        attended, _ = self.attention.attend(normalized, cache["keys"], cache["values"], causal_mask, index)
         x = x + attended
         mask = None if padding_mask is None else padding_mask[:, None, None, :]  # (batch, 1, 1, S)
         attended, _ = self.memory_attention.attend(self.norms[1](x), cache["memory_keys"], cache["memory_values"], mask)
