@@ -105,7 +105,7 @@ def _run(
         from src.tasks import report
         from src.tasks.baselines import store
         from src.tracking import finished_runs, lifecycle
-        from src.tracking.client import MEASUREMENT_TAG
+        from src.tracking.client import MEASUREMENT_TAG, XLA_TAG
         from src.training import checkpoint, loop, pruning, strategies
         from src.training import cost as costs
 
@@ -143,6 +143,7 @@ def _run(
         tempfile.TemporaryDirectory() as scratch,
     ):
         run_logger.log_metrics(cost)
+        run_logger.set_tags(**{XLA_TAG: str(model.jit_compile).lower()})
         if task.measurement:
             run_logger.set_tags(**{MEASUREMENT_TAG: task.measurement})
         if reference_classifier:

@@ -117,7 +117,7 @@ def _task(raw: dict[str, Any], accepted: signature.Signature) -> Any:
 def _check_strategy(settings: Settings) -> None:
     training, strategy = settings.training, settings.strategy
     if strategy.name != "single":
-        if training.jit_compile:
+        if training.jit_compile is True:
             raise UserError(
                 f"strategy={strategy.name} cannot run a step compiled by XLA; type training.jit_compile=false or "
                 "strategy=single."

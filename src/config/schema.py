@@ -7,7 +7,7 @@ import codecs
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
@@ -199,7 +199,7 @@ class Training(Section):
     steps_per_execution: Count | None = None  # runs of earlier versions have none
     batch_size: Count
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
-    jit_compile: bool
+    jit_compile: bool | Literal["auto"]
     gradient_accumulation: Count
     ema: Rate | None
     gradient_norm: bool
@@ -333,16 +333,16 @@ class Settings(Section):
 
     def digest(self) -> str:
         """Digest of the settings that determine what is learned, except for rounding: 32 hexadecimal digits."""
-        return self._digest(strategy=True, tracking=True)
+        return self._digest(strategy=True, tracking=True, training={"jit_compile"})
 
     def fingerprint(self) -> str:
         """Digest that includes settings that affect rounding; a run can resume an interrupted one with the same fingerprint."""
         without = {"log_model", "log_figures", "register_as", "system_metrics_interval"}
         return self._digest(tracking=without, strategy=PLACES)
 
-    def _digest(self, **without: bool | set[str]) -> str:
+    def _digest(self, training: Iterable[str] = (), **without: bool | set[str]) -> str:
         without |= {"checkpoint": True, "resume": True, "experiment": True, "sweep": True, "dataset": {"data_dir", "storage"}}
-        without["training"] = {"steps_per_execution"}
+        without["training"] = {"steps_per_execution", *training}
         relevant = self.model_dump(by_alias=True, exclude=without)
         return hashlib.blake2b(json.dumps(relevant, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -68,7 +68,8 @@ class Tokenizer:
             size: of the vocabulary, with the special tokens; None: all words or characters. Bytes have a size of their own.
             lowercase: whether texts are lowercased.
         """
-        strings = map(_string, () if kind == "bytes" else texts)  # bytes are known; each text would be learned as one word
+        # Bytes are known: each text would be learned as one word. The library holds 256 strings at once: pieces of long texts.
+        strings = itertools.chain.from_iterable(map(_pieces, map(_string, () if kind == "bytes" else texts)))
         if kind in ("bytes", "bpe"):
             backend = tokenizers.Tokenizer(models.BPE())
             backend.decoder = decoders.ByteLevel()
@@ -210,10 +211,11 @@ def training_texts(texts: Array, kind: Kind) -> Iterator[bytes]:
         texts: of the training set.
         kind: of the vocabulary.
     """
-    measured = list(lazy.rows(texts.take(spaced_rows(len(texts), MEASURED))))
-    mean = np.mean([len(text) for text in measured])
+    measured = lazy.rows(texts.take(spaced_rows(len(texts), MEASURED)))
+    lengths, beginnings = zip(*((len(text), text[: 4 * PIECE]) for text in measured))  # a character has 4 bytes at most
+    mean = np.mean(lengths)
     limit = MAX_BYTES / mean
-    if kind == "bpe" and (share := _unspaced_share(measured)):
+    if kind == "bpe" and (share := _unspaced_share(beginnings)):
         limit = min(limit, MAX_UNSPACED_BYTES / (mean * share))
     count = max(int(limit), 1)
     if count >= len(texts):
@@ -225,7 +227,7 @@ def training_texts(texts: Array, kind: Kind) -> Iterator[bytes]:
 def _unspaced_share(texts: Sequence[bytes]) -> float:
     """The share of the bytes at the beginning of texts that are of scripts without spaces."""
     remove = normalizers.Replace(tokenizers.Regex(UNSPACED), "").normalize_str
-    beginnings = [text.decode()[:PIECE] for text in texts]
+    beginnings = [text.decode(errors="ignore")[:PIECE] for text in texts]  # the last character may have been cut
     total, spaced = (sum(len(text.encode()) for text in each) for each in (beginnings, map(remove, beginnings)))
     return 1 - spaced / total
 

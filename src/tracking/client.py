@@ -19,6 +19,7 @@ REFERENCE_CLASSIFIER_TAG = "reference_classifier"  # id of the run whose classif
 RENAMED_TAGS = {"judge": REFERENCE_CLASSIFIER_TAG}  # of runs of earlier versions
 CHECKPOINT_ARTIFACTS = "checkpoints"  # folder
 ALIAS = "champion"  # of the version of a registered model that was registered last
+XLA_TAG = "jit_compile"  # whether XLA compiled the training step, which training.jit_compile=auto does not say
 MEASUREMENT_TAG = "measurement"  # what the test metrics were measured with
 PREDICTIONS_FILE = "test_predictions.parquet"  # artifact with the results for each example of the test set
 WEIGHTS_FILE = "model.weights.h5"  # artifact

@@ -17,7 +17,7 @@ from src.datasets.pipeline import Share
 from src.errors import DiskFullError, OutOfMemoryError, UserError
 from src.metrics import lower_is_better
 from src.tasks.base import Task
-from src.training import distillation, keras_patches, optimizers, strategies, tensorflow_patches
+from src.training import distillation, keras_patches, optimizers, strategies, tensorflow_patches, xla
 from src.training.agreement import Agreement
 from src.training.callbacks import (
     BestWeights,
@@ -157,17 +157,18 @@ def student(
 
 
 def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
+    steps = steps_per_epoch(settings.training, task.train)
     model.compile(
         optimizer=optimizers.create(
             settings.optimizer,
             settings.training,
-            steps_per_epoch(settings.training, task.train),
+            steps,
             optimizers.learning_rate_factors(model),
             model.trainable_variables,
         ),
         loss=task.loss(),
         weighted_metrics=task.training_metrics(model),  # weighted, since padding of the last validation batch has weight 0
-        jit_compile=settings.training.jit_compile,
+        jit_compile=xla.compiles(settings, steps * settings.training.epochs),
     )
     _check_jit_compile(model, settings)
     model.optimizer.build(model.trainable_variables)  # otherwise the first step builds it, and Keras traces that step twice
@@ -175,7 +176,7 @@ def _compile(model: keras.Model, settings: schema.Settings, task: Task) -> None:
 
 def _check_jit_compile(model: keras.Model, settings: schema.Settings) -> None:
     """Raise a UserError if XLA is requested for a model that Keras would train without it, after no more than a warning."""
-    if model.jit_compile == settings.training.jit_compile:
+    if model.jit_compile or settings.training.jit_compile is not True:
         return
     names = ", ".join(layer.name for layer in keras_patches.all_layers(model) if not layer.supports_jit)
     raise UserError(

@@ -1,14 +1,16 @@
 """Speed and memory of reading images and texts: `python -m tests.bench.data`. It prints figures, and asserts nothing.
 
 `--images 20000 --megabytes 1000` says how much is made for it, in a temporary folder, and read as a user's own; 0: nothing.
+`--mnist DIR` reads MNIST, too, from a data folder of TFDS (where it is not prepared, it is downloaded).
 
 - JPEG pictures of 256 pixels, dataset=images, at 224 pixels. The share of a training step of the ResNet at 64 pixels that waits
   for data is measured, too.
 - Texts of words that are as frequent as those of a language, dataset=corpus, in windows of the GPT. What a first run does until
   it has these windows is timed, too.
 
-The peak of memory is measured in a process that reads one epoch from disk, for a sixteenth, a quarter and all of the data. Only
-its own memory is counted: the system takes back pages of a mapped file where memory is short. Then batches are read from disk,
+The peak of memory is measured in a process that does what a first run does, and reads one epoch from disk, for a sixteenth, a
+quarter and all of the data. TFDS has prepared the data before, for which it takes up to 1 GB. Only the process's own memory is
+counted: the system takes back pages of a mapped file where memory is short. Then batches are read from disk,
 from memory, and, if `pip install grain` was typed, by Grain from the same files with as many threads, in rounds that alternate.
 """
 
@@ -30,7 +32,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-PICTURES, PIXELS, CLASSES = ("model=resnet", "dataset=images"), 256, 10
+PICTURES = "model=resnet", "dataset=images", "dataset.image_size=[224,224]"
+PIXELS, CLASSES = 256, 10
 TEXTS, WORDS, LINE = ("model=gpt", "dataset=corpus"), 50_000, 12  # different words; words in a line
 SHARES = (1, 4, 16)  # of the data, in sixteenths
 BATCH, ROUNDS, SECONDS = 64, 5, 8.0
@@ -71,23 +74,27 @@ def make_texts(folder: Path, megabytes: int) -> None:
         (folder / f"{number}.txt").write_bytes(b"".join(b" ".join(line) + b"\n" for line in drawn))
 
 
-def settings_of(line: tuple[str, ...], path: str, *overrides: str) -> Any:
-    """The checked settings of a run on files, which are prepared beside them."""
+def settings_of(*overrides: str) -> Any:
+    """The checked settings of a run."""
     from hydra import compose, initialize_config_dir
 
     from src import config
 
-    files = [f"dataset.path={path}", f"dataset.data_dir={Path(path).parent / 'prepared'}"]
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        return config.validate(compose("config", [*line, *files, *overrides]))
+        return config.validate(compose("config", list(overrides)))
 
 
-def training_set(line: tuple[str, ...], path: str, *overrides: str) -> Any:
+def files(path: str) -> tuple[str, str]:
+    """The overrides of a run on files, which are prepared beside them."""
+    return f"dataset.path={path}", f"dataset.data_dir={Path(path).parent / 'prepared'}"
+
+
+def training_set(*overrides: str) -> Any:
     """The training set of a run, encoded."""
     from src import datasets
     from src.tasks import factory
 
-    settings = settings_of(line, path, *overrides)
+    settings = settings_of(*overrides)
     datasets.load.cache_clear()
     return factory.create(settings.task, datasets.load(settings.dataset)).train
 
@@ -105,8 +112,8 @@ def read_epoch(split: Any) -> None:
         pass
 
 
-def grain_pictures(pictures: str) -> Any:
-    """What Grain reads pictures from: records of the same files, decoded and resized with Pillow."""
+def grain_images(*overrides: str, size: tuple[int, int] | None = None) -> Any:
+    """What Grain reads images from: records of the same files, decoded and, to a width and height, resized with Pillow."""
     import grain
     import tensorflow_datasets as tfds
     from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -114,14 +121,14 @@ def grain_pictures(pictures: str) -> Any:
     from src import datasets
     from src.datasets import array_records
 
-    builder = datasets.prepare(settings_of(PICTURES, pictures).dataset)
+    builder = datasets.prepare(settings_of(*overrides).dataset)
     features = tfds.decode.PartialDecoding({"image": True, "label": True}).extract_features(builder.info.features)
     undecoded = {"image": tfds.decode.SkipDecoding()}
 
     def example(record: bytes) -> tuple[np.ndarray, object]:
         values = features.deserialize_example_np(record, decoders=undecoded)
         image = Image.open(io.BytesIO(values["image"]))
-        return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)), values["label"]
+        return np.asarray(image.resize(size, Image.Resampling.BILINEAR) if size else image), values["label"]
 
     return grain.MapDataset.source(ArrayRecordDataSource(array_records.files(builder, "train"))).map(example)
 
@@ -181,7 +188,7 @@ def peak_memory(function: str, path: str) -> None:
 
 def read_pictures(pictures: str) -> None:
     """Read an epoch of pictures from disk."""
-    split = training_set(PICTURES, pictures, "dataset.image_size=[224,224]", "dataset.storage=disk")
+    split = training_set(*PICTURES, *files(pictures), "dataset.storage=disk")
     print(f"  {len(split):,} pictures", flush=True)
     read_epoch(split)
 
@@ -192,7 +199,7 @@ def read_texts(texts: str) -> None:
     from src.tasks.language_modeling import LanguageModeling
     from src.tasks.tokenizers import Tokenizer, training_texts
 
-    settings, times = settings_of(TEXTS, texts, "dataset.storage=disk"), [time.perf_counter()]
+    settings, times = settings_of(*TEXTS, *files(texts), "dataset.storage=disk"), [time.perf_counter()]
     data = datasets.load(settings.dataset)
     times.append(time.perf_counter())
     learned_from = training_texts(data.train.raw_inputs, settings.task.tokenizer)
@@ -219,8 +226,8 @@ def waiting_share(pictures: str) -> None:
     from src.tasks import factory
     from src.training import loop, strategies
 
-    size = "dataset.image_size=[64,64]"
-    run_settings = settings_of(PICTURES, pictures, size, "dataset.storage=disk", f"training.batch_size={BATCH}")
+    overrides = "dataset.image_size=[64,64]", "dataset.storage=disk", f"training.batch_size={BATCH}"
+    run_settings = settings_of(*PICTURES, *files(pictures), *overrides)
     loop.prepare(run_settings)
     task = factory.create(run_settings.task, datasets.load(run_settings.dataset))
     model: keras.Model = loop.build(run_settings, task, strategies.create(run_settings.strategy))
@@ -238,18 +245,30 @@ def waiting_share(pictures: str) -> None:
           f"{100 * (1 - ready / disk):.1f} % waiting", flush=True)  # fmt: skip
 
 
+def measure_mnist(data_dir: str, has_grain: bool) -> None:
+    """Print the figures of MNIST."""
+    mnist = "model=cnn", "dataset=mnist", f"dataset.data_dir={data_dir}"
+    print(f"MNIST, {THREADS} threads:", flush=True)
+    sources = {storage: batches(training_set(*mnist, f"dataset.storage={storage}")) for storage in ("disk", "memory")}
+    compare(sources | ({"Grain": grain_batches(grain_images(*mnist))} if has_grain else {}))
+
+
 def measure_pictures(scratch: Path, number: int, has_grain: bool) -> None:
     """Make pictures, and print their figures."""
+    from src import datasets
+
     print(f"{number:,} JPEG pictures of {PIXELS} pixels, at 224, {THREADS} threads:", flush=True)
     for share in SHARES:
         pictures = str(scratch / f"pictures{share}")
         make_pictures(Path(pictures), number * share // 16)
+        datasets.prepare(settings_of(*PICTURES, *files(pictures), "dataset.storage=disk").dataset)
         peak_memory("read_pictures", pictures)
     sources = {}
     for storage in ("disk", "memory"):
-        split = training_set(PICTURES, pictures, "dataset.image_size=[224,224]", f"dataset.storage={storage}")
-        sources[storage] = batches(split)
-    compare(sources | ({"Grain": grain_batches(grain_pictures(pictures))} if has_grain else {}))
+        sources[storage] = batches(training_set(*PICTURES, *files(pictures), f"dataset.storage={storage}"))
+    if has_grain:
+        sources["Grain"] = grain_batches(grain_images(*PICTURES, *files(pictures), size=(224, 224)))
+    compare(sources)
     waiting_share(pictures)
 
 
@@ -263,12 +282,12 @@ def measure_texts(scratch: Path, megabytes: int, has_grain: bool) -> None:
         folder = scratch / f"texts{share}"
         make_texts(folder, megabytes * share // 16)
         texts, begin = f"{folder}/*.txt", time.perf_counter()
-        datasets.prepare(settings_of(TEXTS, texts, "dataset.storage=disk").dataset)
+        datasets.prepare(settings_of(*TEXTS, *files(texts), "dataset.storage=disk").dataset)
         print(f"  {megabytes * share // 16:,} MB, prepared by TFDS in {time.perf_counter() - begin:.1f} s", flush=True)
         peak_memory("read_texts", texts)
     tasks: dict[str, LanguageModeling] = {}
     for storage in ("disk", "memory"):
-        settings = settings_of(TEXTS, texts, f"dataset.storage={storage}")
+        settings = settings_of(*TEXTS, *files(texts), f"dataset.storage={storage}")
         tokenizer = tasks["disk"].tokenizer if tasks else None  # is learned once
         tasks[storage] = LanguageModeling(settings.task, datasets.load(settings.dataset), tokenizer)
     sources = {storage: batches(task.train) for storage, task in tasks.items()}
@@ -280,6 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--megabytes", type=int, default=1_000)
+    parser.add_argument("--mnist", metavar="DIR")
     typed = parser.parse_args()
     start()
     from src.training import strategies
@@ -288,6 +308,8 @@ def main() -> None:
     has_grain = importlib.util.find_spec("grain") is not None
     if not has_grain:
         print("(pip install grain compares with it)")
+    if typed.mnist:
+        measure_mnist(typed.mnist, has_grain)
     for measure, size in ((measure_pictures, typed.images), (measure_texts, typed.megabytes)):
         if size:
             with tempfile.TemporaryDirectory() as scratch:

@@ -42,6 +42,7 @@ CONTENDERS = {
     "torch_compile": Contender("torch.compile", "torch_training:train_compiled", packages=("torch",)),
     "keras_jax": Contender("Keras on JAX", "keras_training:train_bare", packages=("jax",), backend="jax"),
     "flax": Contender("flax", "flax_training:train", packages=("jax", "flax", "optax"), recipes=("lstm", "rnn", "gpt")),
+    "no_xla": Contender("without XLA", "keras_training:train_project", ("training.jit_compile=false",)),
     "xla": Contender("with XLA", "keras_training:train_project", ("training.jit_compile=true",)),
     "no_augmentation": Contender(
         "without augmentation", "keras_training:train_project", NO_AUGMENTATION, recipes=("cnn", "resnet", "lightweight")

@@ -40,9 +40,7 @@ SMALL = {  # less of everything, where that makes a recipe faster to build
     "gan": ["model.width=8"],
     "diffusion": ["model.width=8", "model.levels=1", "model.heads=1", "model.timesteps=20"],
 }
-SLICES = [
-    f'dataset.splits.{split}="train[{at}:{at + 200}]"' for split, at in (("train", 0), ("validation", 200), ("test", 400))
-]
+SLICES = [f'dataset.splits.{split}="train[{at}:{at + 50}]"' for split, at in (("train", 0), ("validation", 50), ("test", 100))]
 FEW = {
     "image_classification": ["task.name=image_classification"],
     "image_generation": ["task.name=image_generation", "task.samples=20"],
