@@ -106,6 +106,7 @@ def attention() -> str:
     layer.query = layer.output_projection = keras.layers.Identity()
 
     def by_recipe(queries: Any, keys: Any, values: Any, mask: Any) -> Any:
+        keys, values = (ops.transpose(x, (0, 2, 1, 3)) for x in (keys, values))  # heads before positions
         return layer.attend(ops.reshape(queries, (*queries.shape[:2], -1)), keys, values, mask)
 
     def by_keras(queries: Any, keys: Any, values: Any, mask: Any) -> Any:
