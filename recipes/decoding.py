@@ -77,7 +77,7 @@ def beam_search(model: StepwiseDecoder, source: KerasTensor, length: int, beams:
     def body(
         index: KerasTensor, last: KerasTensor, finished: KerasTensor, tokens: KerasTensor, scores: KerasTensor, cache: Any
     ) -> tuple[KerasTensor, ...]:
-        logits, cache = model.decode_step(ops.reshape(last, (-1,)), index, cache)  # (batch · beams, vocabulary)
+        logits, new_cache = model.decode_step(ops.reshape(last, (-1,)), index, cache)  # (batch · beams, vocabulary)
         vocabulary = logits.shape[-1]
         logs = ops.log_softmax(_filter_logits(ops.cast(logits, "float32")), axis=-1)
         logs = ops.reshape(logs, (-1, beams, vocabulary))  # (batch, beams, vocabulary)
@@ -87,9 +87,9 @@ def beam_search(model: StepwiseDecoder, source: KerasTensor, length: int, beams:
         total = ops.reshape(scores[:, :, None] + logs, (-1, beams * vocabulary))  # (batch, beams · vocabulary)
         scores, best = ops.top_k(total, beams)  # (batch, beams)
         beam, token = best // vocabulary, ops.cast(best % vocabulary, "int32")  # (batch, beams)
-        # Reorder all state by the beams that were continued
+        # Reorder all state by the beams that were continued. What no step changes, the encoded source, is equal in all beams.
         rows = ops.reshape(ops.arange(batch)[:, None] * beams + ops.cast(beam, "int32"), (-1,))  # (batch · beams,)
-        cache = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), cache)
+        cache = keras.tree.map_structure(lambda old, new: old if new is old else ops.take(new, rows, axis=0), cache, new_cache)
         tokens = ops.take(ops.reshape(tokens, (-1, length)), rows, axis=0)  # (batch · beams, length)
         tokens = ops.reshape(tokens, (-1, beams, length))  # (batch, beams, length)
         tokens = ops.where(ops.arange(length) == index, token[:, :, None], tokens)

@@ -57,6 +57,7 @@ from typing import Any, Literal, Self
 import keras
 from keras import KerasTensor, layers, ops
 
+from recipes.shared_layers import GroupNormalization
 from recipes.specs import Count, GeneratedImages, ImageGenerator, LabelledImage, NotNegative, Rate
 
 DEFAULT_STEPS = 25  # of the sampler
@@ -277,7 +278,7 @@ def attention_block(x: KerasTensor, heads: int, name: str) -> KerasTensor:
 def normalize(x: KerasTensor, name: str) -> KerasTensor:
     """Normalize over groups of at least 4 channels: normalized by itself, a channel would lose the conditioning added to it."""
     groups = next((groups for groups in (8, 4, 2) if x.shape[-1] % groups == 0 and x.shape[-1] >= 4 * groups), 1)
-    return layers.GroupNormalization(groups, name=f"{name}_normalization")(x)
+    return GroupNormalization(groups, name=f"{name}_normalization")(x)
 
 
 def small() -> keras.initializers.Initializer:

@@ -49,6 +49,7 @@ from typing import Any, Literal, Self
 import keras
 from keras import KerasTensor, layers, ops
 
+from recipes.shared_layers import GroupNormalization
 from recipes.specs import Count, GeneratedImages, ImageGenerator, LabelledImage, LearningRates, NotNegative, Positive
 
 SIGMA = 0.05  # σ of the finite differences, in pixels of −1..1
@@ -126,11 +127,11 @@ def generator(shape: tuple[int, int, int], latent: int, width: int, upsamplings:
     x = layers.Reshape((rows, columns, filters), name="grid")(x)  # (batch, rows, columns, filters)
     for number in range(1, upsamplings + 1):
         name = f"upsampling{number}"
-        x = layers.GroupNormalization(_groups(filters), name=f"{name}_normalization")(x)
+        x = GroupNormalization(_groups(filters), name=f"{name}_normalization")(x)
         x = layers.ReLU(name=f"{name}_activation")(x)
         filters //= 2
         x = layers.Conv2DTranspose(filters, 4, 2, padding="same", name=f"{name}_convolution")(x)  # twice the rows and columns
-    x = layers.GroupNormalization(_groups(filters), name="last_normalization")(x)
+    x = GroupNormalization(_groups(filters), name="last_normalization")(x)
     x = layers.ReLU(name="last_activation")(x)
     x = layers.Conv2D(channels, 3, padding="same", activation="tanh", dtype="float32", name="image")(x)
     return keras.Model([noise, label] if classes else noise, x, name="generator")

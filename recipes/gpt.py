@@ -65,7 +65,7 @@ from recipes.specs import PADDING, Classes, Count, NextTokenLogits, Positive, Ra
 
 INITIAL_STDDEV = 0.02  # standard deviation of the initial weights
 
-Cache = dict[str, KerasTensor]  # keys and values of a block's earlier positions, (batch, length, heads, d) each
+Cache = dict[str, KerasTensor]  # keys and values of a block's earlier positions, (batch, heads, length, d) each
 
 
 def build(
@@ -213,7 +213,7 @@ class CausalSelfAttention(layers.Layer):
         return self.attend(x, keys, values, causal_mask, training=training)
 
     def project_keys_values(self, x: KerasTensor, position_offset: int | KerasTensor = 0) -> tuple[KerasTensor, KerasTensor]:
-        """X W^K and x W^V, (batch, T, heads, d) each, of x (batch, T, dimension), which begins at `position_offset`."""
+        """X W^K and x W^V, (batch, heads, T, d) each, of x (batch, T, dimension), which begins at `position_offset`."""
         keys, values = self._split_heads(self.key(x)), self._split_heads(self.value(x))
         return (apply_rotary(keys, position_offset) if self.rotary else keys), values
 
@@ -226,7 +226,7 @@ class CausalSelfAttention(layers.Layer):
         position_offset: int | KerasTensor = 0,
         training: bool | None = None,
     ) -> KerasTensor:
-        """The output (batch, T, dimension) for queries of x over keys and values (batch, S, heads, d).
+        """The output (batch, T, dimension) for queries of x over keys and values (batch, heads, S, d).
 
         Args:
             x: (batch, T, dimension).
@@ -236,20 +236,21 @@ class CausalSelfAttention(layers.Layer):
             position_offset: position of the first step of x.
             training: apply dropout.
         """
-        queries = self._split_heads(self.query(x))  # x W^Q, (batch, T, heads, d)
+        queries = self._split_heads(self.query(x))  # x W^Q, (batch, heads, T, d)
         queries = apply_rotary(queries, position_offset) if self.rotary else queries
         # H_i = softmax(Q_i K_iᵀ / sqrt(d)) V_i
-        scores = ops.einsum("bthd,bshd->bhts", queries, keys) / (self.dimension // self.heads) ** 0.5  # (batch, heads, T, S)
+        scores = ops.einsum("bhtd,bhsd->bhts", queries, keys) / (self.dimension // self.heads) ** 0.5  # (batch, heads, T, S)
         scores = ops.cast(scores, "float32")  # a softmax over many keys loses too much in 16 bits
         weights = ops.softmax(ops.where(mask, scores, -1e9), axis=-1)  # (batch, heads, T, S)
         weights = ops.cast(self.dropout(weights, training=training), values.dtype)
-        heads = ops.einsum("bhts,bshd->bthd", weights, values)  # (batch, T, heads, d)
+        heads = ops.einsum("bhts,bhsd->bhtd", weights, values)  # (batch, heads, T, d)
         # M(x) = [H_1 … H_h] W^O
-        return self.output_projection(ops.reshape(heads, (-1, heads.shape[1], self.dimension)))  # (batch, T, heads · d)
+        joined = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, x.shape[1], self.dimension))  # (batch, T, heads · d)
+        return self.output_projection(joined)
 
     def _split_heads(self, x: KerasTensor) -> KerasTensor:
-        """(batch, T, dimension) to (batch, T, heads, d)."""
-        return ops.reshape(x, (-1, x.shape[1], self.heads, self.dimension // self.heads))
+        """(batch, T, dimension) to (batch, heads, T, d)."""
+        return ops.transpose(ops.reshape(x, (-1, x.shape[1], self.heads, self.dimension // self.heads)), (0, 2, 1, 3))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.config}
@@ -303,16 +304,16 @@ class Block(layers.Layer):
     def init_cache(self, batch: int | KerasTensor, length: int) -> Cache:
         """The cache before the first of at most `length` positions."""
         heads = self.attention.heads
-        empty = ops.zeros((batch, length, heads, self.dimension // heads), self.compute_dtype)
+        empty = ops.zeros((batch, heads, length, self.dimension // heads), self.compute_dtype)
         return {"keys": empty, "values": empty}
 
     def decode_step(self, x: KerasTensor, index: KerasTensor, cache: Cache) -> tuple[KerasTensor, Cache]:
         """One position: x (batch, 1, dimension) at position `index` to the same shape, and the cache with its key and value."""
         normalized = self.norms[0](x)
-        keys, values = self.attention.project_keys_values(normalized, index)  # (batch, 1, heads, d)
-        keys = ops.slice_update(cache["keys"], (0, index, 0, 0), keys)  # (batch, length, heads, d)
-        values = ops.slice_update(cache["values"], (0, index, 0, 0), values)
-        causal_mask = ops.arange(keys.shape[1])[None, None, None] <= index  # (1, 1, 1, length)
+        keys, values = self.attention.project_keys_values(normalized, index)  # (batch, heads, 1, d)
+        keys = ops.slice_update(cache["keys"], (0, 0, index, 0), keys)  # (batch, heads, length, d)
+        values = ops.slice_update(cache["values"], (0, 0, index, 0), values)
+        causal_mask = ops.arange(keys.shape[2])[None, None, None] <= index  # (1, 1, 1, length)
         x = x + self.attention.attend(normalized, keys, values, causal_mask, index)
         return self._feed_forward(x), {"keys": keys, "values": values}
 

@@ -143,6 +143,24 @@ def batch_normalization(name: str) -> layers.BatchNormalization:
 
 
 @keras.saving.register_keras_serializable("recipes.shared_layers")
+class GroupNormalization(layers.GroupNormalization):
+    """Keras's layer, with means of groups from means of channels: adjacent numbers are added up, about twice as fast."""
+
+    def call(self, image: KerasTensor) -> KerasTensor:
+        x = ops.cast(image, "float32")  # squares are too large for 16 bits
+        mean = self._mean_of_group(x)
+        variance = self._mean_of_group(ops.square(x - mean))
+        scale = self.gamma * ops.rsqrt(variance + self.epsilon)  # (batch, 1, 1, C)
+        return ops.cast(x * scale + (self.beta - mean * scale), self.compute_dtype)
+
+    def _mean_of_group(self, x: KerasTensor) -> KerasTensor:
+        """The mean over the positions and channels of each channel's group, (batch, 1, 1, C), of x (batch, H, W, C)."""
+        size = x.shape[-1] // self.groups
+        means = ops.reshape(ops.mean(x, axis=(1, 2)), (-1, 1, 1, self.groups, size))  # of channels
+        return ops.reshape(ops.repeat(ops.mean(means, axis=-1), size, axis=-1), (-1, 1, 1, x.shape[-1]))
+
+
+@keras.saving.register_keras_serializable("recipes.shared_layers")
 class SpecAugment(layers.Layer):
     """Hide bands and frames of standardized spectrograms (batch, frames, bands), in training only (Park et al. 2019).
 
@@ -193,7 +211,7 @@ def rotary_angles(positions: KerasTensor, entries: int) -> KerasTensor:
 
 
 def apply_rotary(x: KerasTensor, position_offset: int | KerasTensor = 0) -> KerasTensor:
-    """Rotate each pair (k, k + d/2) of queries or keys (batch, T, heads, d) by the angle t ω_k of its position t.
+    """Rotate each pair (k, k + d/2) of queries or keys (batch, heads, T, d) by the angle t ω_k of its position t.
 
     The product of a query and a key then depends on their distance and not on where they stand (Su et al. 2021).
 
@@ -202,7 +220,7 @@ def apply_rotary(x: KerasTensor, position_offset: int | KerasTensor = 0) -> Kera
         position_offset: position of the first of the T steps.
     """
     half = x.shape[3] // 2
-    angles = rotary_angles(position_offset + ops.arange(x.shape[1]), x.shape[3])[:, None]  # (T, 1, d / 2)
+    angles = rotary_angles(position_offset + ops.arange(x.shape[2]), x.shape[3])  # (T, d / 2)
     cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
     left, right = x[..., :half], x[..., half:]
-    return ops.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)  # (batch, T, heads, d)
+    return ops.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)  # (batch, heads, T, d)

@@ -250,7 +250,7 @@ class MultiHeadAttention(layers.Layer):
         return self.attend(x, keys, values, mask, training=training)
 
     def project_keys_values(self, y: KerasTensor, position_offset: int | KerasTensor = 0) -> tuple[KerasTensor, KerasTensor]:
-        """Y W^K and Y W^V, (batch, S, heads, d) each, of Y (batch, S, …), which begins at `position_offset`."""
+        """Y W^K and Y W^V, (batch, heads, S, d) each, of Y (batch, S, …), which begins at `position_offset`."""
         keys, values = self._split_heads(self.key(y)), self._split_heads(self.value(y))
         return (apply_rotary(keys, position_offset) if self.rotary else keys), values
 
@@ -263,7 +263,7 @@ class MultiHeadAttention(layers.Layer):
         position_offset: int | KerasTensor = 0,
         training: bool | None = None,
     ) -> tuple[KerasTensor, KerasTensor]:
-        """The output and the weights of X (batch, T, …) over keys and values (batch, S, heads, d).
+        """The output and the weights of X (batch, T, …) over keys and values (batch, heads, S, d).
 
         Args:
             x: the queries' sequence.
@@ -273,23 +273,23 @@ class MultiHeadAttention(layers.Layer):
             position_offset: position of the first step of X.
             training: apply dropout.
         """
-        queries = self._split_heads(self.query(x))  # X W^Q, (batch, T, heads, d)
+        queries = self._split_heads(self.query(x))  # X W^Q, (batch, heads, T, d)
         queries = apply_rotary(queries, position_offset) if self.rotary else queries
         # A(Q, K, V) = softmax(Q Kᵀ / sqrt(d)) V
-        scores = ops.einsum("bthd,bshd->bhts", queries, keys) / math.sqrt(self.dimension // self.heads)  # (batch, heads, T, S)
+        scores = ops.einsum("bhtd,bhsd->bhts", queries, keys) / math.sqrt(self.dimension // self.heads)  # (batch, heads, T, S)
         scores = ops.cast(scores, "float32")  # a softmax over many keys loses too much in 16 bits
         if mask is not None:
             scores = ops.where(mask, scores, -1e9)
         weights = ops.softmax(scores, axis=-1)  # (batch, heads, T, S)
         dropped = ops.cast(self.dropout(weights, training=training), values.dtype)
-        heads = ops.einsum("bhts,bshd->bthd", dropped, values)  # H_1 … H_h, (batch, T, heads, d)
+        heads = ops.einsum("bhts,bhsd->bhtd", dropped, values)  # H_1 … H_h, (batch, heads, T, d)
         # M(X, Y) = [H_1 … H_h] W^O
-        joined = ops.reshape(heads, (-1, *heads.shape[1:2], self.dimension))  # (batch, T, heads · d)
+        joined = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, x.shape[1], self.dimension))  # (batch, T, heads · d)
         return self.output_projection(joined), weights
 
     def _split_heads(self, x: KerasTensor) -> KerasTensor:
-        """(batch, T, dimension) to (batch, T, heads, d)."""
-        return ops.reshape(x, (-1, x.shape[1], self.heads, self.dimension // self.heads))
+        """(batch, T, dimension) to (batch, heads, T, d)."""
+        return ops.transpose(ops.reshape(x, (-1, x.shape[1], self.heads, self.dimension // self.heads)), (0, 2, 1, 3))
 
     def get_config(self) -> dict[str, Any]:
         own = {"dimension": self.dimension, "heads": self.heads, "dropout": self.rate, "rotary": self.rotary}
@@ -371,9 +371,9 @@ class Block(layers.Layer, AttentionLayer):
 
     def init_cache(self, length: int, memory: KerasTensor) -> Cache:
         """A decoder block's cache before the first of at most `length` positions, for a memory (batch, S, dimension)."""
-        shape = (ops.shape(memory)[0], length, self.attention.heads, self.dimension // self.attention.heads)
-        empty = ops.zeros(shape, self.compute_dtype)  # (batch, length, heads, d)
-        memory_keys, memory_values = self.memory_attention.project_keys_values(memory)  # (batch, S, heads, d)
+        shape = (ops.shape(memory)[0], self.attention.heads, length, self.dimension // self.attention.heads)
+        empty = ops.zeros(shape, self.compute_dtype)  # (batch, heads, length, d)
+        memory_keys, memory_values = self.memory_attention.project_keys_values(memory)  # (batch, heads, S, d)
         return {"keys": empty, "values": empty, "memory_keys": memory_keys, "memory_values": memory_values}
 
     def decode_step(
@@ -387,14 +387,15 @@ class Block(layers.Layer, AttentionLayer):
             cache: of the positions before it.
             padding_mask: (batch, S), false where the memory is padding.
         """
-        keys, values = self.attention.project_keys_values(self.norms[0](x), index)  # (batch, 1, heads, d)
+        normalized = self.norms[0](x)
+        keys, values = self.attention.project_keys_values(normalized, index)  # (batch, heads, 1, d)
         cache = {
             **cache,
-            "keys": ops.slice_update(cache["keys"], (0, index, 0, 0), keys),
-            "values": ops.slice_update(cache["values"], (0, index, 0, 0), values),
+            "keys": ops.slice_update(cache["keys"], (0, 0, index, 0), keys),
+            "values": ops.slice_update(cache["values"], (0, 0, index, 0), values),
         }
-        causal_mask = ops.arange(cache["keys"].shape[1])[None, None, None] <= index  # (1, 1, 1, length)
-        attended, _ = self.attention.attend(self.norms[0](x), cache["keys"], cache["values"], causal_mask, index)
+        causal_mask = ops.arange(cache["keys"].shape[2])[None, None, None] <= index  # (1, 1, 1, length)
+        attended, _ = self.attention.attend(normalized, cache["keys"], cache["values"], causal_mask, index)
         x = x + attended
         mask = None if padding_mask is None else padding_mask[:, None, None, :]  # (batch, 1, 1, S)
         attended, _ = self.memory_attention.attend(self.norms[1](x), cache["memory_keys"], cache["memory_values"], mask)

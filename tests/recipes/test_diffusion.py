@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import diffusion
+from recipes import diffusion, shared_layers
 from recipes.specs import GeneratedImages, LabelledImage
 
 array = keras.ops.convert_to_numpy
@@ -205,3 +205,13 @@ def test_invalid_hyperparameters_are_rejected():
     for options, message in (({"steps": 51}, "steps=51 must be 1 to 50"), ({"eta": 1.5}, "eta=1.5 must be 0 to 1")):
         with pytest.raises(ValueError, match=message):
             model.generate(np.zeros(1, np.int32), keras.random.SeedGenerator(0), **options)
+
+
+def test_group_normalization_is_that_of_keras():
+    draw, shape = np.random.default_rng(0), (3, 5, 4, 12)
+    mine, theirs = shared_layers.GroupNormalization(3), keras.layers.GroupNormalization(3)
+    for layer in (mine, theirs):
+        layer.build(shape)
+        layer.set_weights([np.linspace(0.5, 2, 12), np.linspace(-1, 1, 12)])
+    x = (draw.normal(size=shape) * np.arange(1, 13) + 7).astype(np.float32)
+    np.testing.assert_allclose(array(mine(x)), array(theirs(x)), atol=1e-5)

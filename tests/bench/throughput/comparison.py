@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import psutil
@@ -12,7 +13,7 @@ from src.config.compose import compose_config
 from src.config.schema import Settings
 from src.errors import UserError
 from tests.bench.throughput.contenders import CONTENDERS, REFERENCE, Contender
-from tests.bench.throughput.processes import Ready, TrainingProcess
+from tests.bench.throughput.processes import ContenderProcess, Ready
 
 WARM_UP = 2.0  # seconds
 NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")  # of the times of processors; those of guests are among the others, too
@@ -47,6 +48,7 @@ class Comparison:
         device: CPU or GPU.
         results: {contender: result}.
         disturbance: in each round, the share of the processor time of all cores that other processes used.
+        unit: what is counted.
     """
 
     experiment: str
@@ -56,60 +58,64 @@ class Comparison:
     device: str
     results: dict[str, Result]
     disturbance: list[float]
+    unit: str = "examples"
 
 
 def compare(
-    experiment: str, names: list[str], *, rounds: int, seconds: float, threads: int, overrides: tuple[str, ...] = ()
-) -> Comparison:
+    experiment: str, names: list[str], *, rounds: int, seconds: float, threads: int, overrides: tuple[str, ...] = (),
+    contenders: Mapping[str, Contender] = CONTENDERS, unit: str = "examples",
+) -> Comparison:  # fmt: skip
     """Measure contenders, all after each other in every round.
 
     Args:
         experiment: its name in conf/experiment.
         names: of the contenders; the reference is measured whether it is among them or not.
         rounds: number of rounds.
-        seconds: of training of each contender in a round.
+        seconds: of work of each contender in a round.
         threads: of each contender.
         overrides: of the experiment's settings.
+        contenders: {name: contender}.
+        unit: what is counted: `training.batch_size` of them in a step.
 
     Raises:
-        UserError: this project itself cannot train.
+        UserError: this project itself fails.
     """
     settings = settings_of(experiment, *overrides)
     with contextlib.ExitStack() as stack:
-        reference = stack.enter_context(contextlib.closing(TrainingProcess(CONTENDERS[REFERENCE], settings, None, threads)))
-        ready, training = reference.ready, {REFERENCE: reference}
+        reference = stack.enter_context(contextlib.closing(ContenderProcess(contenders[REFERENCE], settings, None, threads)))
+        ready, processes = reference.ready, {REFERENCE: reference}
         results = {REFERENCE: Result(first_step=reference.first_step)}
         for name in names:  # one after the other, so that they compile undisturbed
-            contender = CONTENDERS[name]
+            contender = contenders[name]
             if name == REFERENCE or (contender.recipes and settings.model.name not in contender.recipes):
                 continue
             try:
                 check_installed(contender)
                 own = settings_of(experiment, *overrides, *contender.overrides)
-                process = stack.enter_context(contextlib.closing(TrainingProcess(contender, own, ready.problem, threads)))
+                process = stack.enter_context(contextlib.closing(ContenderProcess(contender, own, ready.problem, threads)))
                 check_comparable(ready, process.ready)
             except UserError as error:
                 results[name] = Result(reason=str(error))
             else:
-                results[name], training[name] = Result(first_step=process.first_step), process
-        measure_round(training, results, WARM_UP)
+                results[name], processes[name] = Result(first_step=process.first_step), process
+        measure_round(processes, results, WARM_UP)
         size, disturbance = settings.training.batch_size, []
         for _ in range(rounds):
-            start, others = time.perf_counter(), cpu_seconds_of_others(training)
-            for name, rate in measure_round(training, results, seconds).items():
+            start, others = time.perf_counter(), cpu_seconds_of_others(processes)
+            for name, rate in measure_round(processes, results, seconds).items():
                 results[name].rates.append(size * rate)
-            used = cpu_seconds_of_others(training) - others
+            used = cpu_seconds_of_others(processes) - others
             disturbance.append(max(used, 0.0) / (time.perf_counter() - start) / (psutil.cpu_count() or 1))
-    return Comparison(experiment, size, ready.problem.source, ready.parameters, ready.device, results, disturbance)
+    return Comparison(experiment, size, ready.problem.source, ready.parameters, ready.device, results, disturbance, unit)
 
 
-def measure_round(training: dict[str, TrainingProcess], results: dict[str, Result], seconds: float) -> dict[str, float]:
-    """Let all train after each other; one that fails drops out, and its result says why.
+def measure_round(processes: dict[str, ContenderProcess], results: dict[str, Result], seconds: float) -> dict[str, float]:
+    """Let all work after each other; one that fails drops out, and its result says why.
 
     Args:
-        training: {contender: process}.
+        processes: {contender: process}.
         results: {contender: result}.
-        seconds: of training of each.
+        seconds: of work of each.
 
     Returns:
         {contender: steps per second}.
@@ -118,24 +124,24 @@ def measure_round(training: dict[str, TrainingProcess], results: dict[str, Resul
         UserError: this project itself fails.
     """
     rates = {}
-    for name, process in list(training.items()):
+    for name, process in list(processes.items()):
         try:
             measured = process.measure(seconds)
         except UserError as error:
             if name == REFERENCE:
                 raise
             results[name] = Result(reason=str(error))
-            del training[name]
+            del processes[name]
         else:
             rates[name] = measured.steps / measured.seconds
     return rates
 
 
-def cpu_seconds_of_others(training: dict[str, TrainingProcess]) -> float:
+def cpu_seconds_of_others(processes: dict[str, ContenderProcess]) -> float:
     """Processor time that all other processes of this machine have used so far."""
     times = psutil.cpu_times()._asdict()
     busy = sum(seconds for name, seconds in times.items() if name not in NOT_BUSY)
-    return busy - sum(process.cpu_seconds for process in training.values())
+    return busy - sum(process.cpu_seconds for process in processes.values())
 
 
 def settings_of(experiment: str, *overrides: str) -> Settings:

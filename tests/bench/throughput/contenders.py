@@ -13,7 +13,7 @@ class Contender:
 
     Attributes:
         title: of its column.
-        train: name of the function (settings, problem, pace) that trains, in `PACKAGE`.
+        work: name of the function (settings, problem, pace) that trains or generates, in `PACKAGE`.
         overrides: of the experiment's settings.
         packages: that it needs besides those of the project.
         backend: of Keras.
@@ -21,7 +21,7 @@ class Contender:
     """
 
     title: str
-    train: str
+    work: str
     overrides: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     backend: str = "tensorflow"

@@ -1,4 +1,4 @@
-"""Each contender in a process of its own, which trains only while it is measured."""
+"""Each contender in a process of its own, which works only while it is measured."""
 
 import multiprocessing
 import os
@@ -39,14 +39,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Steps of training, and the seconds that they took."""
+    """Steps, and the seconds that they took."""
 
     steps: int
     seconds: float
 
 
 class Pace:
-    """Lets a training loop run while it is measured, and makes it wait in between.
+    """Lets a loop run while it is measured, and makes it wait in between.
 
     Args:
         connection: to the process that measures.
@@ -56,14 +56,14 @@ class Pace:
         self.connection = connection
 
     def ready(self, parameters: int, device: str, problem: Any = None) -> None:
-        """Report that training is about to begin; returns when the first measurement starts."""
+        """Report that the first step is about to begin; returns when the first measurement starts."""
         self._report(Ready(parameters, device, problem), 0)
 
     def completed(self, steps: int, synchronize: Callable[[], object]) -> None:
         """Called after every step; waits for the next measurement if this one is over.
 
         Args:
-            steps: number of steps since the beginning of training.
+            steps: number of steps since the first one.
             synchronize: called at the end of a measurement, returns when the device has done what was asked of it.
         """
         if time.perf_counter() < self.end:
@@ -81,23 +81,23 @@ class Pace:
         self.end = self.start + seconds
 
 
-class TrainingProcess:
-    """A contender that is training.
+class ContenderProcess:
+    """A contender at work.
 
     Args:
-        contender: what trains.
+        contender: what works.
         settings: of its run.
         problem: of the reference; None: this is the reference.
         threads: that it may use, on as many cores.
 
     Raises:
-        UserError: it cannot train.
+        UserError: it fails.
     """
 
     def __init__(self, contender: Contender, settings: Settings, problem: Any, threads: int):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_train, args=(contender, settings, problem, threads, theirs))
+        self.process = context.Process(target=_work, args=(contender, settings, problem, threads, theirs))
         # Libraries read these when they are imported.
         variables = {"KERAS_BACKEND": contender.backend, "OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
         with mock.patch.dict(os.environ, variables):
@@ -111,7 +111,7 @@ class TrainingProcess:
             raise
 
     def measure(self, seconds: float) -> Measurement:
-        """Let it train for some seconds, one step at least."""
+        """Let it work for some seconds, one step at least."""
         self.connection.send(seconds)
         return self._receive()
 
@@ -138,14 +138,14 @@ class TrainingProcess:
         self.process.join()
 
 
-def _train(contender: Contender, settings: Settings, problem: Any, threads: int, connection: Connection) -> NoReturn:
-    """The process: train until there is nothing more to measure."""
+def _work(contender: Contender, settings: Settings, problem: Any, threads: int, connection: Connection) -> NoReturn:
+    """The process: work until there is nothing more to measure."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # no bars of several processes in one terminal
     terminal.log_to_terminal()
     if hasattr(os, "sched_setaffinity"):  # XLA has no setting for its threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     try:
-        pkgutil.resolve_name(f"{PACKAGE}.{contender.train}")(settings, problem, Pace(connection))
+        pkgutil.resolve_name(f"{PACKAGE}.{contender.work}")(settings, problem, Pace(connection))
     except UserError as error:
         connection.send(error)
     except Exception as error:

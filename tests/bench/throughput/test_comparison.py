@@ -1,5 +1,6 @@
 """The arithmetic of the table, the protocol of measurements, data, and a comparison in processes."""
 
+import dataclasses
 import multiprocessing
 import time
 
@@ -50,6 +51,7 @@ def test_the_table_shows_what_was_measured_and_the_report_why_the_rest_was_not()
     assert "81,674 parameters, batches of 64, mnist:3.0.1, CPU; other processes used up to 25.0 % of the cores" in report
     assert "PyTorch       not compared: torch not installed" in report
     assert "2,000 examples/s (1,100 to 2,700), ratio 1.00 (0.90 to 1.10), first step 2.0 s" in report
+    assert "2,000 tokens/s (1,100 to 2,700)" in table.report(dataclasses.replace(comparison, unit="tokens"))
 
 
 def test_networks_that_differ_are_not_compared():
