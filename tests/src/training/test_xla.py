@@ -27,6 +27,7 @@ def test_what_is_said_of_the_recipes_names_recipes_and_tasks():
         ((*LANGUAGE_MODEL, "training.jit_compile=false"), 150, False),
         ((*LANGUAGE_MODEL, "training.jit_compile=true"), 1, True),
         ((*LANGUAGE_MODEL, "strategy=mirrored"), 150, False),
+        ((*LANGUAGE_MODEL, "training.precision=mixed_bfloat16"), 150, False),
         (("model=gpt", "dataset=docstrings", "task.name=text_classification"), 150, False),
         (("model=lstm",), 10_000, False),
     ],
