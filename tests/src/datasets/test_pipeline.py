@@ -16,6 +16,13 @@ def epochs(seed, number, batch_size=3):
     return np.array(batches).reshape(number, 3, -1)
 
 
+@pytest.fixture(params=["shuffled", "computed"])
+def order(request, monkeypatch):
+    """Each test with both ways to order the rows: that of few rows and that of many."""
+    monkeypatch.setattr(pipeline, "MAX_ORDER", len(SPLIT) if request.param == "shuffled" else 0)
+
+
+@pytest.mark.usefixtures("order")
 def test_epoch_has_every_example_at_most_once_with_its_target():
     for epoch in epochs(seed=0, number=20):
         assert len(set(epoch.flat)) == 9
@@ -24,11 +31,38 @@ def test_epoch_has_every_example_at_most_once_with_its_target():
     assert set(epochs(seed=0, number=20).flat) == set(range(10))  # the examples left out differ between epochs
 
 
+@pytest.mark.usefixtures("order")
 def test_the_order_follows_from_seed_and_epoch():
     first = epochs(seed=1, number=3)
     np.testing.assert_array_equal(first, epochs(seed=1, number=3))
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first, epochs(seed=2, number=3))
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("start", [1, 3, 7])
+def test_later_batches_follow_without_those_before(start):
+    later = itertools.islice(pipeline.training(SPLIT, 3, seed=1, start=start), 9 - start)
+    np.testing.assert_array_equal([targets for _, targets in later], epochs(seed=1, number=3).reshape(9, 3)[start:])
+
+
+def test_a_computed_order_is_as_random_as_a_shuffled_one():
+    """Against NumPy's permutations: next rows in an epoch, and the same places in two epochs, are independent."""
+    rows, groups = 200_000, 50
+
+    def unevenness(first, second):
+        """The spread of the number of pairs in each cell of a grid, over that of independent pairs (Poisson)."""
+        cells = np.histogram2d(first, second, groups, [[0, rows]] * 2)[0]
+        return cells.std() / np.sqrt(cells.mean())
+
+    batches = pipeline._computed_order(rows, rows, seed=0, start=0).take(3).as_numpy_iterator()
+    generator = np.random.default_rng(0)
+    for epochs in (list(batches), [generator.permutation(rows) for _ in range(3)]):
+        for first, second in itertools.pairwise(epochs):
+            np.testing.assert_array_equal(np.sort(first), np.arange(rows))
+            assert 0.9 < unevenness(first, second) < 1.1
+            assert 0.9 < unevenness(first[:-1], first[1:]) < 1.1
+            assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.01
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 64])
