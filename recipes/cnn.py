@@ -17,7 +17,8 @@ Architecture, for each entry of `filters`: `convolutions` times [convolution →
 that global average pooling (Lin et al. 2014) or flattening, a fully connected layer with dropout, and the output layer. A
 series is convolved along time alone. So are tokens, which are embedded first, with two differences: layer instead of batch
 normalization (Ba et al. 2016), since padding must not enter the statistics of a batch, and the largest instead of the mean
-response over all positions (Kim 2014), since one telling phrase is enough. Padding does not change the output.
+response over all positions (Kim 2014), since one telling phrase is enough. Padding does not change the output. With several
+kernel sizes, the convolutions of each size read the same input, and their features are concatenated (Kim 2014).
 
 References:
     LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE 86(11), 1998.
@@ -55,12 +56,12 @@ def build(
     outputs: Classes | Forecast,
     *,
     filters: list[Count] = (32, 64, 128),  # type: ignore[assignment]  # a tuple, since a default must not be mutable
-    kernel_size: Count = 3,
+    kernel_size: Count | list[Count] = 3,
     convolutions: Count = 1,
     normalization: bool = True,
     pooling: Literal["max", "average"] = "max",
     global_pooling: bool = True,
-    dense_units: Count = 128,
+    dense_units: Count | None = 128,
     dropout: Rate = 0.25,
     augmentation: Fraction = 0.05,
     flip: bool = False,
@@ -75,13 +76,13 @@ def build(
         inputs: an image (H, W, C), tokens (T,) or a series (T, F).
         outputs: classes (logits) or a forecast.
         filters: number of filters of each block; every block halves the extent of its input.
-        kernel_size: extent of the kernels, the same in every direction.
+        kernel_size: extent of the kernels, the same in every direction; of several, each has `filters` filters.
         convolutions: convolutions in each block.
         normalization: batch normalization (for tokens, layer normalization) after each convolution.
         pooling: what a pooling layer keeps of each neighborhood.
         global_pooling: one number per filter before the fully connected layer, instead of one per filter and position.
-        dense_units: units of the fully connected layer.
-        dropout: fraction of the fully connected layer's output set to zero in training.
+        dense_units: units of the fully connected layer; None: there is none.
+        dropout: fraction of the fully connected layer's output, or without one of its input, set to zero in training.
         augmentation: strength of the random augmentation of images (`recipes.augmentation.augment`).
         flip: mirror images at random in training, left to right: for objects, not for handwriting.
         shift: largest random shift of images in training, in whole pixels.
@@ -91,8 +92,8 @@ def build(
     """
     source = input_layer(inputs)
     sizes: dict[str, Any] = {
-        "filters": filters, "kernel_size": kernel_size, "convolutions": convolutions, "normalization": normalization,
-        "pooling": pooling, "global_pooling": global_pooling,
+        "filters": filters, "kernel_sizes": [kernel_size] if isinstance(kernel_size, int) else kernel_size,
+        "convolutions": convolutions, "normalization": normalization, "pooling": pooling, "global_pooling": global_pooling,
     }  # fmt: skip
     match inputs:
         case Tokens():
@@ -102,27 +103,41 @@ def build(
             features = grid_features(augment(source, augmentation, flip=flip, shift=shift, crop=crop), **sizes)
         case Series():
             features = grid_features(source, **sizes)
-    x = layers.Dense(dense_units, activation="relu", name="fully_connected")(features)  # (batch, dense_units)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(source, output_head(x, outputs), name="cnn")
+    if dense_units is not None:
+        features = layers.Dense(dense_units, activation="relu", name="fully_connected")(features)  # (batch, dense_units)
+    features = layers.Dropout(dropout, name="dropout")(features)
+    return keras.Model(source, output_head(features, outputs), name="cnn")
+
+
+def convolve(x: KerasTensor, kernel_sizes: list[int], name: str, **options: Any) -> KerasTensor:
+    """Convolve (batch, …, F) with kernels of several sizes to (batch, …, filters · sizes).
+
+    a[i, j, f] = b[f] + Σ_u Σ_v Σ_c  w[u, v, c, f] · x[i + u, j + v, c]
+    """
+    Convolution = layers.Conv2D if len(x.shape) == 4 else layers.Conv1D
+    numbers = [""] if len(kernel_sizes) == 1 else [f"_{number}" for number in range(1, len(kernel_sizes) + 1)]
+    features = [
+        Convolution(kernel_size=size, padding="same", name=f"{name}_convolution{number}", **options)(x)
+        for size, number in zip(kernel_sizes, numbers, strict=True)
+    ]
+    return layers.Concatenate(name=f"{name}_features")(features) if len(features) > 1 else features[0]
 
 
 def grid_features(
-    x: KerasTensor, filters: list[int], kernel_size: int, convolutions: int, normalization: bool, pooling: str,
+    x: KerasTensor, filters: list[int], kernel_sizes: list[int], convolutions: int, normalization: bool, pooling: str,
     global_pooling: bool,
 ) -> KerasTensor:  # fmt: skip
     """Convolve an image (batch, H, W, C) or a series (batch, T, F) to features (batch, d)."""
     if len(x.shape) == 4:
-        Convolution, GlobalPooling = layers.Conv2D, layers.GlobalAveragePooling2D
+        GlobalPooling = layers.GlobalAveragePooling2D
         Pooling = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
     else:
-        Convolution, GlobalPooling = layers.Conv1D, layers.GlobalAveragePooling1D
+        GlobalPooling = layers.GlobalAveragePooling1D
         Pooling = layers.MaxPooling1D if pooling == "max" else layers.AveragePooling1D
     for block, count in enumerate(filters, 1):
         for part in range(1, convolutions + 1):
             name = f"block{block}_{part}"
-            # a[i, j, f] = b[f] + Σ_u Σ_v Σ_c  w[u, v, c, f] · x[i + u, j + v, c]
-            x = Convolution(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
+            x = convolve(x, kernel_sizes, name, filters=count, use_bias=not normalization)
             # â = γ · (a − mean(a)) / sqrt(var(a) + ε) + β
             x = batch_normalization(name=f"{name}_normalization")(x) if normalization else x
             # h = max(0, â)
@@ -133,8 +148,8 @@ def grid_features(
 
 
 def text_features(
-    x: KerasTensor, padding_mask: KerasTensor, filters: list[int], kernel_size: int, convolutions: int, normalization: bool,
-    pooling: str, global_pooling: bool,
+    x: KerasTensor, padding_mask: KerasTensor, filters: list[int], kernel_sizes: list[int], convolutions: int,
+    normalization: bool, pooling: str, global_pooling: bool,
 ) -> KerasTensor:  # fmt: skip
     """Convolve token vectors (batch, T, embedding) to features (batch, d) that do not depend on padding.
 
@@ -147,7 +162,7 @@ def text_features(
     for block, count in enumerate(filters, 1):
         for part in range(1, convolutions + 1):
             name = f"block{block}_{part}"
-            x = layers.Conv1D(count, kernel_size, padding="same", use_bias=not normalization, name=f"{name}_convolution")(x)
+            x = convolve(x, kernel_sizes, name, filters=count, use_bias=not normalization)
             x = layers.LayerNormalization(name=f"{name}_normalization")(x) if normalization else x
             x = layers.ReLU(name=f"{name}_activation")(x) * mask
         x = Pooling(2, padding="same", name=f"block{block}_pooling")(x)  # (batch, ⌈T / 2⌉, count)
