@@ -105,6 +105,15 @@ GRID = [
 
 
 @pytest.fixture
+def graphs_as_traced(request):
+    """Without the slow tests, TensorFlow does not optimize graphs, which would take a quarter of the time."""
+    options = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": request.config.option.markexpr == "not slow"})
+    yield
+    tf.config.optimizer.set_experimental_options(options)
+
+
+@pytest.fixture
 def prepared(settings):
     """prepared(recipe, task, strategy, precision, storage="disk"): (settings, task, model), small and untrained."""
 
@@ -126,6 +135,7 @@ def prepared(settings):
     return prepare
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 @pytest.mark.parametrize(
     ("recipe", "task_name", "strategy", "precision"),
     [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in GRID],
