@@ -367,6 +367,7 @@ class ForecastingSettings(TaskSettings):
     unit: str
     time_unit: str = "step"  # what runs of earlier versions say
     calendar: Annotated[tuple[CalendarField, ...], pydantic.Field(strict=False), pydantic.PlainSerializer(list)] | None = None
+    linear: bool = False  # runs of earlier versions have none
 
     @pydantic.model_validator(mode="after")
     def _check_season(self) -> Self:

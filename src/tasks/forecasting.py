@@ -111,7 +111,29 @@ class Forecasting(Task):
         centered = layers.Subtract(dtype=dtype, name="center")([series, center])
         if len(self.targeted) < self.inputs.features:
             center = ops.take(center, self.targeted, axis=-1)
-        return keras.Model(series, self.unscale(network(scale(centered)), center), name=network.name)
+        scaled = scale(centered)
+        output = network(scaled)
+        if self.settings.linear:
+            output = layers.Add(dtype="float32", name="network_and_linear")([output, self._linear(scaled)])
+        return keras.Model(series, self.unscale(output, center), name=network.name)
+
+    def _linear(self, window: KerasTensor) -> KerasTensor:
+        """A linear model from the window of each target to its forecast, with the same weights for all targets.
+
+        Starts at 0, so that the network with it forecasts at first what it would without.
+
+        Args:
+            window: scaled, (batch, window, features).
+
+        Returns:
+            (batch, horizon, targets · values), as the output of the network.
+        """
+        targets, horizon = len(self.targeted), self.settings.horizon
+        values = self.outputs.features // targets  # of each step: one, or the quantiles
+        history = ops.transpose(ops.take(window, self.targeted, axis=-1), (0, 2, 1))  # (batch, targets, window)
+        forecast = layers.Dense(horizon * values, kernel_initializer="zeros", dtype="float32", name="linear")(history)
+        forecast = ops.reshape(forecast, (-1, targets, horizon, values))
+        return ops.reshape(ops.transpose(forecast, (0, 2, 1, 3)), (-1, horizon, targets * values))
 
     def unscale(self, output: KerasTensor, center: KerasTensor) -> KerasTensor:
         """The forecast (batch, horizon, targets) in the unit of the series.

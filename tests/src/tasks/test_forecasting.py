@@ -142,6 +142,22 @@ def test_predictions_are_in_the_unit_of_the_series(create, center):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(task.test.inputs)), expected, rtol=1e-4)
 
 
+def test_a_linear_model_of_the_window_is_added_to_the_network(create):
+    draw = np.random.default_rng(0)
+    task = create(data(*np.split(draw.normal(400, 20, (60, 2)), [30, 45])), "task.linear=true")
+    model = task.build_model(lstm.build, {"units": 4})
+    kernel, bias = model.get_layer("linear").weights
+    np.testing.assert_array_equal(kernel, np.zeros((6, 3)))  # at first, the network alone
+    for weight in (kernel, bias):
+        weight.assign(draw.normal(size=weight.shape))
+    for weight in model.get_layer("lstm").get_layer("steps_ahead").weights:
+        weight.assign(keras.ops.zeros_like(weight))  # the linear model alone
+    x = task.test.inputs.astype(np.float64)
+    scaled = (x - x[:, -1:]) / task.scale
+    linear = np.einsum("bwf,wh->bhf", scaled, kernel.numpy()) + bias.numpy()[:, None]
+    np.testing.assert_allclose(model.predict(task.test.inputs, verbose=0), linear * task.scale + x[:, -1:], rtol=1e-5)
+
+
 def test_half_precision_keeps_the_accuracy_of_the_series(create, settings, load):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -48,6 +48,21 @@ def test_the_loss_is_that_of_scikit_learn():
     np.testing.assert_allclose(PinballLoss((0.5,), scale.tolist())(targets, quantiles[..., 1:]), absolute.mean(), rtol=1e-6)
 
 
+def test_a_linear_model_of_the_window_is_added_to_each_quantile(create):
+    draw = np.random.default_rng(0)
+    task = create(data(*np.split(draw.normal(0, 2, (60, 2)), [30, 45])), "task.linear=true")
+    model = task.build_model(lstm.build, {"units": 4})
+    kernel = model.get_layer("linear").kernel
+    kernel.assign(draw.normal(size=kernel.shape))
+    for weight in model.get_layer("lstm").get_layer("steps_ahead").weights:
+        weight.assign(keras.ops.zeros_like(weight))
+    x = task.test.inputs
+    scaled = (x - x[:, -1:]) / task.scale
+    linear = np.einsum("bwf,whq->bhfq", scaled, kernel.numpy().reshape(6, 3, 5))
+    expected = np.sort(linear, axis=-1) * task.scale[:, None] + x[:, -1:][..., None]
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_missing_targets_have_no_loss():
     draw = np.random.default_rng(0)
     targets, quantiles = draw.normal(size=(4, 3, 1)), draw.normal(size=(4, 3, 1, 2))
