@@ -4,7 +4,8 @@ python -m src.run -m experiment=<one or more> seed=0,1,2
 python -m src.baselines -m experiment=<one or more>
 python -m tests.results
 
-Baselines are published as they were computed last, also beside the results of earlier runs.
+The results of other experiments stay as they are on the pages. Baselines are published as they were computed last, also beside
+the results of earlier runs.
 """
 
 import io
@@ -46,6 +47,7 @@ Distances between features of generated and of real images are compared for equa
 alone: those of fewer images are larger, also between real images.
 """
 NUMBER, VALUE, MEAN = r"\d[\d.,]*", r"\d[\d.,]*( %)?", r"[\d.,]+ ± [\d.,]+( %)?"
+BOARD = re.compile(r"^(?P<title>.+(higher|lower) is better):\n\n(?P<table>(\|.*\n)+)", re.MULTILINE)
 SHORT_TABLE_ROW = re.compile(r"^\| \[`\w+`\]\(recipes/")
 PICTURES = ROOT / ".pictures"
 WIDTH, COLORS = 320, 24  # pixels; enough for a thumbnail of a few kilobytes
@@ -125,26 +127,50 @@ def write_head(group: groups.Group) -> None:
 def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
     """Write the results into the docstring of the recipe."""
     file = ROOT / "recipes" / f"{recipe}.py"
-    width = max(len(group.name) for group in selected) + 2
-    lines = [
-        f"    {group.name:<{width}}{', '.join(describe(group))}" for group in sorted(selected, key=lambda group: group.name)
-    ]
-    lines += [f"    {note}" for note in dict.fromkeys(distances_note(group) for group in selected if measures_distance(group))]
     page = file.read_text(encoding="utf-8")
     docstring, rest = page.split('\n"""\n', maxsplit=1)
-    docstring = re.sub(rf"\n\n{re.escape(HEADING)}(\n    .*)*\Z", "", docstring)
-    file.write_text("\n".join([f"{docstring}\n", HEADING, *lines, f'"""\n{rest}']), encoding="utf-8")
+    docstring, _, published = docstring.partition(f"\n\n{HEADING}\n")
+    results, notes = {}, {}
+    for line in published.splitlines():
+        name, result = line.split(maxsplit=1)
+        if name in EXPERIMENTS:
+            results[name] = result
+        else:
+            notes[line] = None
+    results |= {group.name: ", ".join(describe(group)) for group in selected}
+    notes |= {f"    {distances_note(group)}": None for group in selected if measures_distance(group)}
+    width = max(map(len, results)) + 2
+    lines = [f"    {name:<{width}}{result}" for name, result in sorted(results.items())]
+    file.write_text("\n".join([f"{docstring}\n", HEADING, *lines, *notes, f'"""\n{rest}']), encoding="utf-8")
 
 
 def write_tables(selected: Sequence[groups.Group]) -> None:
     """Write the page of the experiments: a leaderboard for each data set and task."""
+    page = TABLES.read_text(encoding="utf-8")
+    boards = {match["title"]: _rows(match["table"]) for match in BOARD.finditer(page)}
     runs = [run for group in selected for run in group.runs]
-    boards = [
-        board
-        for dataset in sorted({group.settings["dataset.name"] for group in selected})
-        for board in groups.leaderboards([run for run in runs if run.settings["dataset.name"] == dataset], METRICS.get(dataset))
-    ]
-    TABLES.write_text(f"{INTRODUCTION}\n{formats.markdown(boards)}", encoding="utf-8")
+    for dataset in {group.settings["dataset.name"] for group in selected}:
+        of_dataset = [run for run in runs if run.settings["dataset.name"] == dataset]
+        for board in groups.leaderboards(of_dataset, METRICS.get(dataset)):
+            headings, rows = formats.heading_and_rows(board)
+            measured = {row[0]: dict(zip(headings, row, strict=True)) for row in rows}
+            boards[formats.title(board)] = boards.get(formats.title(board), {}) | measured
+    sections = [INTRODUCTION]
+    for title, by_name in sorted(boards.items()):
+        headings = list(next(iter(by_name.values())))
+        rows = sorted(
+            ([row[heading] for heading in headings] for row in by_name.values()),
+            key=lambda row: float(row[1].split()[0].replace(",", "")),
+            reverse=title.endswith("higher is better"),
+        )
+        sections.append(f"{title}:\n\n{tables.markdown(headings, rows)}\n")
+    TABLES.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _rows(table: str) -> dict[str, dict[str, str]]:
+    """The rows of a table in Markdown, by their first cell, as {heading: cell}."""
+    headings, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {row[0]: dict(zip(headings, row, strict=True)) for row in rows}
 
 
 def write_short_table(selected: Sequence[groups.Group]) -> None:
