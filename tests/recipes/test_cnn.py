@@ -40,6 +40,27 @@ def test_layers_match_the_equations(pooling):
     np.testing.assert_allclose(answer, [by_hand(model, image, pooling) for image in images], rtol=1e-4, atol=1e-5)
 
 
+def test_kernels_of_several_sizes_are_those_of_kim():
+    """A text of 5 tokens and padding: for each size the largest response of each filter to any of its words."""
+    keras.utils.set_random_seed(1)
+    model = cnn.build(
+        Tokens(8, 20), Classes(3), filters=[2], kernel_size=[1, 3, 4], embedding=6, normalization=False, dense_units=None
+    )
+    for weight in model.trainable_weights:
+        weight.assign(keras.random.normal(weight.shape))
+    text = np.array([7, 4, 19, 4, 11])
+    words = model.get_layer("embedding").get_weights()[0].astype(np.float64)[text]
+    features = []
+    for number, size in enumerate((1, 3, 4), 1):
+        kernel, bias = model.get_layer(f"block1_1_convolution_{number}").get_weights()
+        padded = np.pad(words, (((size - 1) // 2, size // 2), (0, 0)))
+        responses = [bias + np.einsum("uc,ucf->f", padded[at : at + size], kernel) for at in range(len(text))]
+        features += [*np.maximum(responses, 0).max(axis=0)]
+    weights, bias = model.get_layer("logits").get_weights()
+    answer = keras.ops.convert_to_numpy(model(np.pad(text, (0, 3))[None], training=False))
+    np.testing.assert_allclose(answer[0], features @ weights + bias, rtol=1e-4)
+
+
 def test_normalisation_uses_the_batch_in_training():
     model = cnn.build(Series(4, 1), Classes(2), filters=[3], dropout=0.0)
     layer = model.get_layer("block1_1_normalization")
