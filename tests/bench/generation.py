@@ -2,7 +2,9 @@
 
 Tokens that `gpt` samples, sentences that `transformer` translates by beam search, and images that `diffusion` generates, per
 second, with the networks and options of three experiments and untrained weights, which make every text as long as it may be;
-beside the same in PyTorch with a cache of keys and values, where `pip install -r requirements-bench.txt` has installed it.
+beside the same compiled by XLA (not images), and in PyTorch with a cache of keys and values, where `pip install -r
+requirements-bench.txt` has installed it. XLA compiles in the first step,
+whose seconds are printed.
 Rounds, ratios and data are those of `python -m tests.bench.throughput`.
 """
 
@@ -19,6 +21,7 @@ from tests.bench.throughput.contenders import REFERENCE, Contender
 
 CONTENDERS = {
     REFERENCE: Contender("this project", "keras_generation:generate"),
+    "xla": Contender("with XLA", "keras_generation:generate", ("training.jit_compile=true",), recipes=("gpt", "transformer")),
     "torch": Contender("PyTorch", "torch_generation:generate", packages=("torch",)),
 }
 WORKLOADS = (  # experiment, number at once, what is counted

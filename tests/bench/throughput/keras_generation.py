@@ -45,7 +45,11 @@ def _texts(settings: Settings, task: Any, model: Any, problem: Any) -> tuple[Cal
 
     seed, context = keras.random.SeedGenerator(settings.seed), settings.task.context
     prompt = tf.fill((settings.training.batch_size, 1), START)
-    sample = tf.function(lambda: decoding.sample(model, prompt, context, seed=seed, allowed=LETTERS), autograph=False)
+
+    @tf.function(autograph=False, jit_compile=settings.training.jit_compile is True)
+    def sample() -> tf.Tensor:
+        return decoding.sample(model, prompt, context, seed=seed, allowed=LETTERS)
+
     return lambda: sample().numpy(), context - 1
 
 
@@ -57,7 +61,11 @@ def _translations(settings: Settings, task: Any, model: Any, problem: Any) -> tu
 
     length, beams = task.target_length, settings.task.beams
     rows = batches(problem, settings.training.batch_size, settings.seed)
-    search = tf.function(lambda source: decoding.beam_search(model, source, length, beams), autograph=False)
+
+    @tf.function(autograph=False, jit_compile=settings.training.jit_compile is True)
+    def search(source: tf.Tensor) -> tf.Tensor:
+        return decoding.beam_search(model, source, length, beams)
+
     return lambda: search(tf.constant(problem.examples[0]["source"][next(rows)])).numpy(), 1
 
 
