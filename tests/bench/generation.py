@@ -3,9 +3,8 @@
 Tokens that `gpt` samples, sentences that `transformer` translates by beam search, and images that `diffusion` generates, per
 second, with the networks and options of three experiments and untrained weights, which make every text as long as it may be;
 beside the same compiled by XLA (not images), and in PyTorch with a cache of keys and values, where `pip install -r
-requirements-bench.txt` has installed it. XLA compiles in the first step,
-whose seconds are printed.
-Rounds, ratios and data are those of `python -m tests.bench.throughput`.
+requirements-bench.txt` has installed it. XLA compiles in the first step, whose seconds are printed. Rounds, ratios and data are
+those of `python -m tests.bench.throughput`.
 """
 
 import argparse
