@@ -35,13 +35,13 @@ Results of model=rnn seed=0,1,2 on digits, row by row, on two CPU cores: accurac
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     rnn_chnsenticorp   accuracy 82.58 ± 1.24 % (nb svm 87.64 %), 250,754 parameters, 31 s
-    rnn_co2            MAE 0.5113 ± 0.0377 (ridge 0.4969), 19,994 parameters, 28 s
-    rnn_etth1          standardized MSE 0.03192 ± 0.00075 (ridge 0.02631), 19,736 parameters, 58 s
+    rnn_co2            MAE 0.4815 ± 0.0108 (ridge 0.4969), 22,724 parameters, 20 s
+    rnn_etth1          standardized MSE 0.02634 ± 0.00007 (ridge 0.02631), 23,792 parameters, 32 s
     rnn_fashion_mnist  accuracy 87.40 ± 0.12 % (nearest neighbors 85.49 %), 21,386 parameters, 77 s
     rnn_imdb_reviews   accuracy 82.78 ± 0.20 % (nb svm 91.40 %), 1,304,962 parameters, 127 s
     rnn_mnist          accuracy 98.12 ± 0.14 % (nearest neighbors 96.83 %), 21,386 parameters, 127 s
     rnn_sst2           accuracy 78.90 ± 0.75 % (nb svm 81.42 %), 536,962 parameters, 72 s
-    rnn_sunspots       MAE 22.77 ± 0.80 (autoregression 14.96), 17,285 parameters, 9 s
+    rnn_sunspots       MAE 21.05 ± 0.54 (autoregression 14.96), 17,455 parameters, 6 s
     rnn_trec           accuracy 87.07 ± 0.70 % (bag of words 91.20 %), 537,478 parameters, 17 s
 """
 

@@ -44,14 +44,14 @@ dataset=digits: accuracy 98.42 ± 0.43 %, 101,834 parameters. BLEU on multi30k i
 
 Results of experiment=<name> seed=0,1,2 (mean ± sd on the test set, seconds of a run on one CPU core):
     transformer_chnsenticorp   accuracy 84.77 ± 0.82 % (nb svm 87.64 %), 326,018 parameters, 137 s
-    transformer_co2            MAE 0.5423 ± 0.0108 (ridge 0.4969), 101,914 parameters, 176 s
-    transformer_etth1          standardized MSE 0.02827 ± 0.00050 (ridge 0.02631), 101,784 parameters, 254 s
+    transformer_co2            MAE 0.5072 ± 0.0110 (ridge 0.4969), 104,644 parameters, 156 s
+    transformer_etth1          standardized MSE 0.02751 ± 0.00076 (ridge 0.02631), 105,840 parameters, 227 s
     transformer_fashion_mnist  accuracy 88.58 ± 0.47 % (nearest neighbors 85.49 %), 230,314 parameters, 332 s
     transformer_imdb_reviews   accuracy 87.93 ± 0.09 % (nb svm 91.40 %), 1,330,242 parameters, 671 s
     transformer_mnist          accuracy 99.06 ± 0.04 % (nearest neighbors 96.83 %), 230,314 parameters, 440 s
     transformer_multi30k       BLEU 33.53 ± 0.47 (word by word 28.27), 2,199,040 parameters, 609 s
     transformer_sst2           accuracy 79.82 ± 1.78 % (nb svm 81.42 %), 612,226 parameters, 266 s
-    transformer_sunspots       MAE 25.29 ± 2.42 (autoregression 14.96), 100,549 parameters, 21 s
+    transformer_sunspots       MAE 21.70 ± 1.63 (autoregression 14.96), 100,719 parameters, 28 s
     transformer_trec           accuracy 85.33 ± 0.92 % (bag of words 91.20 %), 612,486 parameters, 38 s
 """
 
