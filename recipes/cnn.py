@@ -53,7 +53,7 @@ from keras import KerasTensor, layers, ops
 
 from recipes.augmentation import augment
 from recipes.shared_layers import batch_normalization, input_layer, output_head, to_sequence
-from recipes.specs import PADDING, Classes, Count, Forecast, Fraction, Image, Pixels, Rate, Series, Tokens
+from recipes.specs import PADDING, Classes, Count, Counts, Forecast, Fraction, Image, Pixels, Rate, Series, Tokens
 
 
 def build(
@@ -61,7 +61,7 @@ def build(
     outputs: Classes | Forecast,
     *,
     filters: list[Count] = (32, 64, 128),  # type: ignore[assignment]  # a tuple, since a default must not be mutable
-    kernel_size: Count | list[Count] = 3,
+    kernel_size: Count | Counts = 3,
     convolutions: Count = 1,
     normalization: bool = True,
     pooling: Literal["max", "average"] = "max",

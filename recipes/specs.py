@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 # Token ids with the same meaning in every vocabulary.
 PADDING, UNKNOWN, START, END = range(4)
@@ -115,6 +115,7 @@ class GeneratedImages:
 # --- hyperparameters ------------------------------------------------------------------------------------------------
 
 Count = Annotated[int, Ge(1)]
+Counts = Annotated[list[Count], MinLen(1)]
 Pixels = Annotated[int, Ge(0)]
 Rate = Annotated[float, Ge(0), Lt(1)]  # dropout and the like: 1 would leave nothing
 Fraction = Annotated[float, Ge(0), Le(1)]

@@ -41,7 +41,7 @@ def validate(config: DictConfig) -> Settings:
     except pydantic.ValidationError as error:
         # Only the hyperparameters are checked against a class of another name.
         section = () if error.title == Settings.__name__ else ("model",)
-        raise UserError(describe(error.errors()[0], section, raw)) from None
+        raise UserError(describe(error.errors(), section, raw)) from None
     if message := renamed.describe_renamed_metric(renamed.MONITOR, settings.training.monitor):
         raise UserError(message)
     _check_strategy(settings)

@@ -161,7 +161,7 @@ def _search(composed: DictConfig) -> Search:
     try:
         return Search.from_hydra(hydra, composed.training.monitor)
     except pydantic.ValidationError as error:
-        raise UserError(describe(error.errors()[0], ("hydra", "sweeper"), {"hydra": hydra})) from None
+        raise UserError(describe(error.errors(), ("hydra", "sweeper"), {"hydra": hydra})) from None
 
 
 def _check_objectives(search: Search, jobs: Sequence[Settings]) -> None:

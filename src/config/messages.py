@@ -8,22 +8,22 @@ from pydantic_core import ErrorDetails
 
 from src.config import renamed
 
+_MISSING = object()
 
-def describe(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any]) -> str:
-    """Describe an error of pydantic's, with the setting named as it is typed.
+
+def describe(errors: Sequence[ErrorDetails], section: tuple[str, ...], raw: dict[str, Any]) -> str:
+    """Describe the first setting that pydantic finds invalid, named as it is typed.
+
+    A value that may be of several types has an error for each of them: if it is a list, that about its entries counts.
 
     Args:
-        error: of pydantic.
+        errors: of pydantic, of all settings.
         section: where the validated model stands in the configuration.
         raw: the configuration.
     """
-    path: list[str | int] = []
-    value: Any = raw
-    for part in section + error["loc"]:
-        if isinstance(value, dict) and part not in value and value.get("name") == part:
-            continue  # pydantic's name for a member of a union ("adam")
-        path.append(part)
-        value = value[part] if isinstance(value, dict) and part in value else None
+    paths = [_path(section + error["loc"], raw) for error in errors]
+    of_first = [(path, error) for path, error in zip(paths, errors, strict=True) if path[: len(paths[0])] == paths[0]]
+    path, error = max(of_first, key=lambda pair: (len(pair[0]), pair[1]["type"] == "too_short"))
     key = ".".join(map(str, path))
     for index in [part for part in path if isinstance(part, int)]:
         key = key.replace(f".{index}", f"[{index}]")
@@ -37,16 +37,35 @@ def describe(error: ErrorDetails, section: tuple[str, ...], raw: dict[str, Any])
             return f"The setting '{key}' is missing."
         case "union_tag_invalid":
             return f"{key}.name must be {error['ctx']['expected_tags']}, not '{error['ctx']['tag']}'."
+        case "too_short":
+            return f"{key}={error['input']} has too few entries; type at least {error['ctx']['min_length']}."
         case "value_error":
             return f"{error['ctx']['error']}."
         case _:
-            return describe_invalid(key, error)
+            return describe_invalid(key, *(other for other_path, other in of_first if other_path == path))
 
 
-def describe_invalid(key: str, error: ErrorDetails) -> str:
-    """Describe an invalid value of the setting `key`."""
-    requirement = error["msg"].removeprefix("Input should be ")
-    return f"{key} must be {requirement}, not {error['input']!r}."
+def _path(location: tuple[str | int, ...], raw: dict[str, Any]) -> list[str | int]:
+    """The keys and indices of a setting, without pydantic's names for the members of unions ("adam", "list[int]")."""
+    path: list[str | int] = []
+    value: Any = raw
+    for part in location:
+        if isinstance(value, dict):
+            if part not in value and value.get("name") == part:
+                continue
+            value = value.get(part, _MISSING)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        elif value is not _MISSING:
+            continue
+        path.append(part)
+    return path
+
+
+def describe_invalid(key: str, *errors: ErrorDetails) -> str:
+    """Describe an invalid value of the setting `key`, which may be of a type for each error."""
+    requirements = dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in errors)
+    return f"{key} must be {' or '.join(requirements)}, not {errors[0]['input']!r}."
 
 
 def _similar_siblings(raw: dict[str, Any], path: list[Any]) -> list[str]:
