@@ -129,7 +129,7 @@ def test_inputs_do_not_reveal_targets(create):
 @pytest.mark.parametrize("center", ["last", "mean", "train"])
 def test_predictions_are_in_the_unit_of_the_series(create, center):
     draw = np.random.default_rng(0).normal(400, 20, 60).cumsum() / 100
-    task = create(data(draw[:30], draw[30:45], draw[45:]), f"task.center={center}")
+    task = create(data(draw[:30], draw[30:45], draw[45:]), f"task.center={center}", "task.linear=false")
     keras.utils.set_random_seed(0)
     model = task.build_model(lstm.build, {"units": 4})
     network = lstm.build(task.inputs, task.outputs, units=4)
