@@ -29,10 +29,10 @@ References:
     Ioffe, Szegedy: Batch normalization. ICML 2015.          Ba, Kiros, Hinton: Layer normalization. arXiv:1607.06450, 2016.
     Lin, Chen, Yan: Network in network. ICLR 2014.
 
-What helped on TREC (mean loss on the validation set, three seeds): one convolution with kernels of 3, layer normalization, a
-dense layer and 20 % of the tokens hidden reaches 0.493. Kernels of 3, 4 and 5 without the dense layer: 0.481; without
-normalization: 0.429; with all tokens: 0.349. 300 entries for each token (0.351) and twice the learning rate (0.364) are no
-better.
+What helped on TREC (cnn_trec with other settings, mean loss on the validation set, three seeds): 128 kernels of 3, layer
+normalization, a dense layer of 128 and 20 % of the tokens hidden reach 0.493. 100 kernels each of 3, 4 and 5 without the dense
+layer: 0.481; without normalization: 0.429; with all tokens, as now: 0.349. 300 entries for each token (0.351) and twice the
+learning rate (0.364) are no better.
 
 Results of model=cnn seed=0,1,2 on digits, on two CPU cores: accuracy 99.35 ± 0.16 %, 110,698 parameters, 16 s a run.
 

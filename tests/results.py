@@ -146,8 +146,11 @@ def write_recipe(recipe: str, selected: Sequence[groups.Group]) -> None:
 
 def write_tables(selected: Sequence[groups.Group]) -> None:
     """Write the page of the experiments: a leaderboard for each data set and task."""
-    page = TABLES.read_text(encoding="utf-8")
-    boards = {match["title"]: _rows(match["table"]) for match in BOARD.finditer(page)}
+    names = {group.name for group in selected}  # whose former rows may be in a leaderboard of other conditions
+    boards = {
+        match["title"]: {name: row for name, row in _rows(match["table"]).items() if name not in names}
+        for match in BOARD.finditer(TABLES.read_text(encoding="utf-8"))
+    }
     runs = [run for group in selected for run in group.runs]
     for dataset in {group.settings["dataset.name"] for group in selected}:
         of_dataset = [run for run in runs if run.settings["dataset.name"] == dataset]
@@ -156,7 +159,7 @@ def write_tables(selected: Sequence[groups.Group]) -> None:
             measured = {row[0]: dict(zip(headings, row, strict=True)) for row in rows}
             boards[formats.title(board)] = boards.get(formats.title(board), {}) | measured
     sections = [INTRODUCTION]
-    for title, by_name in sorted(boards.items()):
+    for title, by_name in sorted(board for board in boards.items() if board[1]):
         headings = list(next(iter(by_name.values())))
         rows = sorted(
             ([row[heading] for heading in headings] for row in by_name.values()),
